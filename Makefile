@@ -1,0 +1,32 @@
+# `make demo` and `make test` need Python >= 3.11, make and a package index, nothing else.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+PY = $(VENV)/bin/python
+TASK ?= classification
+WORKDIR ?= runs/demo_$(TASK)
+
+.PHONY: demo test test-all lint
+
+$(VENV): $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python >= 3.11 is needed: pass PYTHON=/path/to/python"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --upgrade pip
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed
+	$(PY) -m launch.demo --task=$(TASK) --workdir=$(WORKDIR)
+
+lint: $(VENV)/installed
+	$(PY) -m ruff check .
+
+test: lint
+	$(PY) -m pytest -n 2
+
+test-all:
+	@for v in 3.11 3.12 3.13 3.14; do \
+	  p=$$(command -v python$$v) && $$p -c '' 2>/dev/null || continue; \
+	  echo "== Python $$v"; $(MAKE) test PYTHON=$$p VENV=.venv-$$v || exit 1; done

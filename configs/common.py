@@ -1,0 +1,73 @@
+"""Every field that a configuration has, with its default; an experiment changes a few of them."""
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    c = ConfigDict()
+    c.task = 'classification'
+    c.algorithm = 'fedgen'  # local | fedavg | fedgen
+    c.local = 'meta'  # FedGen's local update: meta | weights
+    c.seed = 0  # of the split, the first weights and every draw
+    c.rounds = 100
+    c.local_steps = 8  # T, a round
+    c.batch_size = 32  # B, a step
+    c.client_map = 'auto'  # auto | vmap | map | a number of clients at once
+    c.devices = 1  # of the mesh; 0: all
+    c.cohort = 0  # clients a round; 0: all
+    c.prevalence = 'natural'  # class mix of a batch: natural | balanced | mixed
+    c.weighting = 'examples'  # of clients in the sum: examples | uniform
+    c.eval_every = 20  # rounds
+    c.checkpoint_every = 50  # rounds
+    c.score_on = 'test'  # test | val; val for development: the unseen center too
+
+    c.data = ConfigDict()
+    c.data.source = 'folder'  # folder | synthetic
+    c.data.root = ''  # the folder with manifest.csv
+    c.data.held_out = ''  # unseen centers, comma-separated; empty: none
+    c.data.image_size = 48  # pixels, square
+    c.data.cache = ''  # where decoded images are kept; empty: the user's cache folder
+    c.data.centers = 6  # synthetic only
+    c.data.examples = 150  # synthetic only: images a center
+    c.data.spread = 1.0  # synthetic only: how far scanners differ
+
+    c.model = ConfigDict()
+    c.model.name = 'cnn'  # cnn | resnet
+    c.model.widths = (32, 64, 128)  # channels of each stage
+    c.model.depth = 1  # layers (cnn) or blocks (resnet) a stage
+    c.model.norm = 'group'  # group | batch | instance
+    c.model.standardize = 'image'  # of the input: none | image | channel
+
+    c.shifts = ConfigDict()
+    c.shifts.plain = True  # flips and quarter turns
+    c.shifts.acquisition = 1.0  # strength of the virtual centers; 0: off
+
+    c.client = ConfigDict()
+    c.client.optimizer = 'sgd'  # sgd | adam
+    c.client.lr = 0.05
+    c.client.momentum = 0.9  # sgd only
+
+    c.server = ConfigDict()
+    c.server.optimizer = 'sgd'  # sgd (FedAvg, FedAvgM) | adam (FedAdam)
+    c.server.lr = 1.0
+    c.server.momentum = 0.0  # sgd only
+    c.server.generator_lr = 1.0  # FedGen: of phi, as a multiple of lr
+    c.server.descriptor_lr = 1.0  # FedGen: of psi, as a multiple of lr
+
+    c.hypernet = ConfigDict()
+    c.hypernet.descriptor = 'learned'  # learned | constant | onehot (the controls)
+    c.hypernet.modes = ('input', 'film', 'lowrank', 'head')  # and full; (): generator off
+    c.hypernet.code = 32  # length of the code between descriptor and weights
+    c.hypernet.rank = 8  # of lowrank
+    c.hypernet.bound = 1.0  # no generated number is larger
+    c.hypernet.fade = True  # no change far from the descriptors of training
+    c.hypernet.support = 16  # S, the most images in a support set
+    c.hypernet.support_prevalence = 'same'  # same | natural | balanced | mixed
+    c.hypernet.pooled = 0.2  # share of episodes mixed with the pooled descriptor
+    c.hypernet.base = 0.1  # share of episodes on the base alone
+    c.hypernet.client_rates = (1.0, 1.0)  # steps of phi and psi on the client, times theta's
+
+    c.finetune = ConfigDict()
+    c.finetune.steps = 0  # labelled steps at each seen center after training; 0: none
+    c.finetune.lr = 0.01
+    return c

@@ -1,0 +1,1 @@
+"""Federated algorithms, one file a family; each is a NamedTuple of pure functions (`base`)."""

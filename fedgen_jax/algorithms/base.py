@@ -1,0 +1,229 @@
+"""What an algorithm is, and what all of them share: a client's local learning.
+
+An algorithm is written for ONE client.  `engine` maps it over clients, sums the contributions and
+knows of devices; nothing here does.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from fedgen_jax.data.federated import Examples
+from fedgen_jax.engine.random import stream
+from fedgen_jax.shifts.base import Shift
+from fedgen_jax.tasks.base import Task
+
+Tree = Any
+
+
+class State(NamedTuple):
+    """What the server holds between rounds.
+
+    shared:    what it sends to every client, {'theta': ..., ...}.
+    optimizer: its optimizer's state, which it keeps.
+    """
+
+    shared: Tree
+    optimizer: Tree
+
+
+class Algorithm(NamedTuple):
+    """A federated algorithm, as pure functions.
+
+    init:          key -> State.
+    init_private:  (state, client_id) -> what never leaves the client.
+    client_update: (shared, private, data, key) -> (contribution, private, metrics).  The engine
+                   *sums* contributions over clients; each carries its own weight.
+    server_update: (state, sum of contributions) -> state.
+    describe:      (shared, image uint8 [N, H, W, 3]) -> [N, E], each image's share of its
+                   client's statistic; None for algorithms without a descriptor.
+    personalize:   (shared, private or None, unlabelled, labelled or None, key, m_E or None) ->
+                   variables for the model.  An unseen client has no `private` and, zero-shot,
+                   no `labelled`; `m_E` replaces the descriptor of `unlabelled`.
+    """
+
+    init: Callable[[jax.Array], State]
+    init_private: Callable[[State, jax.Array], Tree]
+    client_update: Callable[[Tree, Tree, Examples, jax.Array], tuple[Tree, Tree, dict]]
+    server_update: Callable[[State, Tree], State]
+    describe: Callable[[Tree, jax.Array], jax.Array] | None
+    personalize: Callable[..., Tree]
+
+
+class Local(NamedTuple):
+    """How a client learns: the same values for every algorithm of a comparison.
+
+    plain:      augmentation, drawn anew for each image.
+    shift:      acquisition shift, drawn once a step: its images play one virtual center.
+    optimizer:  starts afresh each round.
+    steps:      T, local steps a round.
+    batch:      B, images a step.
+    prevalence: class mix of a batch: 'natural', 'balanced', or 'mixed' (a random mix a step).
+    weighting:  a client's weight in the sum: its 'examples', or 'uniform'.
+    finetune:   (steps, learning rate) of the labelled fine-tuning after training.
+    """
+
+    model: nn.Module
+    task: Task
+    image_size: int
+    plain: Shift
+    shift: Shift
+    optimizer: optax.GradientTransformation
+    steps: int
+    batch: int
+    prevalence: str
+    weighting: str
+    finetune: tuple[int, float]
+
+
+class Batch(NamedTuple):
+    """float32 images [B, H, W, 3] in [0, 1], their target and weights [B]."""
+
+    image: jax.Array
+    target: dict
+    weight: jax.Array
+
+
+def class_mix(key: jax.Array, prevalence: str, num_strata: int) -> jax.Array | None:
+    """The class mix [K] of a batch; None: as the client's data are."""
+    if prevalence == 'natural':
+        return None
+    if prevalence == 'balanced':
+        return jnp.full((num_strata,), 1 / num_strata)
+    if prevalence == 'mixed':
+        return jax.random.dirichlet(key, jnp.ones(num_strata))
+    raise ValueError(f'prevalence={prevalence!r}: one of natural, balanced, mixed')
+
+
+def draw(task: Task, data: Examples, key: jax.Array, size: int, mix_K: jax.Array | None):
+    """Indices [size] of examples, never of padding.
+
+    Without a mix: a random order, begun again where the client has fewer than `size`.  With one:
+    a class by the mix, among those the client has, then an example of it.
+    """
+    real_N = data.weight > 0
+    if mix_K is None:
+        noise_N = jax.random.uniform(key, real_N.shape)
+        order_N = jnp.argsort(jnp.where(real_N, noise_N, jnp.inf))
+        return order_N[jnp.arange(size) % jnp.maximum(real_N.sum(), 1)]
+    stratum_N = jnp.where(real_N, task.stratum(data.target), -1)
+    count_K = jnp.sum(stratum_N[:, None] == jnp.arange(task.num_strata)[None, :], axis=0)
+    share_K = jnp.log(jnp.maximum(mix_K, 1e-6)) - jnp.log(jnp.maximum(count_K, 1).astype(jnp.float32))
+    logits_N = jnp.where(stratum_N >= 0, share_K[jnp.maximum(stratum_N, 0)], -1e9)
+    logits_N = jnp.where(real_N, logits_N, -jnp.inf)
+    return jax.random.categorical(key, logits_N, shape=(size,))
+
+
+def images_of(image_uint8: jax.Array) -> jax.Array:
+    """uint8 -> float32 in [0, 1]."""
+    return image_uint8.astype(jnp.float32) / 255
+
+
+def batch_at(local: Local, data: Examples, index_B: jax.Array, key: jax.Array, tau) -> Batch:
+    """The examples at `index_B`, augmented one by one and moved to the virtual center `tau`."""
+    image, target = images_of(data.image[index_B]), {k: v[index_B] for k, v in data.target.items()}
+
+    def change(key, image, target):
+        plain, shift = jax.random.split(key)
+        image, target = local.plain.apply(local.plain.sample(plain), plain, image, target)
+        return local.shift.apply(tau, shift, image, target)
+
+    image, target = jax.vmap(change)(jax.random.split(key, len(index_B)), image, target)
+    return Batch(image, target, data.weight[index_B])
+
+
+def query_batch(local: Local, data: Examples, key: jax.Array) -> tuple[Batch, Tree]:
+    """A step's batch and the shift it plays; every algorithm draws it from the same streams."""
+    tau = local.shift.sample(stream(key, 'shift'))
+    mix_K = class_mix(stream(key, 'prevalence'), local.prevalence, local.task.num_strata)
+    index_B = draw(local.task, data, stream(key, 'query'), local.batch, mix_K)
+    return batch_at(local, data, index_B, stream(key, 'query_images'), tau), tau
+
+
+def apply_model(local: Local, params: Tree, stats: Tree, x_BxHxWx3: jax.Array, train: bool):
+    """Outputs and the new running statistics ({} where the model keeps none)."""
+    variables = {'params': params, 'batch_stats': stats}
+    if not (train and stats):
+        return local.model.apply(variables, x_BxHxWx3, train=False), stats
+    outputs, new = local.model.apply(variables, x_BxHxWx3, train=True, mutable=['batch_stats'])
+    return outputs, new['batch_stats']
+
+
+def init_model(local: Local, key: jax.Array) -> tuple[Tree, Tree]:
+    """The model's first weights and running statistics."""
+    shape = (1, local.image_size, local.image_size, 3)
+    variables = local.model.init(stream(key, 'theta'), jnp.zeros(shape))
+    return variables['params'], variables.get('batch_stats', {})
+
+
+def batch_loss(local: Local, params: Tree, stats: Tree, batch: Batch):
+    """The task's loss on a batch, and the new running statistics."""
+    outputs, stats = apply_model(local, params, stats, batch.image, train=True)
+    return local.task.loss(outputs, batch.target, batch.weight), stats
+
+
+def learn(local: Local, params: Tree, stats: Tree, data: Examples, key: jax.Array):
+    """T steps on one client: (params, stats) afterwards and the mean loss."""
+
+    def step(carry, t):
+        params, stats, opt = carry
+        batch, _ = query_batch(local, data, jax.random.fold_in(key, t))
+        (loss, stats), grads = jax.value_and_grad(
+            lambda p: batch_loss(local, p, stats, batch), has_aux=True
+        )(params)
+        updates, opt = local.optimizer.update(grads, opt, params)
+        return (optax.apply_updates(params, updates), stats, opt), loss
+
+    carry = (params, stats, local.optimizer.init(params))
+    (params, stats, _), loss_T = jax.lax.scan(step, carry, jnp.arange(local.steps))
+    return params, stats, loss_T.mean()
+
+
+def finetune(local: Local, params: Tree, stats: Tree, labelled: Examples, key: jax.Array):
+    """The labelled fine-tuning of a finished model at one client, on unshifted images."""
+    steps, rate = local.finetune
+    gentle = local._replace(
+        shift=Shift(lambda key: (), lambda tau, key, image, target: (image, target)),
+        optimizer=optax.sgd(rate, momentum=0.9),
+        steps=steps,
+    )
+    params, stats, _ = learn(gentle, params, stats, labelled, stream(key, 'finetune'))
+    return params, stats
+
+
+def finish(local: Local, params: Tree, private, unlabelled: Examples, labelled, key) -> Tree:
+    """Variables of a finished model: running statistics and, given labels, fine-tuning.
+
+    A client without `private` takes its running statistics from its own unlabelled images.
+    """
+    if private is not None:
+        stats = private['batch_stats']
+    else:
+        _, stats = init_model(local, key)
+        if stats:
+            index = draw(local.task, unlabelled, stream(key, 'stats'), 128, None)
+            x = images_of(unlabelled.image[index])
+            for _ in range(32):  # momentum 0.9: 0.97 of the initial statistics are gone
+                _, stats = apply_model(local, params, stats, x, train=True)
+    if labelled is not None:
+        params, stats = finetune(local, params, stats, labelled, key)
+    return {'params': params, 'batch_stats': stats}
+
+
+def client_weight(local: Local, data: Examples) -> jax.Array:
+    """A client's weight in the sum; padding clients weigh 0."""
+    n = data.weight.sum()
+    if local.weighting == 'examples':
+        return n
+    if local.weighting == 'uniform':
+        return (n > 0).astype(jnp.float32)
+    raise ValueError(f'weighting={local.weighting!r}: one of examples, uniform')
+
+
+def weigh(weight: jax.Array, tree: Tree) -> Tree:
+    """weight * tree, and exact zeros where the weight is 0, whatever the tree holds."""
+    return jax.tree.map(lambda x: jnp.where(weight > 0, weight * x, 0), tree)

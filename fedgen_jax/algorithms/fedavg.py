@@ -1,0 +1,88 @@
+"""FedAvg and its server optimizers, and local-only learning: what FedGen is measured against.
+
+References:
+    McMahan et al. 2017, Communication-efficient learning of deep networks from decentralized
+    data; Reddi et al. 2021, Adaptive federated optimization (FedAvgM and FedAdam are the
+    server optimizers `optax.sgd(lr, momentum)` and `optax.adam(lr)`).
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fedgen_jax.algorithms.base import (
+    Algorithm,
+    Local,
+    State,
+    client_weight,
+    finish,
+    init_model,
+    learn,
+    weigh,
+)
+from fedgen_jax.engine.random import stream
+
+
+def fedavg(local: Local, server: optax.GradientTransformation) -> Algorithm:
+    """theta <- server step along sum_c w_c (theta_c - theta) / sum_c w_c."""
+
+    def init(key):
+        theta, _ = init_model(local, key)
+        return State({'theta': theta}, server.init({'theta': theta}))
+
+    def init_private(state, client_id):
+        _, stats = init_model(local, jax.random.key(0))
+        return {'id': client_id, 'batch_stats': stats}
+
+    def client_update(shared, private, data, key):
+        theta, stats, loss = learn(
+            local, shared['theta'], private['batch_stats'], data, stream(key, 'learn')
+        )
+        weight = client_weight(local, data)
+        delta = {'theta': jax.tree.map(jnp.subtract, theta, shared['theta'])}
+        contribution = {'weight': weight, 'delta': weigh(weight, delta)}
+        return contribution, {**private, 'batch_stats': stats}, {'loss': loss}
+
+    def personalize(shared, private, unlabelled, labelled, key, m_E=None):
+        return finish(local, shared['theta'], private, unlabelled, labelled, key)
+
+    def server_update(state, total):
+        return server_step(server, state, total)
+
+    return Algorithm(init, init_private, client_update, server_update, None, personalize)
+
+
+def server_step(server: optax.GradientTransformation, state: State, total) -> State:
+    """One step of the server's optimizer, the mean change being the negative gradient."""
+    weight = jnp.maximum(total['weight'], 1e-9)
+    learned = {k: state.shared[k] for k in total['delta']}
+    gradient = jax.tree.map(lambda d: -d / weight, total['delta'])
+    updates, optimizer = server.update(gradient, state.optimizer, learned)
+    return State({**state.shared, **optax.apply_updates(learned, updates)}, optimizer)
+
+
+def local_only(local: Local) -> Algorithm:
+    """Every client learns alone, from the same first weights; nothing is sent.
+
+    An unseen client has no model of its own: it borrows a seen client's (`private`).
+    """
+
+    def init(key):
+        return State({'theta': init_model(local, key)[0]}, ())
+
+    def init_private(state, client_id):
+        _, stats = init_model(local, jax.random.key(0))
+        return {'id': client_id, 'theta': state.shared['theta'], 'batch_stats': stats}
+
+    def client_update(shared, private, data, key):
+        theta, stats, loss = learn(
+            local, private['theta'], private['batch_stats'], data, stream(key, 'learn')
+        )
+        return {}, {**private, 'theta': theta, 'batch_stats': stats}, {'loss': loss}
+
+    def personalize(shared, private, unlabelled, labelled, key, m_E=None):
+        return finish(local, private['theta'], private, unlabelled, labelled, key)
+
+    return Algorithm(
+        init, init_private, client_update, lambda state, total: state, None, personalize
+    )

@@ -1,0 +1,83 @@
+"""The arrays that everything else works on: one client's examples, and many clients stacked.
+
+A `Center` lives on the host, at its own length. `stack` pads centers to one length and stacks
+them, so that a federation is one pytree whose leaves lead with `C` (clients) and `N` (examples).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+SPLITS = ('train', 'val', 'test')
+
+
+class Examples(NamedTuple):
+    """Images with their targets.  Leaves lead with `N`, or with `C, N` when stacked.
+
+    image:  uint8 [N, H, W, 3].
+    target: what the task learns, a dict of arrays that lead with N:
+            'label' int32 [N] (-1: unknown), 'mask' uint8 [N, H, W] (255: unknown),
+            'box' float32 [N, M, 4] (y0, x0, y1, x1 in pixels) with 'box_class' int32 [N, M]
+            (-1: padding).
+    weight: float32 [N], 1 for an example and 0 for padding.
+    """
+
+    image: np.ndarray
+    target: dict[str, np.ndarray]
+    weight: np.ndarray
+
+
+class Center(NamedTuple):
+    """One center's examples on the host, with the split and the origin of each.
+
+    split: int8 [N], an index into `SPLITS`.
+    path:  the N files the examples came from, as the manifest names them.
+    """
+
+    name: str
+    examples: Examples
+    split: np.ndarray
+    path: tuple[str, ...]
+
+
+class Source(NamedTuple):
+    """A data set: its centers, and its class names in the order of the label numbers."""
+
+    centers: tuple[Center, ...]
+    classes: tuple[str, ...]
+
+
+def take(examples: Examples, index: np.ndarray) -> Examples:
+    """The examples at `index` (integers or booleans over N)."""
+    return Examples(
+        examples.image[index],
+        {k: v[index] for k, v in examples.target.items()},
+        examples.weight[index],
+    )
+
+
+def pad(examples: Examples, length: int) -> Examples:
+    """Pads N to `length` with zeros (weight 0)."""
+
+    def grow(x):
+        if len(x) > length:
+            raise ValueError(f'cannot pad {len(x)} examples to {length}')
+        return np.concatenate([x, np.zeros((length - len(x), *x.shape[1:]), x.dtype)])
+
+    return Examples(
+        grow(examples.image),
+        {k: grow(v) for k, v in examples.target.items()},
+        grow(examples.weight),
+    )
+
+
+def stack(clients: Sequence[Examples], length: int | None = None) -> Examples:
+    """Stacks clients to leaves [C, N, ...], padded to `length` (default: the longest)."""
+    length = length or max(len(c.weight) for c in clients)
+    padded = [pad(c, length) for c in clients]
+    return Examples(
+        np.stack([p.image for p in padded]),
+        {k: np.stack([p.target[k] for p in padded]) for k in padded[0].target},
+        np.stack([p.weight for p in padded]),
+    )

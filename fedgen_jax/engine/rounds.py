@@ -1,0 +1,120 @@
+"""Rounds on a mesh: every client learns, the contributions are summed, the server steps.
+
+Everything about devices is here: `shard_map` over a `clients` axis, the sum over it, donation, and
+several rounds in one dispatch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from fedgen_jax.algorithms.base import Algorithm, State
+from fedgen_jax.data.federated import Examples
+from fedgen_jax.engine.clients import map_clients
+from fedgen_jax.engine.random import address, stream
+
+Tree = Any
+
+
+def client_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
+    """A mesh with one axis, `clients`, over the first `num_devices` devices (default: all)."""
+    devices = jax.devices()[:num_devices]
+    return jax.make_mesh((len(devices),), ('clients',), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def make_rounds(
+    algorithm: Algorithm,
+    mesh: jax.sharding.Mesh,
+    client_map: str = 'auto',
+    protect: Callable[[Tree, jax.Array], Tree] = lambda contribution, key: contribution,
+) -> Callable:
+    """The compiled loop over rounds.
+
+    Returns rounds(state, private_C, data_C, id_C, key, first, last) -> (state, private_C,
+    {metric: mean over clients and rounds}), for rounds first .. last - 1.  `state` and `private_C`
+    are donated.  The bounds are traced: a whole run is one compilation.  C is a multiple of the
+    mesh's devices (`pad_clients`).
+
+    protect: (contribution, key) -> contribution, between a client and the sum: the seam for
+        clipping, noise, quantization and masks.
+    """
+
+    def vary(x):
+        return jax.lax.pcast(x, ('clients',), to='varying')
+
+    def on_device(shared, private_C, data_C, id_C, key, round_):
+        # A gradient with respect to a replicated value is silently summed over the mesh.
+        shared, key, round_ = jax.tree.map(vary, (shared, key, round_))
+
+        def one_client(private, data, client_id):
+            draw = address(key, 'client', round_, client_id)
+            contribution, private, metrics = algorithm.client_update(shared, private, data, draw)
+            real = data.weight.sum() > 0
+            metrics = jax.tree.map(lambda x: jnp.where(real, x, 0), metrics)
+            contribution = protect(contribution, stream(draw, 'protect'))
+            return (contribution, metrics, real.astype(jnp.float32)), private
+
+        summed, private_C = map_clients(
+            one_client, client_map, private_C, data_C, id_C, vary=vary
+        )
+        return jax.lax.psum(summed, 'clients'), private_C
+
+    one_round = jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(P(), P('clients'), P('clients'), P('clients'), P(), P()),
+        out_specs=(P(), P('clients')),
+    )
+
+    def rounds(state, private_C, data_C, id_C, key, first, last):
+        def body(r, carry):
+            state, private_C, sums = carry
+            (total, metrics, count), private_C = one_round(
+                state.shared, private_C, data_C, id_C, key, r
+            )
+            state = algorithm.server_update(state, total)
+            mean = jax.tree.map(lambda x: x / jnp.maximum(count, 1), metrics)
+            return state, private_C, jax.tree.map(jnp.add, sums, mean)
+
+        shapes = jax.eval_shape(
+            lambda: one_round(state.shared, private_C, data_C, id_C, key, first)[0][1]
+        )
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        state, private_C, sums = jax.lax.fori_loop(first, last, body, (state, private_C, zeros))
+        return state, private_C, jax.tree.map(lambda x: x / (last - first), sums)
+
+    everywhere, by_client = NamedSharding(mesh, P()), NamedSharding(mesh, P('clients'))
+    return jax.jit(
+        rounds, donate_argnums=(0, 1), out_shardings=(everywhere, by_client, everywhere)
+    )
+
+
+def cohort(key: jax.Array, round_: int, num_clients: int, size: int) -> np.ndarray:
+    """The clients of a round, sorted: a pure function of the key and the round."""
+    draw = jax.random.fold_in(stream(key, 'cohort'), round_)
+    return np.sort(np.asarray(jax.random.permutation(draw, num_clients)[:size]))
+
+
+def pad_clients(data_C: Examples, multiple: int) -> Examples:
+    """Adds clients without examples until C is a multiple of `multiple`."""
+    missing = -len(data_C.weight) % multiple
+    return jax.tree.map(
+        lambda x: np.concatenate([x, np.zeros((missing, *x.shape[1:]), x.dtype)]), data_C
+    )
+
+
+def shard_clients(tree_C: Tree, mesh: jax.sharding.Mesh) -> Tree:
+    """Places arrays that lead with C over the mesh."""
+    return jax.device_put(tree_C, NamedSharding(mesh, P('clients')))
+
+
+def init_run(algorithm: Algorithm, mesh, key: jax.Array, id_C: np.ndarray) -> tuple[State, Tree]:
+    """The first state, replicated, and every client's private state, sharded."""
+    state = jax.jit(algorithm.init, out_shardings=NamedSharding(mesh, P()))(stream(key, 'init'))
+    private_C = jax.vmap(lambda i: algorithm.init_private(state, i))(jnp.array(id_C, jnp.int32))
+    return state, shard_clients(private_C, mesh)

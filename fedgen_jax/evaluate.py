@@ -1,0 +1,222 @@
+"""Scores of a trained federation: seen and unseen centers, the center model, the controls.
+
+A seen center's descriptor comes from its training images, without labels, and its score from the
+split that `score_on` names.  An unseen center is cross-fitted: the descriptor of one half of its
+images scores the other half, and back; in development (`score_on='val'`) its training split gives
+the descriptor and its validation split the score, so that its test images stay unopened.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fedgen_jax.data.federated import SPLITS, Center, Examples, pad, take
+from fedgen_jax.hypernet import descriptor
+from fedgen_jax.program import Program
+
+Scores = dict[str, float]
+
+
+class Trained(NamedTuple):
+    """A federation after training.
+
+    private_C: the seen centers' private states, on the host.
+    length:    what a center's images are padded to where a compiled function takes them whole.
+    """
+
+    program: Program
+    shared: Any
+    private_C: Any
+    seen: tuple[Center, ...]
+    unseen: tuple[Center, ...]
+    length: int
+    key: jax.Array
+
+
+def of_split(center: Center, name: str) -> Examples:
+    """A center's examples of one split."""
+    return take(center.examples, center.split == SPLITS.index(name))
+
+
+def halves(center: Center) -> np.ndarray:
+    """bool [N]: a half of the images, by the hash of their files, whatever else there is."""
+    order = np.argsort([zlib.crc32(p.encode()) for p in center.path], kind='stable')
+    return np.isin(np.arange(len(order)), order[::2])
+
+
+def statistic_of(trained: Trained, images: Examples) -> descriptor.Statistic | None:
+    """The additive statistic of a set of images; None without a learned descriptor."""
+    if trained.program.describe is None:
+        return None
+    vectors = trained.program.describe(trained.shared, images.image)
+    return descriptor.statistic(vectors, images.weight, descriptor.hash_of(trained.shared['psi']))
+
+
+def seen_statistics(trained: Trained) -> dict[str, descriptor.Statistic] | None:
+    """Each seen center's statistic, of its training images under the final descriptor network."""
+    if trained.program.describe is None:
+        return None
+    return {c.name: statistic_of(trained, of_split(c, 'train')) for c in trained.seen}
+
+
+def model_of(
+    trained: Trained,
+    unlabelled: Examples,
+    client: int | None = None,
+    m_E: np.ndarray | None = None,
+    labelled: Examples | None = None,
+) -> Any:
+    """Variables of a refined model: a seen client's by its number, or a stranger's.
+
+    `m_E` replaces the descriptor of `unlabelled`.
+    """
+    private = None
+    if client is not None:
+        private = jax.tree.map(lambda x: x[client], trained.private_C)
+    if m_E is None and trained.program.describe:
+        m_E = descriptor.mean(statistic_of(trained, unlabelled))
+    padded = pad(unlabelled, trained.length)
+    labelled = labelled and pad(labelled, trained.length)
+    return trained.program.personalize(
+        trained.shared, private, padded, labelled, trained.key, m_E
+    )
+
+
+def score(trained: Trained, variables: Any, examples: Examples) -> Scores:
+    """The task's metrics of a model on examples."""
+    predictions = trained.program.predict(variables, examples.image)
+    return trained.program.task.metrics(predictions, examples.target, examples.weight)
+
+
+def block(centers: Mapping[str, Scores]) -> dict | None:
+    """{'mean', 'worst', 'centers'} of scores a center; None where there are none."""
+    if not centers:
+        return None
+    scored = [s for s in centers.values() if s['n']]
+    names = [k for k in (scored[0] if scored else ()) if k != 'n']
+    return {
+        'mean': {k: float(np.mean([s[k] for s in scored])) for k in names},
+        'worst': {k: float(np.min([s[k] for s in scored])) for k in names},
+        'centers': dict(centers),
+    }
+
+
+def mean_scores(scores: Sequence[Scores]) -> Scores:
+    """The mean over models that were scored on the same examples."""
+    return {
+        k: scores[0][k] if k == 'n' else float(np.mean([s[k] for s in scores])) for k in scores[0]
+    }
+
+
+def score_seen(trained: Trained, split: str) -> dict[str, Scores]:
+    """Each seen center's own refined model on its `split`."""
+    return {
+        c.name: score(trained, model_of(trained, of_split(c, 'train'), i), of_split(c, split))
+        for i, c in enumerate(trained.seen)
+    }
+
+
+def score_unseen(trained: Trained, split: str) -> dict[str, Scores]:
+    """Each unseen center's zero-shot model, cross-fitted (see the module's text)."""
+    return {c.name: _score_stranger(trained, c, split) for c in trained.unseen}
+
+
+def _score_stranger(trained, center, split):
+    if 'theta' not in trained.shared:  # no shared model: it borrows a seen center's
+        everything = scored_examples(center, split)
+        return mean_scores([
+            score(trained, model_of(trained, everything, i), everything)
+            for i in range(len(trained.seen))
+        ])
+    if split == 'val':
+        variables = model_of(trained, of_split(center, 'train'))
+        return score(trained, variables, of_split(center, 'val'))
+    first = halves(center)
+    predictions, parts = [], []
+    for half in (first, ~first):
+        variables = model_of(trained, take(center.examples, half))
+        other = take(center.examples, ~half)
+        predictions.append(trained.program.predict(variables, other.image))
+        parts.append(other)
+    together = jax.tree.map(lambda *x: np.concatenate(x), *predictions)
+    target, weight = jax.tree.map(
+        lambda *x: np.concatenate(x), *((p.target, p.weight) for p in parts)
+    )
+    return trained.program.task.metrics(together, target, weight)
+
+
+def scored_examples(center: Center, split: str) -> Examples:
+    """What an unseen center is scored on: everything, or in development its validation split."""
+    return of_split(center, 'val') if split == 'val' else center.examples
+
+
+def score_center_model(trained: Trained, split: str) -> dict | None:
+    """The one model for all, from the pooled descriptor of the seen centers."""
+    if 'theta' not in trained.shared:
+        return None
+    statistics = seen_statistics(trained)
+    m_E = statistics and descriptor.mean(descriptor.pool(statistics.values()))
+
+    def of(center, examples):
+        variables = model_of(trained, of_split(center, 'train'), m_E=m_E)
+        return score(trained, variables, examples)
+
+    return {
+        'seen': block({c.name: of(c, of_split(c, split)) for c in trained.seen}),
+        'unseen': block({c.name: of(c, scored_examples(c, split)) for c in trained.unseen}),
+    }
+
+
+def score_shuffled(trained: Trained, split: str) -> dict | None:
+    """The control: every center under the others' descriptors.
+
+    The mean over all derangements of the seen centers is the mean over each center's n - 1 others;
+    an unseen center takes each seen center's in turn.
+    """
+    statistics = seen_statistics(trained)
+    if statistics is None or len(trained.seen) < 2:
+        return None
+    m_CxE = [descriptor.mean(s) for s in statistics.values()]
+
+    def under(center, client, examples, others):
+        images = of_split(center, 'train')
+        return mean_scores([
+            score(trained, model_of(trained, images, client, m_E), examples) for m_E in others
+        ])
+
+    return {
+        'seen': block({
+            c.name: under(c, i, of_split(c, split), m_CxE[:i] + m_CxE[i + 1 :])
+            for i, c in enumerate(trained.seen)
+        }),
+        'unseen': block({
+            c.name: under(c, None, scored_examples(c, split), m_CxE) for c in trained.unseen
+        }),
+    }
+
+
+def score_finetuned(trained: Trained, split: str, unseen: dict | None) -> dict:
+    """Each seen center's model after labelled fine-tuning there; unseen centers have no labels."""
+    centers = {}
+    for i, c in enumerate(trained.seen):
+        train = of_split(c, 'train')
+        variables = model_of(trained, train, i, labelled=train)
+        centers[c.name] = score(trained, variables, of_split(c, split))
+    return {'seen': block(centers), 'unseen': unseen}
+
+
+def evaluate(trained: Trained, split: str, finetune: bool) -> dict:
+    """All scores of `summary.json`."""
+    unseen = block(score_unseen(trained, split))
+    scores = {
+        'seen': block(score_seen(trained, split)),
+        'unseen': unseen,
+        'center_model': score_center_model(trained, split),
+        'controls': {'shuffled': score_shuffled(trained, split)},
+    }
+    if finetune:
+        scores['finetuned'] = score_finetuned(trained, split, unseen)
+    return scores

@@ -1,0 +1,105 @@
+"""The generator: a hypernetwork (Ha et al. 2017) from a descriptor to a change of the base weights.
+
+What may change is chosen by modes, and by the names of the model's layers:
+
+    input    colour matrix, bias and magnification before the first convolution, all of it
+    film     scale and bias of every normalization (Perez et al. 2018)
+    lowrank  kernels of the convolutions: `U diag(g(m)) V`, with `U`, `V` learned and shared
+    head     the last layer, all of it; low-rank where it has more than `rank * 64` weights
+    full     every weight, as pFedHN does (Shamsian et al. 2021): about 100 times the target
+
+Every generated number is `bound * tanh(w . code / bound)` with `w` zero at the start and no bias, so
+the change is zero at step 0 and wherever the code is zero, and cannot grow without limit.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+MODES = ('input', 'film', 'lowrank', 'head', 'full')
+_FAN_LIMIT = 64
+
+
+def mode_of(path: tuple[str, ...], modes: Sequence[str]) -> str | None:
+    """Which of `modes` changes the weight at `path`; None: it is every client's alike."""
+    if 'full' in modes:
+        return 'full'
+    if path[0] in ('input', 'head'):
+        own = path[0]
+    elif any(p.startswith('norm') for p in path):
+        own = 'film'
+    elif path[-1] == 'kernel':
+        own = 'lowrank'
+    else:
+        return None
+    return own if own in modes else None
+
+
+class Generator(nn.Module):
+    """G_phi: descriptor [E] -> {path: change}, for the weights that `modes` selects.
+
+    shapes: ((path, shape), ...) of the base's weights, `shapes_of(params)`.
+    fade:   scales the code by how near the descriptor is to where training has been, in (0, 1]:
+            far from every prototype the change goes to zero, and the center gets the base.
+    """
+
+    shapes: tuple
+    modes: tuple[str, ...] = ('film', 'lowrank', 'head')
+    code: int = 32
+    rank: int = 8
+    bound: float = 1.0
+    prototypes: int = 32
+    fade: bool = True
+
+    @nn.compact
+    def __call__(self, m_E: jax.Array) -> dict[tuple[str, ...], jax.Array]:
+        code_F = self._code(m_E)
+        change = {}
+        for path, shape in self.shapes:
+            mode = mode_of(path, self.modes)
+            if mode:
+                change[path] = self._change('.'.join(path), shape, mode, code_F)
+        return change
+
+    def _code(self, m_E):
+        # From m alone, never from a cohort: a newcomer must not change the others.
+        x_F = nn.Dense(2 * self.code, name='embed')(nn.LayerNorm(name='normalize')(m_E))
+        code_F = nn.tanh(nn.Dense(self.code, name='code')(nn.tanh(x_F)))
+        if not self.fade:
+            return code_F
+        q = nn.Dense(8, name='query')(nn.tanh(x_F))
+        prototypes = self.param('prototypes', nn.initializers.normal(1.0), (self.prototypes, 8))
+        near = jax.nn.logsumexp(-0.5 * jnp.sum((q[None] - prototypes) ** 2, -1))
+        return code_F * jax.nn.sigmoid(near + 2.0)
+
+    def _change(self, name, shape, mode, code_F):
+        def generate(n, tag=''):
+            out = nn.Dense(n, use_bias=False, kernel_init=nn.initializers.zeros, name=name + tag)
+            return self.bound * jnp.tanh(out(code_F) / self.bound)
+
+        size = 1
+        for n in shape:
+            size *= n
+        low = mode == 'lowrank' or (mode == 'head' and size > self.rank * _FAN_LIMIT)
+        if not low or len(shape) < 2:
+            return generate(size).reshape(shape)
+        fan_in, fan_out = size // shape[-1], shape[-1]
+        u = self.param(name + '/u', nn.initializers.normal(fan_in**-0.5), (fan_in, self.rank))
+        v = self.param(name + '/v', nn.initializers.normal(1.0), (self.rank, fan_out))
+        return ((u * generate(self.rank)[None]) @ v / self.rank**0.5).reshape(shape)
+
+
+def shapes_of(params: Mapping) -> tuple:
+    """((path, shape), ...) of a parameter tree, hashable, for `Generator.shapes`."""
+    return tuple((k, v.shape) for k, v in flax.traverse_util.flatten_dict(params).items())
+
+
+def refine(params: Mapping, change: Mapping[tuple[str, ...], jax.Array]) -> dict:
+    """theta (+) change: the refined model's weights, a tree like `params`."""
+    flat = flax.traverse_util.flatten_dict(params)
+    return flax.traverse_util.unflatten_dict(
+        {k: v + change[k] if k in change else v for k, v in flat.items()}
+    )

@@ -1,0 +1,32 @@
+"""A small convolutional network: the default, and what a laptop trains in minutes."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+from fedgen_jax.models.layers import Input, conv, norm
+
+
+class CNN(nn.Module):
+    """Stages of a strided 3x3 convolution and `depth - 1` plain ones, then the mean and a head.
+
+    Striding instead of pooling halves the map *before* the costly product: at 48x48 on a CPU it
+    trains several times faster than convolve-then-pool, at the same widths.
+    """
+
+    num_outputs: int
+    widths: Sequence[int] = (32, 64, 128)
+    depth: int = 1
+    norm: str = 'group'
+    standardize: str = 'image'
+
+    @nn.compact
+    def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
+        """float32 [B, H, W, 3] in [0, 1] -> [B, num_outputs]."""
+        x = Input(self.standardize, name='input')(x_BxHxWx3)
+        for i, width in enumerate(self.widths):
+            for j in range(self.depth):
+                x = conv(width, 3, stride=1 if j else 2, name=f'conv_{i}_{j}')(x)
+                x = nn.relu(norm(self.norm, train, f'norm_{i}_{j}')(x))
+        return nn.Dense(self.num_outputs, name='head')(x.mean((1, 2)))

@@ -1,0 +1,125 @@
+"""The pieces that every model shares: convolution, normalization and pooling.
+
+The convolution's lowering is chosen here and nowhere else (`convolution`).  A federation runs
+clients under `vmap` or `lax.map` and their steps under `lax.scan`: there XLA:CPU leaves its fast
+convolution for a naive loop (30 times slower), and `vmap` over a kernel becomes a grouped
+convolution.  Shifted slices and one matrix product stay fast under all of them.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+NORMS = ('group', 'batch', 'instance')
+
+
+def conv_as_matmul(x_BxHxWxI, kernel, strides: Sequence[int], padding, **unused) -> jax.Array:
+    """`lax.conv_general_dilated` for NHWC, HWIO and no dilation or groups, as one matrix product.
+
+    The window's shifted slices stand side by side along the channels: [B, H', W', kh * kw * I],
+    times the kernel as a [kh * kw * I, O] matrix.
+    """
+    kh, kw, in_features, features = kernel.shape
+    if x_BxHxWxI.shape[-1] != in_features:
+        raise ValueError('grouped convolutions are not supported by conv_as_matmul')
+    if any(d != 1 for k in ('lhs_dilation', 'rhs_dilation') for d in unused.get(k) or ()):
+        raise ValueError('dilated convolutions are not supported by conv_as_matmul')
+    sizes = x_BxHxWxI.shape[1:3]
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(sizes, (kh, kw), strides, padding)
+    x = jnp.pad(x_BxHxWxI, ((0, 0), *padding, (0, 0)))
+    rows, cols = (
+        (n + sum(p) - k) // s + 1 for n, p, k, s in zip(sizes, padding, (kh, kw), strides)
+    )
+    slices = [
+        x[:, i : i + (rows - 1) * strides[0] + 1 : strides[0],
+          j : j + (cols - 1) * strides[1] + 1 : strides[1]]
+        for i in range(kh) for j in range(kw)
+    ]  # fmt: skip
+    patches = jnp.concatenate(slices, axis=-1) if len(slices) > 1 else slices[0]
+    return patches @ kernel.reshape(-1, features)
+
+
+def convolution(x, kernel, strides, padding, *args, **kwargs) -> jax.Array:
+    """What every layer calls: `nn.Conv(..., conv_general_dilated=convolution)`."""
+    if jax.default_backend() == 'cpu':
+        return conv_as_matmul(x, kernel, strides, padding, *args, **kwargs)
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, *args, **kwargs)
+
+
+
+def conv(features: int, window: int, stride: int = 1, name: str | None = None) -> nn.Conv:
+    """A convolution without bias: a normalization follows each one."""
+    return nn.Conv(
+        features,
+        (window, window),
+        (stride, stride),
+        use_bias=False,
+        conv_general_dilated=convolution,
+        name=name,
+    )
+
+
+def norm(kind: str, train: bool, name: str) -> nn.Module:
+    """A normalization with scale and bias: what `film` generates.
+
+    'group' (Wu & He 2018, 8 channels a group) and 'instance' see one image at a time.  'batch'
+    keeps running statistics, the `batch_stats` collection, which are the client's own (FedBN, Li
+    et al. 2021): `train` uses the batch's and updates them.
+    """
+    if kind == 'group':
+        return nn.GroupNorm(num_groups=None, group_size=8, name=name)
+    if kind == 'instance':
+        return nn.InstanceNorm(name=name)
+    if kind == 'batch':
+        return nn.BatchNorm(use_running_average=not train, momentum=0.9, name=name)
+    raise ValueError(f'model.norm={kind!r}: one of {NORMS}')
+
+
+def max_pool_2x2(x_BxHxWxI: jax.Array) -> jax.Array:
+    """2x2 max pooling as pairwise maxima: their gradient is 5 times faster than a reshape's."""
+    x = x_BxHxWxI[:, : x_BxHxWxI.shape[1] // 2 * 2, : x_BxHxWxI.shape[2] // 2 * 2]
+    x = jnp.maximum(x[:, ::2], x[:, 1::2])
+    return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
+
+
+class Input(nn.Module):
+    """Standardization, then a colour matrix, a bias and a magnification: the `input` layer.
+
+    It starts as the identity.  The generator's `input` mode changes it, so that a center's images
+    meet the first convolution in the base's colours and at the base's scale.
+
+    standardize: 'none'; 'image' (zero mean and unit variance over an image's pixels and
+        channels); 'channel' (over the pixels of each channel).
+    """
+
+    standardize: str = 'image'
+
+    @nn.compact
+    def __call__(self, x_BxHxWx3: jax.Array) -> jax.Array:
+        axes = {'none': None, 'image': (1, 2, 3), 'channel': (1, 2)}[self.standardize]
+        x = x_BxHxWx3 - 0.5
+        if axes:
+            x = nn.standardize(x, axis=axes, epsilon=1e-4)
+        matrix_3x3 = self.param('kernel', lambda key: jnp.eye(3))
+        bias_3 = self.param('bias', nn.initializers.zeros, (3,))
+        log_zoom = self.param('log_zoom', nn.initializers.zeros, ())
+        x = magnify(x, jnp.exp(log_zoom))
+        return x @ matrix_3x3 + bias_3[None, None, None]
+
+
+def magnify(x_BxHxWx3: jax.Array, zoom: jax.Array) -> jax.Array:
+    """Magnifies around the center by linear interpolation, differentiable in `zoom`.
+
+    Two products with [H, H] and [W, W] matrices of hat functions; at the border the edge repeats.
+    """
+
+    def matrix(size):
+        pixel, center = jnp.arange(size, dtype=jnp.float32), (size - 1) / 2
+        source = jnp.clip((pixel - center) / zoom + center, 0, size - 1)
+        return jnp.maximum(0, 1 - jnp.abs(source[:, None] - pixel[None, :]))
+
+    rows, cols = matrix(x_BxHxWx3.shape[1]), matrix(x_BxHxWx3.shape[2])
+    return jnp.einsum('hi,biwc->bhwc', rows, jnp.einsum('wj,bhjc->bhwc', cols, x_BxHxWx3))

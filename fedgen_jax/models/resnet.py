@@ -1,0 +1,49 @@
+"""ResNet-18 (He et al. 2016, arXiv:1512.03385), with a choice of normalization."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+
+from fedgen_jax.models.layers import Input, conv, max_pool_2x2, norm
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions around a shortcut; a stride or a new width projects the shortcut."""
+
+    width: int
+    stride: int
+    norm: str
+
+    @nn.compact
+    def __call__(self, x_BxHxWxI: jax.Array, train: bool) -> jax.Array:
+        y = conv(self.width, 3, self.stride, name='conv_0')(x_BxHxWxI)
+        y = nn.relu(norm(self.norm, train, 'norm_0')(y))
+        y = norm(self.norm, train, 'norm_1')(conv(self.width, 3, name='conv_1')(y))
+        shortcut = x_BxHxWxI
+        if shortcut.shape != y.shape:
+            shortcut = conv(self.width, 1, self.stride, name='conv_shortcut')(shortcut)
+            shortcut = norm(self.norm, train, 'norm_shortcut')(shortcut)
+        return nn.relu(y + shortcut)
+
+
+class ResNet(nn.Module):
+    """The default is ResNet-18: four stages of two blocks, 11.2 M weights for 5 outputs."""
+
+    num_outputs: int
+    widths: Sequence[int] = (64, 128, 256, 512)
+    depth: int = 2
+    norm: str = 'group'
+    standardize: str = 'image'
+
+    @nn.compact
+    def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
+        """float32 [B, H, W, 3] in [0, 1] -> [B, num_outputs]."""
+        x = Input(self.standardize, name='input')(x_BxHxWx3)
+        x = conv(self.widths[0], 7, 2, name='conv_stem')(x)
+        x = max_pool_2x2(nn.relu(norm(self.norm, train, 'norm_stem')(x)))
+        for i, width in enumerate(self.widths):
+            for j in range(self.depth):
+                stride = 2 if i > 0 and j == 0 else 1
+                x = Block(width, stride, self.norm, name=f'block_{i}_{j}')(x, train)
+        return nn.Dense(self.num_outputs, name='head')(x.mean((1, 2)))

@@ -1,0 +1,164 @@
+"""From a configuration to compiled functions.
+
+A `Program` is everything of a run but its data, seed and length: runs that differ only in these, or in
+which centers are held out, share one program and its compilations.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from fedgen_jax.algorithms.base import Algorithm, Local, apply_model, images_of
+from fedgen_jax.algorithms.fedavg import fedavg, local_only
+from fedgen_jax.algorithms.fedgen import Hypernet, fedgen
+from fedgen_jax.engine.rounds import client_mesh, make_rounds
+from fedgen_jax.models import MODELS
+from fedgen_jax.shifts import acquisition, chain, plain
+from fedgen_jax.tasks import TASKS, Task
+
+CHUNK = 64  # images at a time where a whole center is described or predicted
+
+# What may differ between runs that share a program.
+_RUN_FIELDS = ('seed', 'rounds', 'eval_every', 'checkpoint_every', 'score_on', 'cohort', 'data')
+
+
+class Program(NamedTuple):
+    """Compiled functions of a method; `rounds` as `engine.rounds.make_rounds` returns it.
+
+    describe:    (shared, image uint8 [N, H, W, 3]) -> [N, E] on the host; None as in `Algorithm`.
+    predict:     (variables, image uint8 [N, H, W, 3]) -> predictions on the host.
+    personalize: `Algorithm.personalize`.
+    """
+
+    task: Task
+    algorithm: Algorithm
+    mesh: jax.sharding.Mesh
+    rounds: Callable
+    describe: Callable | None
+    predict: Callable
+    personalize: Callable
+
+
+def build(config: ConfigDict, num_classes: int, num_clients: int) -> Program:
+    """The program of a configuration; the same object for runs that can share it."""
+    shared = config.to_dict()
+    image_size = shared['data']['image_size']
+    for field in _RUN_FIELDS:
+        del shared[field]
+    return _build(json.dumps(shared, sort_keys=True), image_size, num_classes, num_clients)
+
+
+@functools.lru_cache(maxsize=4)
+def _build(shared: str, image_size: int, num_classes: int, num_clients: int) -> Program:
+    c = ConfigDict(json.loads(shared))
+    algorithm, local = make_algorithm(c, image_size, num_classes, num_clients)
+    mesh = client_mesh(c.devices or None)
+
+    @jax.jit
+    def predict(variables, image_BxHxWx3):
+        outputs, _ = apply_model(
+            local, variables['params'], variables['batch_stats'], images_of(image_BxHxWx3), False
+        )
+        return local.task.predict(outputs)
+
+    describe = algorithm.describe and functools.partial(in_chunks, jax.jit(algorithm.describe))
+    return Program(
+        local.task,
+        algorithm,
+        mesh,
+        make_rounds(algorithm, mesh, c.client_map),
+        describe,
+        functools.partial(in_chunks, predict),
+        jax.jit(algorithm.personalize),
+    )
+
+
+def in_chunks(fn: Callable, first: Any, image_NxHxWx3: np.ndarray) -> Any:
+    """fn(first, images) over N in chunks of one shape, so that it compiles once; on the host."""
+    outputs = []
+    for i in range(0, len(image_NxHxWx3), CHUNK):
+        x = image_NxHxWx3[i : i + CHUNK]
+        padded = np.concatenate([x, np.zeros((CHUNK - len(x), *x.shape[1:]), x.dtype)])
+        outputs.append(jax.tree.map(lambda y, n=len(x): np.asarray(y)[:n], fn(first, padded)))
+    return jax.tree.map(lambda *y: np.concatenate(y), *outputs)
+
+
+def make_algorithm(
+    c: ConfigDict, image_size: int, num_classes: int, num_clients: int
+) -> tuple[Algorithm, Local]:
+    """The algorithm that a configuration names, and the local learning it is built on."""
+    task = choose('task', c.task, TASKS)(num_classes)
+    model = choose('model.name', c.model.name, MODELS)(
+        task.num_outputs,
+        widths=tuple(c.model.widths),
+        depth=c.model.depth,
+        norm=c.model.norm,
+        standardize=c.model.standardize,
+    )
+    local = Local(
+        model=model,
+        task=task,
+        image_size=image_size,
+        plain=plain() if c.shifts.plain else chain(),
+        shift=acquisition(c.shifts.acquisition) if c.shifts.acquisition else chain(),
+        optimizer=optimizer('client', c.client),
+        steps=c.local_steps,
+        batch=c.batch_size,
+        prevalence=c.prevalence,
+        weighting=c.weighting,
+        finetune=(c.finetune.steps, c.finetune.lr),
+    )
+    if c.algorithm == 'local':
+        return local_only(local), local
+    server = optimizer('server', c.server)
+    if c.algorithm == 'fedavg':
+        return fedavg(local, server), local
+    if c.algorithm != 'fedgen':
+        raise ValueError(f'algorithm={c.algorithm!r}: one of local, fedavg, fedgen')
+    h = c.hypernet
+    hypernet = Hypernet(
+        descriptor=h.descriptor,
+        modes=tuple(h.modes),
+        options=tuple((k, h[k]) for k in ('code', 'rank', 'bound', 'fade')),
+        num_clients=num_clients,
+        support=h.support,
+        support_prevalence=h.support_prevalence,
+        pooled=h.pooled,
+        base=h.base,
+        rates=tuple(h.client_rates),
+    )
+    groups = {
+        'theta': server,
+        'phi': optax.chain(server, optax.scale(c.server.generator_lr)),
+        'psi': optax.chain(server, optax.scale(c.server.descriptor_lr)),
+    }
+    by_group = optax.partition(groups, lambda weights: {k: k for k in weights})
+    return fedgen(local, hypernet, by_group, c.local), local
+
+
+def optimizer(field: str, c: ConfigDict) -> optax.GradientTransformation:
+    """The optimizer of `client` or `server`."""
+    if c.optimizer == 'sgd':
+        return optax.sgd(c.lr, momentum=c.momentum or None)
+    if c.optimizer == 'adam':
+        return optax.adam(c.lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
+    raise ValueError(f'{field}.optimizer={c.optimizer!r}: one of sgd, adam')
+
+
+def choose(field: str, value: str, options: dict[str, Any] | Sequence[str]) -> Any:
+    """options[value] (of a sequence: the value), or one line that names the field."""
+    if value not in options:
+        raise ValueError(f'{field}={value!r}: one of {", ".join(options)}')
+    return options[value] if isinstance(options, dict) else value
+
+
+def num_bytes(tree: Any) -> int:
+    """Bytes of a pytree of arrays or shapes."""
+    return sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))

@@ -1,0 +1,52 @@
+"""Single-label classification of an image."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from sklearn import metrics as sk
+
+from fedgen_jax.tasks.base import Task
+
+
+def classification(num_classes: int) -> Task:
+    """Cross-entropy; accuracy and balanced accuracy.
+
+    Balanced accuracy is the mean recall over the classes that the scored images have; a
+    prediction of a class they lack counts as the error it is.  Examples with label -1 are
+    neither learned from nor scored; a center with none that is labelled scores {'n': 0}.
+    """
+
+    def loss(logits_BxK, target, weight_B):
+        label_B = target['label']
+        weight_B = jnp.where(label_B >= 0, weight_B, 0)
+        each_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, jnp.maximum(label_B, 0))
+        return jnp.sum(weight_B * each_B) / jnp.maximum(jnp.sum(weight_B), 1)
+
+    def predict(logits_BxK):
+        return {'probability': jax.nn.softmax(logits_BxK)}
+
+    def metrics(predictions, target, weight_N):
+        scored = (np.asarray(weight_N) > 0) & (np.asarray(target['label']) >= 0)
+        label = np.asarray(target['label'])[scored]
+        guess = np.asarray(predictions['probability'])[scored].argmax(-1)
+        if not len(label):
+            return {'n': 0}
+        recall = sk.recall_score(
+            label, guess, labels=np.unique(label), average='macro', zero_division=0
+        )
+        return {
+            'accuracy': float(sk.accuracy_score(label, guess)),
+            'balanced_accuracy': float(recall),
+            'n': len(label),
+        }
+
+    return Task(
+        'classification',
+        num_classes,
+        loss,
+        predict,
+        metrics,
+        stratum=lambda target: target['label'],
+        num_strata=num_classes,
+    )
