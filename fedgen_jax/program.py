@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from fedgen_jax.algorithms.base import Algorithm, Local, apply_model, images_of
+from fedgen_jax.algorithms.base import Algorithm, Local, images_of
 from fedgen_jax.algorithms.fedavg import fedavg, local_only
 from fedgen_jax.algorithms.fedgen import Hypernet, fedgen
 from fedgen_jax.engine.rounds import client_mesh, make_rounds
@@ -63,9 +63,7 @@ def _build(shared: str, image_size: int, num_classes: int, num_clients: int) -> 
 
     @jax.jit
     def predict(variables, image_BxHxWx3):
-        outputs, _ = apply_model(
-            local, variables['params'], variables['batch_stats'], images_of(image_BxHxWx3), False
-        )
+        outputs = local.model.apply(variables, images_of(image_BxHxWx3), train=False)
         return local.task.predict(outputs)
 
     describe = algorithm.describe and functools.partial(in_chunks, jax.jit(algorithm.describe))

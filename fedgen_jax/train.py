@@ -164,6 +164,34 @@ def compiled(program: Program, args) -> Any:
     return _COMPILED[found]
 
 
+def restore_run(workdir: str | pathlib.Path, data: str | None = None):
+    """(run, state, private_C, round) of a workdir, from its last checkpoint.
+
+    data: the folder of the training data, if it is no longer where the configuration says.
+    """
+    workdir = pathlib.Path(workdir)
+    if not (workdir / 'config.json').is_file():
+        raise ValueError(f'{workdir}/config.json: missing, so this is no run of launch.train')
+    config = ConfigDict(json.loads((workdir / 'config.json').read_text()))
+    if data:
+        config.data.root = data
+    run = prepare(config)
+    _, id_C = training_data(run)
+    like = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
+    with checkpoint.manager(workdir) as checkpoints:
+        round_, (state, private_C) = checkpoint.restore(checkpoints, like)
+    if not round_:
+        raise ValueError(f'{workdir}/checkpoints: no checkpoint yet: let launch.train reach one')
+    return run, state, private_C, round_
+
+
+def evaluate_run(workdir: str | pathlib.Path, data: str | None = None) -> dict:
+    """The scores of a run's last checkpoint, in the shape of `summary.json`."""
+    run, state, private_C, round_ = restore_run(workdir, data)
+    timing = {'round_seconds': None, 'compile_seconds': None}
+    return {**summarize(run, state, private_C, timing), 'rounds': round_}
+
+
 def summarize(run: Run, state, private_C, timing: dict) -> dict:
     """The content of `summary.json`."""
     c = run.config

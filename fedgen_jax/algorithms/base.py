@@ -14,7 +14,7 @@ import optax
 
 from fedgen_jax.data.federated import Examples
 from fedgen_jax.engine.random import stream
-from fedgen_jax.shifts.base import Shift
+from fedgen_jax.shifts.base import Shift, chain
 from fedgen_jax.tasks.base import Task
 
 Tree = Any
@@ -144,73 +144,67 @@ def query_batch(local: Local, data: Examples, key: jax.Array) -> tuple[Batch, Tr
     return batch_at(local, data, index_B, stream(key, 'query_images'), tau), tau
 
 
-def apply_model(local: Local, params: Tree, stats: Tree, x_BxHxWx3: jax.Array, train: bool):
-    """Outputs and the new running statistics ({} where the model keeps none)."""
-    variables = {'params': params, 'batch_stats': stats}
-    if not (train and stats):
-        return local.model.apply(variables, x_BxHxWx3, train=False), stats
-    outputs, new = local.model.apply(variables, x_BxHxWx3, train=True, mutable=['batch_stats'])
-    return outputs, new['batch_stats']
+def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> jax.Array:
+    """Outputs in training: batch normalization uses the batch's own statistics."""
+    variables = {'params': params, 'batch_stats': init_model(local, jax.random.key(0))[1]}
+    outputs, _ = local.model.apply(variables, x_BxHxWx3, train=True, mutable=['batch_stats'])
+    return outputs
 
 
 def init_model(local: Local, key: jax.Array) -> tuple[Tree, Tree]:
-    """The model's first weights and running statistics."""
+    """The model's first weights and running statistics ({} where it keeps none)."""
     shape = (1, local.image_size, local.image_size, 3)
     variables = local.model.init(stream(key, 'theta'), jnp.zeros(shape))
     return variables['params'], variables.get('batch_stats', {})
 
 
-def batch_loss(local: Local, params: Tree, stats: Tree, batch: Batch):
-    """The task's loss on a batch, and the new running statistics."""
-    outputs, stats = apply_model(local, params, stats, batch.image, train=True)
-    return local.task.loss(outputs, batch.target, batch.weight), stats
+def batch_loss(local: Local, params: Tree, batch: Batch) -> jax.Array:
+    """The task's loss on a batch."""
+    outputs = apply_model(local, params, batch.image)
+    return local.task.loss(outputs, batch.target, batch.weight)
 
 
-def learn(local: Local, params: Tree, stats: Tree, data: Examples, key: jax.Array):
-    """T steps on one client: (params, stats) afterwards and the mean loss."""
+def learn(local: Local, params: Tree, data: Examples, key: jax.Array) -> tuple[Tree, jax.Array]:
+    """T steps on one client: the weights afterwards and the mean loss."""
 
     def step(carry, t):
-        params, stats, opt = carry
+        params, opt = carry
         batch, _ = query_batch(local, data, jax.random.fold_in(key, t))
-        (loss, stats), grads = jax.value_and_grad(
-            lambda p: batch_loss(local, p, stats, batch), has_aux=True
-        )(params)
+        loss, grads = jax.value_and_grad(lambda p: batch_loss(local, p, batch))(params)
         updates, opt = local.optimizer.update(grads, opt, params)
-        return (optax.apply_updates(params, updates), stats, opt), loss
+        return (optax.apply_updates(params, updates), opt), loss
 
-    carry = (params, stats, local.optimizer.init(params))
-    (params, stats, _), loss_T = jax.lax.scan(step, carry, jnp.arange(local.steps))
-    return params, stats, loss_T.mean()
+    carry = (params, local.optimizer.init(params))
+    (params, _), loss_T = jax.lax.scan(step, carry, jnp.arange(local.steps))
+    return params, loss_T.mean()
 
 
-def finetune(local: Local, params: Tree, stats: Tree, labelled: Examples, key: jax.Array):
+def finetune(local: Local, params: Tree, labelled: Examples, key: jax.Array) -> Tree:
     """The labelled fine-tuning of a finished model at one client, on unshifted images."""
     steps, rate = local.finetune
     gentle = local._replace(
-        shift=Shift(lambda key: (), lambda tau, key, image, target: (image, target)),
-        optimizer=optax.sgd(rate, momentum=0.9),
-        steps=steps,
+        shift=chain(), optimizer=optax.sgd(rate, momentum=0.9), steps=steps
     )
-    params, stats, _ = learn(gentle, params, stats, labelled, stream(key, 'finetune'))
-    return params, stats
+    return learn(gentle, params, labelled, stream(key, 'finetune'))[0]
 
 
-def finish(local: Local, params: Tree, private, unlabelled: Examples, labelled, key) -> Tree:
-    """Variables of a finished model: running statistics and, given labels, fine-tuning.
+def finish(local: Local, params: Tree, unlabelled: Examples, labelled, key: jax.Array) -> Tree:
+    """Variables of a finished model: fine-tuned, given labels, and with its statistics.
 
-    A client without `private` takes its running statistics from its own unlabelled images.
+    Batch normalization's statistics are those of the client's own unlabelled images under the
+    finished weights (AdaBN, Li et al. 2018): they never leave the client, and an unseen client
+    has them as a seen one does.  Running averages kept from local training belong to weights that
+    the averaging over clients has since replaced, and score far worse.
     """
-    if private is not None:
-        stats = private['batch_stats']
-    else:
-        _, stats = init_model(local, key)
-        if stats:
-            index = draw(local.task, unlabelled, stream(key, 'stats'), 128, None)
-            x = images_of(unlabelled.image[index])
-            for _ in range(32):  # momentum 0.9: 0.97 of the initial statistics are gone
-                _, stats = apply_model(local, params, stats, x, train=True)
     if labelled is not None:
-        params, stats = finetune(local, params, stats, labelled, key)
+        params = finetune(local, params, labelled, key)
+    _, stats = init_model(local, jax.random.key(0))
+    if stats:
+        index = draw(local.task, unlabelled, stream(key, 'stats'), 256, None)
+        variables = {'params': params, 'batch_stats': stats}
+        x = images_of(unlabelled.image[index])
+        _, new = local.model.apply(variables, x, train=True, mutable=['batch_stats'])
+        stats = new['batch_stats']
     return {'params': params, 'batch_stats': stats}
 
 

@@ -31,20 +31,17 @@ def fedavg(local: Local, server: optax.GradientTransformation) -> Algorithm:
         return State({'theta': theta}, server.init({'theta': theta}))
 
     def init_private(state, client_id):
-        _, stats = init_model(local, jax.random.key(0))
-        return {'id': client_id, 'batch_stats': stats}
+        return {'id': client_id}
 
     def client_update(shared, private, data, key):
-        theta, stats, loss = learn(
-            local, shared['theta'], private['batch_stats'], data, stream(key, 'learn')
-        )
+        theta, loss = learn(local, shared['theta'], data, stream(key, 'learn'))
         weight = client_weight(local, data)
         delta = {'theta': jax.tree.map(jnp.subtract, theta, shared['theta'])}
         contribution = {'weight': weight, 'delta': weigh(weight, delta)}
-        return contribution, {**private, 'batch_stats': stats}, {'loss': loss}
+        return contribution, private, {'loss': loss}
 
     def personalize(shared, private, unlabelled, labelled, key, m_E=None):
-        return finish(local, shared['theta'], private, unlabelled, labelled, key)
+        return finish(local, shared['theta'], unlabelled, labelled, key)
 
     def server_update(state, total):
         return server_step(server, state, total)
@@ -71,17 +68,14 @@ def local_only(local: Local) -> Algorithm:
         return State({'theta': init_model(local, key)[0]}, ())
 
     def init_private(state, client_id):
-        _, stats = init_model(local, jax.random.key(0))
-        return {'id': client_id, 'theta': state.shared['theta'], 'batch_stats': stats}
+        return {'id': client_id, 'theta': state.shared['theta']}
 
     def client_update(shared, private, data, key):
-        theta, stats, loss = learn(
-            local, private['theta'], private['batch_stats'], data, stream(key, 'learn')
-        )
-        return {}, {**private, 'theta': theta, 'batch_stats': stats}, {'loss': loss}
+        theta, loss = learn(local, private['theta'], data, stream(key, 'learn'))
+        return {}, {**private, 'theta': theta}, {'loss': loss}
 
     def personalize(shared, private, unlabelled, labelled, key, m_E=None):
-        return finish(local, private['theta'], private, unlabelled, labelled, key)
+        return finish(local, private['theta'], unlabelled, labelled, key)
 
     return Algorithm(
         init, init_private, client_update, lambda state, total: state, None, personalize

@@ -114,8 +114,7 @@ def fedgen(
         return State(shared, server.init(weights))
 
     def init_private(state, client_id):
-        _, stats = init_model(local, jax.random.key(0))
-        return {'id': client_id, 'batch_stats': stats}
+        return {'id': client_id}
 
     def vectors(psi, x_BxHxWx3):
         return describe_net.apply({'params': psi}, x_BxHxWx3)
@@ -160,23 +159,23 @@ def fedgen(
         weights = {k: shared[k] for k in ('theta', 'phi', 'psi')}
 
         def step(carry, t):
-            weights, stats, opt = carry
+            weights, opt = carry
             k = jax.random.fold_in(key, t)
             batch, tau = query_batch(local, data, k)
 
             def loss(w):
                 params = episode_weights(w, shared, private, data, k, tau)
-                return batch_loss(local, params, stats, batch)
+                return batch_loss(local, params, batch)
 
-            (loss, stats), grads = jax.value_and_grad(loss, has_aux=True)(weights)
+            loss, grads = jax.value_and_grad(loss)(weights)
             updates, opt = local.optimizer.update(grads, opt, weights)
             updates = {k: jax.tree.map(lambda u, r=rate[k]: r * u, v) for k, v in updates.items()}
-            return (optax.apply_updates(weights, updates), stats, opt), loss
+            return (optax.apply_updates(weights, updates), opt), loss
 
         rate = {'theta': 1.0, 'phi': hypernet.rates[0], 'psi': hypernet.rates[1]}
-        carry = (weights, private['batch_stats'], local.optimizer.init(weights))
-        (new, stats, _), loss_T = jax.lax.scan(step, carry, jnp.arange(local.steps))
-        return jax.tree.map(jnp.subtract, new, weights), stats, loss_T.mean()
+        carry = (weights, local.optimizer.init(weights))
+        (new, _), loss_T = jax.lax.scan(step, carry, jnp.arange(local.steps))
+        return jax.tree.map(jnp.subtract, new, weights), loss_T.mean()
 
     def pull_back(shared, private, data, key):
         """T steps on the refined weights of one virtual center, then the generator's VJP."""
@@ -188,19 +187,19 @@ def fedgen(
         one_center = local
         if hypernet.modes:
             one_center = local._replace(shift=local.shift._replace(sample=lambda key: tau))
-        new, stats, loss = learn(one_center, params, private['batch_stats'], data, key)
+        new, loss = learn(one_center, params, data, key)
         (delta,) = pull(jax.tree.map(jnp.subtract, new, params))
-        return delta, stats, loss
+        return delta, loss
 
     def client_update(shared, private, data, key):
         update = meta if local_update == 'meta' else pull_back
-        delta, stats, loss = update(shared, private, data, stream(key, 'learn'))
+        delta, loss = update(shared, private, data, stream(key, 'learn'))
         weight = client_weight(local, data)
         contribution = {'weight': weight, 'delta': weigh(weight, delta)}
         if hypernet.modes:
             m_E = sampled(shared, data, key) if learned else fixed_descriptor(private['id'])
             contribution['statistic'] = weigh(data.weight.sum(), {'total': m_E, 'count': 1.0})
-        return contribution, {**private, 'batch_stats': stats}, {'loss': loss}
+        return contribution, private, {'loss': loss}
 
     def sampled(shared, data, key):
         """The client's own descriptor during training, from a sample of its unshifted images."""
@@ -227,7 +226,7 @@ def fedgen(
             else:
                 m_E = fixed_descriptor(jnp.int32(-1) if private is None else private['id'])
         params = generated(shared, m_E)
-        return finish(local, params, private, unlabelled, labelled, key)
+        return finish(local, params, unlabelled, labelled, key)
 
     can_describe = describe if hypernet.modes and learned else None
     return Algorithm(init, init_private, client_update, server_update, can_describe, personalize)

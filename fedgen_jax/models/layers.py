@@ -65,16 +65,16 @@ def conv(features: int, window: int, stride: int = 1, name: str | None = None) -
 def norm(kind: str, train: bool, name: str) -> nn.Module:
     """A normalization with scale and bias: what `film` generates.
 
-    'group' (Wu & He 2018, 8 channels a group) and 'instance' see one image at a time.  'batch'
-    keeps running statistics, the `batch_stats` collection, which are the client's own (FedBN, Li
-    et al. 2021): `train` uses the batch's and updates them.
+    'group' (Wu & He 2018, 8 channels a group) and 'instance' see one image at a time.  'batch' with
+    `train` uses the batch's statistics and leaves them in the `batch_stats` collection, without
+    memory of earlier batches; else it uses those given in `batch_stats`.
     """
     if kind == 'group':
         return nn.GroupNorm(num_groups=None, group_size=8, name=name)
     if kind == 'instance':
         return nn.InstanceNorm(name=name)
     if kind == 'batch':
-        return nn.BatchNorm(use_running_average=not train, momentum=0.9, name=name)
+        return nn.BatchNorm(use_running_average=not train, momentum=0.0, name=name)
     raise ValueError(f'model.norm={kind!r}: one of {NORMS}')
 
 

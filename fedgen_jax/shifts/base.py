@@ -41,8 +41,8 @@ def chain(*shifts: Shift) -> Shift:
 def sometimes(shift: Shift, probability: float = 0.5) -> Shift:
     """The shift with this probability a virtual center, and nothing otherwise.
 
-    Both results are computed and one is selected (as `cond` would be under `vmap` anyway), so
-    keep it for cheap shifts; the params are (on, params of the shift).
+    Both results are computed and one is kept (as under `vmap` anyway), so it suits cheap shifts.
+    Params: (on, params of the shift).
     """
 
     def sample(key):
@@ -51,7 +51,16 @@ def sometimes(shift: Shift, probability: float = 0.5) -> Shift:
 
     def apply(params, key, image_HxWx3, target):
         on, params = params
+        weight = on.astype(image_HxWx3.dtype)
+
+        def keep(new, old):
+            if new.dtype == weight.dtype:
+                # Not `where`: it becomes a branch, behind which XLA on a CPU computes `params`
+                # anew for every pixel.
+                return weight * new + (1 - weight) * old
+            return jnp.where(on, new, old)
+
         shifted = shift.apply(params, key, image_HxWx3, target)
-        return jax.tree.map(lambda a, b: jnp.where(on, a, b), shifted, (image_HxWx3, target))
+        return jax.tree.map(keep, shifted, (image_HxWx3, target))
 
     return Shift(sample, apply)

@@ -1,0 +1,136 @@
+"""The store: records written once to array_record by a TFDS builder, and read back.
+
+Nothing here, nor what it calls, imports TensorFlow: the features are `Tensor`s, whose bytes TFDS
+writes and reads with numpy (an `Image` feature would import it to encode).
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+VERSION = '1.0.0'  # of the layout; a change of it makes every store anew
+_SPLIT = 'examples'  # TFDS's own splits are not used: ours depend on a seed
+_TEXT = ('center', 'path', 'patient', 'split')
+
+
+class Record(NamedTuple):
+    """One example as it comes from its source, before the seed splits a center.
+
+    image:   uint8 [S, S, 3].
+    target:  {'label': int32 []} and so on: `federated.Examples` without the leading N.
+    center:  the name of its center.
+    path:    unique within the center.
+    patient: '' if unknown; split: 'train', 'val', 'test', or '' to be drawn.
+    """
+
+    image: np.ndarray
+    target: dict[str, np.ndarray]
+    center: str
+    path: str
+    patient: str = ''
+    split: str = ''
+
+
+class Store(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """TFDS builder of any records of equal shape; metadata is kept beside them as JSON."""
+
+    name = 'store'
+    VERSION = tfds.core.Version(VERSION)
+    code_path = None  # where TFDS would look for checksums of downloads: there are none
+
+    def __init__(self, records: Iterable[Record], metadata: Mapping[str, Any], data_dir: str):
+        self._records = iter(records)
+        self._first = next(self._records, None)
+        if self._first is None:
+            raise ValueError('no records: a store needs at least one')
+        self._metadata = dict(metadata)
+        super().__init__(data_dir=data_dir, file_format='array_record')
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        arrays = {'image': self._first.image, **self._first.target}
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {key: _feature(x) for key, x in arrays.items()}
+                | {key: tfds.features.Tensor(shape=(), dtype=np.object_) for key in _TEXT}
+            ),
+            metadata=tfds.core.MetadataDict(self._metadata),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        del dl_manager
+        return {_SPLIT: self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, _to_example(self._first)
+        for i, record in enumerate(self._records, start=1):
+            yield i, _to_example(record)
+
+
+def stored(
+    source: Mapping[str, Any],
+    records: Callable[[], Iterable[Record]],
+    metadata: Mapping[str, Any],
+    cache: str | os.PathLike | None = None,
+) -> tuple[Iterator[Record], dict[str, Any]]:
+    """Reads records and metadata from the store, after writing them if they are not there yet.
+
+    Args:
+      source: names the records, as JSON: all that they depend on (a folder's `fingerprint`; a
+          generator's name, version and arguments).  Its hash is the key.
+      records: computes them; called only if the store lacks the key.  All have the same shapes.
+      metadata: JSON kept with them, such as the class names.
+      cache: folder of the stores; default $FEDGEN_CACHE, or ~/.cache/fedgen_jax.  It may be
+          deleted at any time.
+
+    Two processes may write one key at the same time: each writes a folder of its own, and the
+    first to be done renames it into place.
+    """
+    text = json.dumps([VERSION, source, metadata], sort_keys=True)
+    cache = cache_folder(cache)
+    final = cache / hashlib.sha256(text.encode()).hexdigest()[:32]
+    if not final.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix='.writing-') as folder:
+            builder = Store(records(), metadata, data_dir=folder)
+            # TFDS would print that it downloads, and the name of the temporary folder.
+            with contextlib.redirect_stdout(io.StringIO()):
+                builder.download_and_prepare()
+            try:
+                os.rename(builder.data_dir, final)
+            except OSError:
+                if not final.is_dir():  # else another process was first
+                    raise
+    builder = tfds.builder_from_directory(final)
+    examples = builder.as_data_source(_SPLIT)
+    return (_from_example(e, builder.info.features) for e in examples), builder.info.metadata
+
+
+def cache_folder(cache: str | os.PathLike | None = None) -> pathlib.Path:
+    cache = cache or os.environ.get('FEDGEN_CACHE') or '~/.cache/fedgen_jax'
+    return pathlib.Path(cache).expanduser()
+
+
+def _feature(x: np.ndarray) -> tfds.features.Tensor:
+    # Scalars have no bytes encoding worth its decoding; arrays as numbers would be slow to parse.
+    encoding = 'bytes' if np.ndim(x) else 'none'
+    return tfds.features.Tensor(shape=np.shape(x), dtype=x.dtype, encoding=encoding)
+
+
+def _to_example(record: Record) -> dict[str, Any]:
+    return {'image': record.image, **record.target, **{k: getattr(record, k) for k in _TEXT}}
+
+
+def _from_example(example: Mapping[str, Any], features) -> Record:
+    arrays = {k: np.asarray(x, features[k].np_dtype) for k, x in example.items() if k not in _TEXT}
+    return Record(arrays.pop('image'), arrays, *(example[key].decode() for key in _TEXT))

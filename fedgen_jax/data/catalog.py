@@ -1,0 +1,213 @@
+"""Labelled sets that know no centers, cut into clients: the TFDS catalog and MedMNIST files.
+
+The cuts are pure numpy: they return, for each client, the indices of its examples.
+"""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from fedgen_jax.data import decode
+from fedgen_jax.data.builders import Record
+from fedgen_jax.data.federated import Source
+from fedgen_jax.data.manifest import DataError
+from fedgen_jax.data.source import assemble
+
+
+class Arrays(NamedTuple):
+    """A labelled set in memory.
+
+    image:   N uint8 images [H, W] or [H, W, 1 or 3], of any sizes.
+    label:   int32 [N], -1: unknown.
+    path:    N names, unique.
+    split:   N of 'train', 'val', 'test', or '' to be drawn.
+    classes: the class names in the order of the label numbers.
+    column:  further values by name, each [N], such as a site or a patient.
+    """
+
+    image: Sequence[np.ndarray]
+    label: np.ndarray
+    path: tuple[str, ...]
+    split: tuple[str, ...]
+    classes: tuple[str, ...]
+    column: dict[str, np.ndarray]
+
+
+def cut_by_label(
+    label_N: np.ndarray, num_clients: int, alpha: float, seed: int, min_examples: int = 1
+) -> list[np.ndarray]:
+    """Cuts each class among the clients in shares drawn from Dirichlet(alpha, ..., alpha).
+
+    Small alpha: each client sees few classes; large alpha: all see the same mix.  Draws anew until
+    each client has `min_examples`; ValueError if 1000 draws do not give that.
+
+    References: Hsu, Qi and Brown, 2019, Measuring the effects of non-identical data distribution
+    for federated visual classification, arXiv:1909.06335; the cut of each class: Yurochkin et al.,
+    2019, Bayesian nonparametric federated learning of neural networks, ICML.
+    """
+    label_N = np.asarray(label_N)
+    rng = np.random.default_rng(seed)
+    for _ in range(1000):
+        client_N = np.empty(len(label_N), np.int64)
+        for k in np.unique(label_N):
+            index = rng.permutation(np.flatnonzero(label_N == k))
+            share_C = rng.dirichlet(np.full(num_clients, alpha))
+            bounds = np.rint(np.cumsum(share_C)[:-1] * len(index)).astype(int)
+            for client, part in enumerate(np.split(index, bounds)):
+                client_N[part] = client
+        if np.bincount(client_N, minlength=num_clients).min() >= min_examples:
+            return [np.flatnonzero(client_N == c) for c in range(num_clients)]
+    raise ValueError(
+        f'no cut of {len(label_N)} examples gives {num_clients} clients {min_examples} each with '
+        f'alpha={alpha}: raise alpha, or lower num_clients or min_examples'
+    )
+
+
+def cut_by_quantity(
+    num_examples: int, num_clients: int, alpha: float, seed: int, min_examples: int = 1
+) -> list[np.ndarray]:
+    """Cuts at random into sizes drawn from Dirichlet(alpha, ..., alpha), each >= min_examples."""
+    spare = num_examples - num_clients * min_examples
+    if spare < 0:
+        raise ValueError(
+            f'{num_examples} examples are too few for {num_clients} clients of {min_examples}: '
+            'lower num_clients or min_examples'
+        )
+    rng = np.random.default_rng(seed)
+    share_C = rng.dirichlet(np.full(num_clients, alpha))
+    bounds = np.rint(np.cumsum(share_C)[:-1] * spare).astype(int)
+    bounds += min_examples * np.arange(1, num_clients)
+    return [np.sort(part) for part in np.split(rng.permutation(num_examples), bounds)]
+
+
+def cut_by_column(value_N: np.ndarray) -> dict[str, np.ndarray]:
+    """One client for each value of a column, by its text."""
+    text_N = np.array([v.decode() if isinstance(v, bytes) else str(v) for v in value_N])
+    return {str(value): np.flatnonzero(text_N == value) for value in np.unique(text_N)}
+
+
+def to_source(
+    arrays: Arrays,
+    parts: Sequence[np.ndarray] | dict[str, np.ndarray],
+    image_size: int,
+    seed: int,
+    patient: str | None = None,
+) -> Source:
+    """The clients of a cut as centers, 'client-000' and so on unless `parts` names them.
+
+    patient: the column that names the patients, if there is one.  Splits: see `source.assemble`.
+    """
+    if not isinstance(parts, dict):
+        parts = {f'client-{i:03d}': part for i, part in enumerate(parts)}
+    records = _to_records(arrays, parts, image_size, patient)
+    return assemble(records, {'label': arrays.classes}, seed)
+
+
+def read_medmnist(file: str | os.PathLike, classes: Sequence[str] = ()) -> Arrays:
+    """Reads an npz in MedMNIST's format: {train,val,test}_{images,labels}; pickles are refused.
+
+    classes: names; default '0', '1', ...  Reference: Yang et al., 2023, MedMNIST v2, Scientific
+    Data 10:41.
+    """
+    image, label, path, split = [], [], [], []
+    for name in ('train', 'val', 'test'):
+        image_N, label_N = (_read_member(file, f'{name}_{key}') for key in ('images', 'labels'))
+        label_N = label_N.reshape(len(label_N), -1)
+        if image_N.dtype != np.uint8 or image_N.ndim not in (3, 4):
+            raise DataError(
+                f'{file}: field {name}_images: {image_N.dtype} {list(image_N.shape)}: must be '
+                'uint8 [N, H, W] or [N, H, W, 3]'
+            )
+        if label_N.shape != (len(image_N), 1) or label_N.dtype.kind not in 'iu':
+            raise DataError(
+                f'{file}: field {name}_labels: {label_N.dtype} {list(label_N.shape)}: must be one '
+                f'integer for each of the {len(image_N)} images'
+            )
+        image += list(image_N)
+        label.append(label_N[:, 0].astype(np.int32))
+        path += [f'{name}/{i}' for i in range(len(image_N))]
+        split += [name] * len(image_N)
+    label = np.concatenate(label)
+    classes = tuple(classes) or tuple(str(k) for k in range(label.max() + 1))
+    if label.min() < 0 or label.max() >= len(classes):
+        raise DataError(
+            f'{file}: field labels: from {label.min()} to {label.max()}, but there are '
+            f'{len(classes)} classes: name all of them'
+        )
+    return Arrays(image, label, tuple(path), tuple(split), classes, {})
+
+
+def read_tfds(
+    name: str,
+    data_dir: str | None = None,
+    image: str = 'image',
+    label: str = 'label',
+    columns: Sequence[str] = (),
+) -> Arrays:
+    """Reads all splits of a set of the TFDS catalog, downloading it if need be.
+
+    Its own splits are kept if they are training, validation and test, else all is drawn anew.
+    Sets with `Image` features import TensorFlow when they are first built: install
+    'fedgen_jax[catalog]'; those that are built already do not.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
+    builder.download_and_prepare()
+    ours = {'train': 'train', 'validation': 'val', 'val': 'val', 'test': 'test'}
+    names = sorted(builder.info.splits)
+    keep = sorted(ours.get(n, '') for n in names) == ['test', 'train', 'val']
+    examples, path, split = [], [], []
+    for n in names:
+        part = list(builder.as_data_source(n))
+        examples += part
+        path += [f'{n}/{i}' for i in range(len(part))]
+        split += [ours[n] if keep else ''] * len(part)
+    for field in (image, label, *columns):
+        if field not in builder.info.features:
+            known = ', '.join(builder.info.features)
+            raise DataError(f'{name}: field {field}: the set has none: use one of {known}')
+    label_N = np.array([e[label] for e in examples], np.int32)
+    names = getattr(builder.info.features[label], 'names', None)
+    return Arrays(
+        [np.asarray(e[image]) for e in examples],
+        label_N,
+        tuple(path),
+        tuple(split),
+        tuple(names or (str(k) for k in range(label_N.max() + 1))),
+        {key: np.array([e[key] for e in examples]) for key in columns},
+    )
+
+
+def _read_member(file, name):
+    # Each access of an npz decompresses the member anew, so each is read just once.
+    try:
+        with open(file, 'rb') as opened, np.load(opened, allow_pickle=False) as archive:
+            return archive[name]
+    except KeyError as error:
+        raise DataError(f'{file}: field {name}: missing: save it as MedMNIST does') from error
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f'{file}: field {name}: cannot be read ({error}): save plain arrays with numpy.savez'
+        ) from error
+
+
+def _to_records(arrays, parts, image_size, patient) -> Iterator[Record]:
+    for client, index in parts.items():
+        for i in index:
+            who = str(arrays.column[patient][i]) if patient else ''
+            yield Record(
+                decode.square_image(_to_rgb(arrays.image[i]), image_size),
+                {'label': np.int32(arrays.label[i])},
+                client, arrays.path[i], who, arrays.split[i],
+            )
+
+
+def _to_rgb(image: np.ndarray) -> Image.Image:
+    gray = image.ndim == 3 and image.shape[-1] == 1
+    return Image.fromarray(image[..., 0] if gray else image).convert('RGB')

@@ -1,0 +1,120 @@
+"""The one entry to data on disk: a center folder in, a `Source` out."""
+
+import collections
+import os
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from fedgen_jax.data import folder as folder_lib
+from fedgen_jax.data.builders import Record, stored
+from fedgen_jax.data.federated import SPLITS, Center, Examples, Source
+from fedgen_jax.data.manifest import row_error
+from fedgen_jax.data.split import assign_splits
+
+_KEYS = {'label': ('label',), 'mask': ('mask',), 'box': ('box', 'box_class')}
+
+
+def load(
+    root: str | os.PathLike,
+    image_size: int,
+    seed: int,
+    cache: str | os.PathLike | None = None,
+    classes: Sequence[str] | None = None,
+    require_train: bool = True,
+    *,
+    target: str | None = None,
+    max_boxes: int | None = None,
+) -> Source:
+    """Loads a center folder (see `folder`), decoded once and kept in the store.
+
+    Args:
+      root: the folder with manifest.csv.
+      image_size: S; images become [S, S, 3].
+      seed: of the split, 60/20/20 by patient where one is known, else by image.
+      cache: folder of the stores; default $FEDGEN_CACHE, or ~/.cache/fedgen_jax.
+      classes: the class names of the target, such as a trained model's; others are an error.
+      require_train: whether each center must have a training row; False for a folder to onboard.
+      target: 'label', 'mask' or 'box' keeps that one alone, all unknown if the folder has none
+          of it.  By default all that the folder has are kept, and `Source.classes` are those of
+          the first of them in this order.
+      max_boxes: M; default: the most boxes in one image of this folder.
+
+    Raises DataError: one line that names file, row and field, and the way out.
+    """
+    if image_size < 1:
+        raise ValueError(f'image_size {image_size}: must be at least 1')
+    folder = folder_lib.scan(root, target=target, classes=classes, max_boxes=max_boxes)
+    records, metadata = stored(
+        folder_lib.fingerprint(folder, image_size),
+        lambda: folder_lib.records(folder, image_size),
+        {'classes': folder.classes},
+        cache,
+    )
+    source = assemble(records, metadata['classes'], seed, target)
+    if require_train:
+        _check_train(folder, source)
+    return source
+
+
+def assemble(
+    records: Iterable[Record],
+    classes: dict[str, Sequence[str]],
+    seed: int,
+    target: str | None = None,
+) -> Source:
+    """Gathers records into centers, sorted by name, and splits each (see `split`).
+
+    classes: the class names of each target; target: as in `load`.
+    """
+    by_center = collections.defaultdict(list)
+    for record in records:
+        by_center[record.center].append(record)
+    target_keys = _KEYS[target] if target else None
+    centers = [_to_center(name, by_center[name], seed, target_keys) for name in sorted(by_center)]
+    first = target or next((key for key in _KEYS if key in classes), None)
+    return Source(tuple(centers), tuple(classes.get(first, ())))
+
+
+def to_records(centers: Iterable[Center]) -> Iterator[Record]:
+    """The records of centers that are in memory.
+
+    Their splits count as given; a center whose split is None is split when it is assembled.
+    """
+    for center in centers:
+        image = np.asarray(center.examples.image)
+        target = {key: np.asarray(x) for key, x in center.examples.target.items()}
+        for i, path in enumerate(center.path):
+            split = '' if center.split is None else SPLITS[center.split[i]]
+            yield Record(
+                image[i], {key: x[i] for key, x in target.items()}, center.name, path, split=split
+            )
+
+
+def _to_center(name, records, seed, target_keys) -> Center:
+    keys = records[0].target if target_keys is None else target_keys
+    examples = Examples(
+        np.stack([r.image for r in records]),
+        {key: np.stack([r.target[key] for r in records]) for key in keys},
+        np.ones(len(records), np.float32),
+    )
+    path_N = tuple(r.path for r in records)
+    split_N = assign_splits(
+        name, path_N,
+        [r.patient for r in records],
+        [int(r.target.get('label', -1)) for r in records],
+        [r.split for r in records],
+        seed,
+    )
+    return Center(name, examples, split_N, path_N)
+
+
+def _check_train(folder, source):
+    for center in source.centers:
+        if not np.any(center.split == SPLITS.index('train')):
+            row = next(row for row in folder.manifest.rows if row.center == center.name)
+            row_error(
+                folder.manifest.file, row.number, 'split',
+                f'center {center.name!r} has no training row among its {len(center.split)}: write '
+                'train in some, or add images',
+            )

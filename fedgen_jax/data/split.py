@@ -1,0 +1,67 @@
+"""Training, validation and test: 60/20/20 of a center's patients, by hash."""
+
+import collections
+import hashlib
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+
+from fedgen_jax.data.federated import SPLITS
+
+# A draw in [0, 1) below the first bound is training, below the second validation.
+BOUNDS = (0.6, 0.8)
+
+
+def assign_splits(
+    center: str,
+    path_N: Sequence[str],
+    patient_N: Sequence[str],
+    stratum_N: Sequence[Hashable],
+    given_N: Sequence[str],
+    seed: int,
+) -> np.ndarray:
+    """int8 [N]: for each of one center's images an index into `SPLITS`.
+
+    A unit, a patient or an image whose patient is unknown (''), lies in one split.  A given split
+    ('' for none) is kept, for all of the patient's images.  The other units are split 60/20/20
+    within each stratum: each split of a stratum of n units gets its share of n, up to one unit.
+
+    The result depends on (seed, center, path or patient) alone: not on other centers, nor on the
+    order of the images, nor on how the strata are named.
+
+    Raises ValueError if a patient's given splits differ.
+    """
+    units = collections.defaultdict(list)
+    for i in np.argsort(np.array(path_N, dtype=str), kind='stable'):
+        unit = ('patient', patient_N[i]) if patient_N[i] else ('image', path_N[i])
+        units[unit].append(i)
+
+    split_N = np.zeros(len(path_N), np.int8)
+    strata = collections.defaultdict(list)
+    for unit, members in units.items():
+        given = sorted({given_N[i] for i in members} - {''})
+        if len(given) > 1:
+            where = ' and in '.join(given)
+            raise ValueError(f'center {center!r}: {unit[0]} {unit[1]!r} is in {where}: choose one')
+        if given:
+            split_N[members] = SPLITS.index(given[0])
+        else:
+            # Of equally common labels the one of the first path counts.
+            stratum = collections.Counter(stratum_N[i] for i in members).most_common(1)[0][0]
+            strata[stratum].append(unit)
+
+    for stratum in strata.values():
+        draw = {unit: _uniform(seed, center, *unit) for unit in stratum}
+        ranked = sorted(stratum, key=draw.get)
+        # A random start makes the expected shares exact even where the stratum has one unit.
+        start = _uniform(seed, center, *ranked[0], 'start')
+        for rank, unit in enumerate(ranked):
+            position = (rank + start) / len(ranked)
+            split_N[units[unit]] = np.searchsorted(BOUNDS, position, side='right')
+    return split_N
+
+
+def _uniform(seed: int, *parts: str) -> float:
+    """A number in [0, 1) that is a pure function of its arguments."""
+    digest = hashlib.blake2b('\0'.join((str(int(seed)), *parts)).encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, 'big') >> 11) / 2**53

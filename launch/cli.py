@@ -1,0 +1,55 @@
+"""What the commands share: flags read strictly, and errors a person can act on."""
+
+import sys
+from collections.abc import Callable
+
+import jax
+from absl import app, flags
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls `main`; a mistake of the user's is one line and exit code 2."""
+
+    def parse(argv):
+        try:
+            rest = flags.FLAGS(argv)
+            if rest[1:]:
+                fail(f'unexpected argument {rest[1]!r}: fields are set as --config.field=value')
+            return rest
+        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+            fail(error)
+
+    def guarded(argv):
+        try:
+            main()
+        except (ValueError, FileNotFoundError) as error:
+            fail(error)
+
+    jax.config.update('jax_default_prng_impl', 'threefry2x32')
+    app.run(guarded, flags_parser=parse)
+
+
+def fail(error: object) -> None:
+    """Prints one line and exits with code 2."""
+    text = ' '.join(str(error).split())
+    print(f'error: {text}', file=sys.stderr)
+    sys.exit(2)
+
+
+def show(summary: dict) -> str:
+    """A summary as a few lines for a terminal."""
+
+    def line(name, block):
+        if not block:
+            return None
+        scores = '  '.join(f'{k} {v:.3f}' for k, v in block['mean'].items())
+        return f'{name:<22} {scores}'
+
+    lines = []
+    for group in ('seen', 'unseen'):
+        lines.append(line(f'{group}, refined', summary[group]))
+        for name, key in (('center model', 'center_model'), ('fine-tuned', 'finetuned')):
+            lines.append(line(f'{group}, {name}', (summary.get(key) or {}).get(group)))
+        shuffled = summary['controls']['shuffled']
+        lines.append(line(f'{group}, shuffled', (shuffled or {}).get(group)))
+    return '\n'.join(x for x in lines if x)

@@ -1,0 +1,24 @@
+"""Scores a run from its checkpoint alone: python -m launch.evaluate --workdir=RUN."""
+
+import pathlib
+
+from absl import flags
+
+from fedgen_jax.train import evaluate_run, write_json
+from launch import cli
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')
+_DATA = flags.DEFINE_string('data', None, 'the data folder, if it has moved')
+
+
+def main():
+    workdir = pathlib.Path(_WORKDIR.value)
+    evaluation = evaluate_run(workdir, _DATA.value)
+    write_json(workdir / 'evaluation.json', evaluation)
+    print(cli.show(evaluation))
+    print(f'written: {workdir}/evaluation.json')
+
+
+if __name__ == '__main__':
+    flags.mark_flag_as_required('workdir')
+    cli.run(main)

@@ -1,0 +1,189 @@
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedgen_jax.data import federated, smear, synthetic
+
+SIZE, NUM = 32, 40
+KEY = jax.random.key(7)
+client = jax.jit(synthetic.draw_client, static_argnums=(2, 3))
+
+
+@jax.jit
+def draw_all(acquisition, label_N):
+    """The same cells for any acquisition."""
+    key_N = jax.random.split(KEY, len(label_N))
+    return jax.vmap(lambda k, y: synthetic.draw(k, acquisition, y, SIZE))(key_N, label_N)
+
+
+LABELS = jnp.arange(300, dtype=jnp.int32) % len(synthetic.CLASSES)
+REFERENCE = synthetic.sample_acquisition(KEY, 0.0)
+
+
+@pytest.fixture(scope='module')
+def reference():
+    return jax.device_get(draw_all(REFERENCE, LABELS))
+
+
+@pytest.fixture(scope='module')
+def one_client():
+    return jax.device_get(client(KEY, 3, NUM, SIZE))
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def nearest_centroid_accuracy(feature_NxF, label_N):
+    """Trained on the even rows, scored on the odd ones."""
+    feature_NxF = (feature_NxF - feature_NxF.mean(0)) / feature_NxF.std(0)
+    classes = range(len(synthetic.CLASSES))
+    train, train_label = feature_NxF[::2], label_N[::2]
+    centroid_KxF = np.stack([train[train_label == k].mean(0) for k in classes])
+    distance_NxK = ((feature_NxF[1::2, None] - centroid_KxF) ** 2).sum(-1)
+    return np.mean(distance_NxK.argmin(1) == label_N[1::2])
+
+
+def test_client_is_a_function_of_key_and_id(one_client):
+    assert_equal(one_client, jax.device_get(client(KEY, 3, NUM, SIZE)))
+    for other in (client(KEY, 4, NUM, SIZE), client(jax.random.key(8), 3, NUM, SIZE)):
+        assert np.mean(np.asarray(other.image) != one_client.image) > 0.5
+
+
+def test_examples_have_the_documented_shapes(one_client):
+    target = one_client.target
+    assert one_client.image.shape == (NUM, SIZE, SIZE, 3) and one_client.image.dtype == np.uint8
+    assert target['label'].shape == (NUM,) and target['label'].dtype == np.int32
+    assert target['mask'].shape == (NUM, SIZE, SIZE) and target['mask'].dtype == np.uint8
+    assert target['box'].shape == (NUM, smear.MAX_BOXES, 4) and target['box'].dtype == np.float32
+    assert target['box_class'].shape == (NUM, smear.MAX_BOXES)
+    assert target['box_class'].dtype == np.int32
+    np.testing.assert_array_equal(one_client.weight, np.ones(NUM, np.float32))
+
+
+def test_clients_drawn_together_are_the_clients_drawn_alone(one_client):
+    together = jax.jit(jax.vmap(lambda c: synthetic.draw_client(KEY, c, NUM // 2, SIZE)))
+    examples = jax.device_get(together(jnp.array([0, 3])))
+    alone = federated.take(one_client, np.arange(NUM // 2))
+    assert_equal(examples.target['label'][1], alone.target['label'])
+    assert_equal(examples.target['mask'][1], alone.target['mask'])
+    # Other loop shapes may round the last bit otherwise, and then a coefficient to its neighbor.
+    assert np.mean(examples.image[1] != alone.image) < 1e-2
+    assert np.mean(examples.image[0] != alone.image) > 0.5
+
+
+def test_centers_share_one_scanner_at_spread_0():
+    a, b = (synthetic.client_acquisition(KEY, c, 0.0) for c in range(2))
+    assert_equal(a, b)
+    a, b = (synthetic.client_acquisition(KEY, c, 1.0) for c in range(2))
+    for name, x, y in zip(a._fields, a, b):
+        assert np.all(np.asarray(x) != np.asarray(y)), name
+
+
+def test_acquisition_changes_the_colors_and_magnification_alone_the_geometry(reference):
+    other = synthetic.sample_acquisition(jax.random.key(1))
+    image, target = draw_all(other._replace(magnification=REFERENCE.magnification), LABELS)
+    assert_equal(jax.device_get(target), reference[1])
+    assert np.abs(np.mean(image, (0, 1, 2)) - reference[0].mean((0, 1, 2))).max() > 5
+
+    larger = REFERENCE._replace(magnification=1.2 * REFERENCE.magnification)
+    _, target = draw_all(larger, LABELS)
+    inside = np.all((reference[1]['mask'] == 0)[:, [0, 2, -3, -1]], axis=(1, 2))
+    inside &= np.all((reference[1]['mask'] == 0)[:, :, [0, 2, -3, -1]], axis=(1, 2))
+    area, area_larger = (np.sum(t['mask'] > 0, axis=(1, 2)) for t in (reference[1], target))
+    inside &= area_larger < 0.5 * SIZE**2
+    assert inside.sum() > 50
+    assert np.mean(area_larger[inside] / area[inside]) == pytest.approx(1.44, abs=0.05)
+
+
+def test_white_cell_box_is_the_tight_box_of_its_mask(reference):
+    _, target = reference
+    for mask, box, box_class in zip(target['mask'], target['box'], target['box_class']):
+        y, x = np.nonzero(mask)
+        np.testing.assert_array_equal(box[0], [y.min(), x.min(), y.max() + 1, x.max() + 1])
+        assert np.sum(box_class == 0) == 1 and box_class[0] == 0
+        assert (mask == 2).sum() > 0.04 * (mask > 0).sum()
+
+
+def test_boxes_lie_in_the_image_and_padding_is_empty(reference):
+    box, box_class = reference[1]['box'], reference[1]['box_class']
+    assert not box[box_class == -1].any()
+    box = box[box_class >= 0]
+    assert box.min() >= 0 and box.max() <= SIZE
+    assert np.all(box[:, 2:] > box[:, :2])
+    assert set(np.unique(box_class)) == {-1, 0, 1, 2}
+
+
+def test_boxes_of_red_cells_hold_red_cells():
+    """Under a stain that shows hemoglobin alone, the boxes are darker than what no box holds."""
+    blank = jnp.zeros((3, 3)).at[2].set(1.0)
+    image, target = jax.device_get(draw_all(REFERENCE._replace(stain_3x3=blank), LABELS))
+    y_HxW, x_HxW = np.mgrid[:SIZE, :SIZE]
+    inside, outside = [], []
+    for gray, box, box_class, mask in zip(
+        image.mean(-1), target['box'], target['box_class'], target['mask']
+    ):
+        covered = np.zeros((SIZE, SIZE), bool)
+        for y0, x0, y1, x1 in box[box_class == 1]:
+            covered |= (y_HxW >= y0) & (y_HxW < y1) & (x_HxW >= x0) & (x_HxW < x1)
+        inside.append(gray[covered & (mask == 0)])
+        outside.append(gray[~covered])
+    assert np.concatenate(outside).mean() - np.concatenate(inside).mean() > 30
+
+
+def test_classes_come_with_the_prevalence_drawn():
+    for concentration in (0.5, 50.0):
+        examples = client(KEY, 5, 800, 8, prevalence_concentration=concentration)
+        share_K = synthetic.client_prevalence(KEY, 5, concentration)
+        count_K = np.bincount(examples.target['label'], minlength=len(synthetic.CLASSES))
+        np.testing.assert_allclose(count_K / 800, share_K, atol=0.05)
+
+
+def test_shape_tells_the_classes_where_mean_color_does_not(reference):
+    image, target = reference
+    mask, label = target['mask'], np.asarray(LABELS)
+    color = nearest_centroid_accuracy(image.mean((1, 2)), label)
+
+    def solidity(shape_HxW):
+        """Part of the nucleus' own box that it fills, and its outline to its area."""
+        y, x = np.nonzero(shape_HxW)
+        edge = np.sum(np.diff(shape_HxW, axis=0)) + np.sum(np.diff(shape_HxW, axis=1))
+        return len(y) / (np.ptp(y) + 1) / (np.ptp(x) + 1), edge / np.sqrt(len(y))
+
+    nucleus = mask == 2
+    share = nucleus.sum((1, 2)) / (mask > 0).sum((1, 2))
+    shape = np.column_stack([share, np.array([solidity(n) for n in nucleus])])
+    shape = nearest_centroid_accuracy(shape, label)
+    assert color < 0.4
+    assert shape > 0.5
+
+
+def test_centers_are_split_by_label_and_keep_it_under_a_new_scanner():
+    kwargs = {'num_centers': 2, 'num_examples': NUM, 'image_size': SIZE, 'seed': 7}
+    centers = synthetic.centers(**kwargs)
+    assert [c.name for c in centers] == ['synthetic-0', 'synthetic-1']
+    for center, updated in zip(centers, synthetic.centers(**kwargs, scanner=1)):
+        assert len(set(center.path)) == NUM and updated.path == center.path
+        np.testing.assert_array_equal(center.split, updated.split)
+        np.testing.assert_allclose(np.bincount(center.split) / NUM, [0.6, 0.2, 0.2], atol=0.1)
+        label_N = center.examples.target['label']
+        np.testing.assert_array_equal(label_N, updated.examples.target['label'])
+        color, new_color = (c.examples.image.mean((0, 1, 2)) for c in (center, updated))
+        assert np.abs(color - new_color).max() > 2
+    first = jax.device_get(client(jax.random.key(7), 1, NUM, SIZE))
+    assert_equal(centers[1].examples.target, first.target)
+
+
+def test_shares_no_code_with_the_shifts():
+    code = (
+        'import sys, fedgen_jax.data.synthetic\n'
+        "found = [m for m in sys.modules if m.startswith('fedgen_jax.shifts')]\n"
+        "assert not found, f'the synthetic source imports {found}'"
+    )
+    root = pathlib.Path(synthetic.__file__).parents[2]
+    subprocess.run([sys.executable, '-c', code], check=True, cwd=root)
