@@ -46,6 +46,7 @@ def base() -> ConfigDict:
     c.client.optimizer = 'sgd'  # sgd | adam
     c.client.lr = 0.05
     c.client.momentum = 0.9  # sgd only
+    c.client.clip = 1.0  # sgd only: the largest norm of a step's gradient; 0: none
 
     c.server = ConfigDict()
     c.server.optimizer = 'sgd'  # sgd (FedAvg, FedAvgM) | adam (FedAdam)
@@ -60,7 +61,7 @@ def base() -> ConfigDict:
     c.hypernet.code = 32  # length of the code between descriptor and weights
     c.hypernet.rank = 8  # of lowrank
     c.hypernet.bound = 1.0  # no generated number is larger
-    c.hypernet.fade = True  # no change far from the descriptors of training
+    c.hypernet.fade = 4.0  # squared distance beyond which the change shrinks; 0: never
     c.hypernet.support = 16  # S, the most images in a support set
     c.hypernet.support_prevalence = 'same'  # same | natural | balanced | mixed
     c.hypernet.pooled = 0.2  # share of episodes mixed with the pooled descriptor

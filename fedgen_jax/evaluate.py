@@ -121,10 +121,10 @@ def score_seen(trained: Trained, split: str) -> dict[str, Scores]:
 
 def score_unseen(trained: Trained, split: str) -> dict[str, Scores]:
     """Each unseen center's zero-shot model, cross-fitted (see the module's text)."""
-    return {c.name: _score_stranger(trained, c, split) for c in trained.unseen}
+    return {c.name: score_stranger(trained, c, split) for c in trained.unseen}
 
 
-def _score_stranger(trained, center, split):
+def score_stranger(trained, center, split):
     if 'theta' not in trained.shared:  # no shared model: it borrows a seen center's
         everything = scored_examples(center, split)
         return mean_scores([

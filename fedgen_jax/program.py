@@ -1,7 +1,7 @@
 """From a configuration to compiled functions.
 
-A `Program` is everything of a run but its data, seed and length: runs that differ only in these, or in
-which centers are held out, share one program and its compilations.
+A `Program` is everything of a run but its data, seed and length: runs that differ only in these,
+or in which centers are held out, share one program and its compilations.
 """
 
 import functools
@@ -84,8 +84,9 @@ def in_chunks(fn: Callable, first: Any, image_NxHxWx3: np.ndarray) -> Any:
     for i in range(0, len(image_NxHxWx3), CHUNK):
         x = image_NxHxWx3[i : i + CHUNK]
         padded = np.concatenate([x, np.zeros((CHUNK - len(x), *x.shape[1:]), x.dtype)])
-        outputs.append(jax.tree.map(lambda y, n=len(x): np.asarray(y)[:n], fn(first, padded)))
-    return jax.tree.map(lambda *y: np.concatenate(y), *outputs)
+        outputs.append(jax.device_get(fn(first, padded)))
+    length = len(image_NxHxWx3)
+    return jax.tree.map(lambda *y: np.concatenate(y)[:length], *outputs)
 
 
 def make_algorithm(
@@ -144,7 +145,8 @@ def make_algorithm(
 def optimizer(field: str, c: ConfigDict) -> optax.GradientTransformation:
     """The optimizer of `client` or `server`."""
     if c.optimizer == 'sgd':
-        return optax.sgd(c.lr, momentum=c.momentum or None)
+        step = optax.sgd(c.lr, momentum=c.momentum or None)
+        return optax.chain(optax.clip_by_global_norm(c.clip), step) if c.get('clip') else step
     if c.optimizer == 'adam':
         return optax.adam(c.lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
     raise ValueError(f'{field}.optimizer={c.optimizer!r}: one of sgd, adam')

@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable
 
-import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 
 def run(main: Callable[[], None]) -> None:
@@ -15,17 +14,21 @@ def run(main: Callable[[], None]) -> None:
             rest = flags.FLAGS(argv)
             if rest[1:]:
                 fail(f'unexpected argument {rest[1]!r}: fields are set as --config.field=value')
+            for name in flags.FLAGS:
+                flags.FLAGS[name].value  # a configuration that does not load fails here
             return rest
-        except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        except KeyError as error:
+            fail(f'the configuration has no field {error}: configs/common.py lists them')
+        except (flags.Error, AttributeError, TypeError, ValueError, OSError) as error:
             fail(error)
 
     def guarded(argv):
         try:
             main()
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:
             fail(error)
 
-    jax.config.update('jax_default_prng_impl', 'threefry2x32')
+    logging.set_verbosity(logging.WARNING)
     app.run(guarded, flags_parser=parse)
 
 

@@ -4,7 +4,8 @@ import pathlib
 
 from absl import flags
 
-from fedgen_jax.train import evaluate_run, write_json
+from fedgen_jax.run import write_json
+from fedgen_jax.summary import evaluate_run
 from launch import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')

@@ -40,7 +40,7 @@ from fedgen_jax.algorithms.base import (
 from fedgen_jax.algorithms.fedavg import server_step
 from fedgen_jax.engine.random import stream
 from fedgen_jax.hypernet.descriptor import Descriptor
-from fedgen_jax.hypernet.generator import Generator, refine, shapes_of
+from fedgen_jax.hypernet.generator import Generator, Normal, refine, shapes_of
 
 
 class Hypernet(NamedTuple):
@@ -107,8 +107,9 @@ def fedgen(
             if learned:
                 weights['psi'] = describe_net.init(stream(key, 'psi'), jnp.zeros(shape))['params']
                 m_E = describe_net.apply({'params': weights['psi']}, jnp.zeros(shape))[0]
-            weights['phi'] = generator.init(stream(key, 'phi'), m_E)['params']
-            shared = {**weights, 'pooled': m_E}
+            normal = Normal(jnp.zeros_like(m_E), jnp.ones_like(m_E))
+            weights['phi'] = generator.init(stream(key, 'phi'), m_E, normal)['params']
+            shared = {**weights, 'pooled': m_E, 'normal': normal, 'rounds': jnp.int32(0)}
         else:
             shared = weights
         return State(shared, server.init(weights))
@@ -119,8 +120,8 @@ def fedgen(
     def vectors(psi, x_BxHxWx3):
         return describe_net.apply({'params': psi}, x_BxHxWx3)
 
-    def support_descriptor(weights, pooled, private, data, key, tau):
-        """The episode's descriptor."""
+    def support_descriptor(weights, private, data, key, tau):
+        """The descriptor of the episode's support."""
         if not learned:
             return fixed_descriptor(private['id'])
         prevalence = local.prevalence
@@ -136,23 +137,22 @@ def fedgen(
         m_E = jnp.sum(use_S[:, None] * vectors(weights['psi'], batch.image), 0) / use_S.sum()
         if release is not None:
             m_E = jax.lax.stop_gradient(release(m_E, stream(key, 'release')))
-        a, b = jax.random.uniform(stream(key, 'pooled'), (2,))
-        share = jnp.where(a < hypernet.pooled, jnp.where(b < 0.5, 1.0, 2 * b - 1), 0.0)
-        return share * pooled + (1 - share) * m_E
+        return m_E
 
-    def generated(weights, m_E, on=1.0):
-        if not hypernet.modes:
-            return weights['theta']
-        change = generator.apply({'params': weights['phi']}, m_E)
+    def generated(weights, normal, m_E, on=1.0):
+        change = generator.apply({'params': weights['phi']}, m_E, normal)
         return refine(weights['theta'], jax.tree.map(lambda c: on * c, change))
 
     def episode_weights(weights, shared, private, data, key, tau):
-        """The refined weights of an episode."""
+        """The refined weights of an episode, and the descriptor of its support."""
         if not hypernet.modes:
-            return weights['theta']
-        m_E = support_descriptor(weights, shared['pooled'], private, data, key, tau)
+            return weights['theta'], ()
+        m_E = support_descriptor(weights, private, data, key, tau)
+        a, b = jax.random.uniform(stream(key, 'pooled'), (2,))
+        share = jnp.where(a < hypernet.pooled, jnp.where(b < 0.5, 1.0, 2 * b - 1), 0.0)
+        mixed_E = share * shared['pooled'] + (1 - share) * m_E
         on = jax.random.uniform(stream(key, 'base')) >= hypernet.base
-        return generated(weights, m_E, on.astype(jnp.float32))
+        return generated(weights, shared['normal'], mixed_E, on.astype(jnp.float32)), m_E
 
     def meta(shared, private, data, key):
         """T episodes, each a step on (theta, phi, psi)."""
@@ -164,41 +164,43 @@ def fedgen(
             batch, tau = query_batch(local, data, k)
 
             def loss(w):
-                params = episode_weights(w, shared, private, data, k, tau)
-                return batch_loss(local, params, batch)
+                params, m_E = episode_weights(w, shared, private, data, k, tau)
+                return batch_loss(local, params, batch), m_E
 
-            loss, grads = jax.value_and_grad(loss)(weights)
+            (loss, m_E), grads = jax.value_and_grad(loss, has_aux=True)(weights)
             updates, opt = local.optimizer.update(grads, opt, weights)
             updates = {k: jax.tree.map(lambda u, r=rate[k]: r * u, v) for k, v in updates.items()}
-            return (optax.apply_updates(weights, updates), opt), loss
+            return (optax.apply_updates(weights, updates), opt), (loss, m_E)
 
         rate = {'theta': 1.0, 'phi': hypernet.rates[0], 'psi': hypernet.rates[1]}
         carry = (weights, local.optimizer.init(weights))
-        (new, _), loss_T = jax.lax.scan(step, carry, jnp.arange(local.steps))
-        return jax.tree.map(jnp.subtract, new, weights), loss_T.mean()
+        (new, _), (loss_T, m_TxE) = jax.lax.scan(step, carry, jnp.arange(local.steps))
+        return jax.tree.map(jnp.subtract, new, weights), m_TxE, loss_T.mean()
 
     def pull_back(shared, private, data, key):
         """T steps on the refined weights of one virtual center, then the generator's VJP."""
         weights = {k: shared[k] for k in ('theta', 'phi', 'psi')}
         tau = local.shift.sample(stream(key, 'shift'))
-        params, pull = jax.vjp(
-            lambda w: episode_weights(w, shared, private, data, key, tau), weights
+        params, pull, m_E = jax.vjp(
+            lambda w: episode_weights(w, shared, private, data, key, tau), weights, has_aux=True
         )
         one_center = local
         if hypernet.modes:
             one_center = local._replace(shift=local.shift._replace(sample=lambda key: tau))
         new, loss = learn(one_center, params, data, key)
         (delta,) = pull(jax.tree.map(jnp.subtract, new, params))
-        return delta, loss
+        return delta, jax.tree.map(lambda x: x[None], m_E), loss
 
     def client_update(shared, private, data, key):
         update = meta if local_update == 'meta' else pull_back
-        delta, loss = update(shared, private, data, stream(key, 'learn'))
+        delta, m_TxE, loss = update(shared, private, data, stream(key, 'learn'))
         weight = client_weight(local, data)
         contribution = {'weight': weight, 'delta': weigh(weight, delta)}
         if hypernet.modes:
             m_E = sampled(shared, data, key) if learned else fixed_descriptor(private['id'])
             contribution['statistic'] = weigh(data.weight.sum(), {'total': m_E, 'count': 1.0})
+            episodes = {'first': m_TxE.mean(0), 'second': (m_TxE**2).mean(0)}
+            contribution['episodes'] = weigh(weight, episodes)
         return contribution, private, {'loss': loss}
 
     def sampled(shared, data, key):
@@ -211,9 +213,18 @@ def fedgen(
         if not hypernet.modes:
             return state
         s = total['statistic']
-        now = s['total'] / jnp.maximum(s['count'], 1)
-        pooled = 0.8 * state.shared['pooled'] + 0.2 * now
-        return state._replace(shared={**state.shared, 'pooled': pooled})
+        pooled = s['total'] / jnp.maximum(s['count'], 1)
+        mean, second = (
+            total['episodes'][k] / jnp.maximum(total['weight'], 1e-9) for k in ('first', 'second')
+        )
+        now = {'pooled': pooled, 'normal': Normal(mean, jnp.maximum(second - mean**2, 1e-6))}
+        # The first round replaces the start values; later ones are averaged over about ten.
+        rate = jnp.where(state.shared['rounds'] == 0, 1.0, 0.1)
+        old = {k: state.shared[k] for k in now}
+        new = jax.tree.map(lambda a, b: (1 - rate) * a + rate * b, old, now)
+        return state._replace(
+            shared={**state.shared, **new, 'rounds': state.shared['rounds'] + 1}
+        )
 
     def describe(shared, image_NxHxWx3):
         return vectors(shared['psi'], images_of(image_NxHxWx3))
@@ -225,7 +236,9 @@ def fedgen(
                 m_E = v_NxE.sum(0) / jnp.maximum(unlabelled.weight.sum(), 1)
             else:
                 m_E = fixed_descriptor(jnp.int32(-1) if private is None else private['id'])
-        params = generated(shared, m_E)
+        params = shared['theta']
+        if hypernet.modes:
+            params = generated(shared, shared['normal'], m_E)
         return finish(local, params, unlabelled, labelled, key)
 
     can_describe = describe if hypernet.modes and learned else None

@@ -5,6 +5,7 @@ images are computed where they are needed and stored nowhere.  One image serves 
 segmentation and detection.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,8 @@ ACQUISITION, PREVALENCE, IMAGES = range(3)  # streams of a client's key
 STAINS = np.array([[1.8, 2.8, 0.9], [0.2, 1.1, 0.8], [0.35, 0.75, 0.55]], np.float32)
 
 ILLUMINANT = np.array([0.9, 0.82, 0.7], np.float32)  # white light through bare glass
+
+BATCH_PIXELS = 2**17  # drawn at once
 
 
 class Acquisition(NamedTuple):
@@ -56,7 +59,7 @@ def sample_acquisition(key, spread=1.0) -> Acquisition:
     strength_3x1, hue_3x3 = normal_25[8:11, None], normal_25[11:20].reshape(3, 3)
     balance_3, tilt_2 = normal_25[20:23], normal_25[23:25]
     return Acquisition(
-        stain_3x3=STAINS * jnp.exp(0.15 * strength_3x1 + 0.1 * hue_3x3),
+        stain_3x3=STAINS * jnp.exp(0.18 * strength_3x1 + 0.12 * hue_3x3),
         magnification=jnp.exp(0.16 * normal_25[0]),
         defocus=0.2 * jnp.exp(0.6 * normal_25[1]),
         illuminant_3=ILLUMINANT * jnp.exp(0.06 * normal_25[2] + 0.08 * balance_3),
@@ -117,10 +120,11 @@ def client_acquisition(key, client_id, spread=1.0, scanner=0) -> Acquisition:
     return sample_acquisition(jax.random.fold_in(key, scanner), spread)
 
 
+@functools.partial(jax.jit, static_argnames=('num_examples', 'image_size'))
 def draw_client(
     key, client_id, num_examples, image_size, *, spread=1.0, prevalence_concentration=2.0, scanner=0
 ) -> federated.Examples:
-    """A client's examples, from `(key, client_id)` alone.
+    """A client's examples (JAX arrays), from `(key, client_id)` alone.
 
     Fewer examples are the first of more.  Another `scanner` shows the same cells, in the same
     order, after the center changed its acquisition.
@@ -134,17 +138,18 @@ def draw_client(
         label = jax.random.categorical(key_label, jnp.log(share_K))
         return draw(key_image, acquired, label, image_size)
 
-    # Batches bound the memory: an image's cells are drawn side by side, one array each.
-    image, target = jax.lax.map(one, jnp.arange(num_examples), batch_size=min(num_examples, 50))
+    # Batches bound the memory, for each of an image's cells has an array of its own.  They are all
+    # of one size, a few images over, because a last batch of another size compiles once more.
+    batches = -(-num_examples * image_size**2 // BATCH_PIXELS)
+    batch_size = -(-num_examples // batches)
+    image, target = jax.lax.map(one, jnp.arange(batches * batch_size), batch_size=batch_size)
+    image, target = jax.tree.map(lambda x: x[:num_examples], (image, target))
     return federated.Examples(image, target, jnp.ones(num_examples, jnp.float32))
 
 
-_draw_client = jax.jit(draw_client, static_argnums=(2, 3))
-
-
 def centers(
-    num_centers, num_examples, image_size, seed, *,
-    spread=1.0, prevalence_concentration=2.0, scanner=0,
+    num_centers, num_examples, image_size, seed, spread=1.0, *,
+    prevalence_concentration=2.0, scanner=0,
 ) -> tuple[federated.Center, ...]:
     """Clients 0, 1, ... on the host, as centers 'synthetic-0', ..., split 60/20/20 by label.
 
@@ -153,7 +158,7 @@ def centers(
     """
     made = []
     for client_id in range(num_centers):
-        examples = jax.device_get(_draw_client(
+        examples = jax.device_get(draw_client(
             jax.random.key(seed), client_id, num_examples, image_size, spread=spread,
             prevalence_concentration=prevalence_concentration, scanner=scanner,
         ))
@@ -165,6 +170,12 @@ def centers(
         )
         made.append(federated.Center(name, examples, split_N, path))
     return tuple(made)
+
+
+def source(num_centers, num_examples, image_size, seed, spread=1.0, **kwargs) -> federated.Source:
+    """`centers` with the names of their classes, as `source.load` gives those of a folder."""
+    made = centers(num_centers, num_examples, image_size, seed, spread, **kwargs)
+    return federated.Source(made, CLASSES)
 
 
 def _separable(matrix_SxS, image_SxSx3):

@@ -20,9 +20,9 @@ def map_clients(
     The sum is accumulated over groups of clients, so that its memory does not grow with C.
 
     client_map: 'vmap', all clients at once; 'map', one after another; or a number k, in groups of
-        k at once.  'auto': 'map' on a CPU, whose cores one client's matrix products fill, else
-        'vmap'.
-    vary: inside `shard_map`, marks the sum's first zeros as varying over the mesh, as later sums do.
+        k at once.  'auto': 'map' on a CPU, whose cores one client's matrix products fill, and
+        'vmap' elsewhere.
+    vary: inside `shard_map`, marks the sum's zeros as varying over the mesh, as later sums do.
     """
     num_clients = len(jax.tree.leaves(args_C)[0])
     k = group_size(client_map, num_clients)

@@ -2,8 +2,8 @@
 
     draw = fold_in(fold_in(fold_in(key, STREAM), round), client_id)
 
-so a draw depends on neither devices, processes, client order nor `client_map`, and switching one use
-off leaves the others' draws as they were.
+so a draw depends on neither devices, processes, client order nor `client_map`, and switching one
+use off leaves the others' draws as they were.
 """
 
 import zlib

@@ -24,7 +24,8 @@ Tree = Any
 def client_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     """A mesh with one axis, `clients`, over the first `num_devices` devices (default: all)."""
     devices = jax.devices()[:num_devices]
-    return jax.make_mesh((len(devices),), ('clients',), axis_types=(AxisType.Auto,), devices=devices)
+    axes = (AxisType.Auto,)
+    return jax.make_mesh((len(devices),), ('clients',), axis_types=axes, devices=devices)
 
 
 def make_rounds(
@@ -86,7 +87,8 @@ def make_rounds(
         )
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         state, private_C, sums = jax.lax.fori_loop(first, last, body, (state, private_C, zeros))
-        return state, private_C, jax.tree.map(lambda x: x / (last - first), sums)
+        count = (last - first).astype(jnp.float32)
+        return state, private_C, jax.tree.map(lambda x: x / count, sums)
 
     everywhere, by_client = NamedSharding(mesh, P()), NamedSharding(mesh, P('clients'))
     return jax.jit(

@@ -8,11 +8,12 @@ What may change is chosen by modes, and by the names of the model's layers:
     head     the last layer, all of it; low-rank where it has more than `rank * 64` weights
     full     every weight, as pFedHN does (Shamsian et al. 2021): about 100 times the target
 
-Every generated number is `bound * tanh(w . code / bound)` with `w` zero at the start and no bias, so
-the change is zero at step 0 and wherever the code is zero, and cannot grow without limit.
+Every generated number is `bound * tanh(w . code / bound)` with `w` zero at the start and no bias,
+so the change is zero at step 0 and wherever the code is zero, and cannot grow without limit.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import flax
 import flax.linen as nn
@@ -38,12 +39,23 @@ def mode_of(path: tuple[str, ...], modes: Sequence[str]) -> str | None:
     return own if own in modes else None
 
 
+class Normal(NamedTuple):
+    """Mean and variance [E] of the descriptors that training met, frozen when it ends.
+
+    They are part of the model, as its weights are: a newcomer is normalized by them, and does not
+    change them, so the other centers' models stay as they were.
+    """
+
+    mean: jax.Array
+    var: jax.Array
+
+
 class Generator(nn.Module):
     """G_phi: descriptor [E] -> {path: change}, for the weights that `modes` selects.
 
     shapes: ((path, shape), ...) of the base's weights, `shapes_of(params)`.
-    fade:   scales the code by how near the descriptor is to where training has been, in (0, 1]:
-            far from every prototype the change goes to zero, and the center gets the base.
+    fade:   beyond this mean squared distance, in standard deviations of the descriptors that
+            training met, the change shrinks to zero and a center gets the base; 0: never.
     """
 
     shapes: tuple
@@ -51,29 +63,22 @@ class Generator(nn.Module):
     code: int = 32
     rank: int = 8
     bound: float = 1.0
-    prototypes: int = 32
-    fade: bool = True
+    fade: float = 4.0
 
     @nn.compact
-    def __call__(self, m_E: jax.Array) -> dict[tuple[str, ...], jax.Array]:
-        code_F = self._code(m_E)
+    def __call__(self, m_E: jax.Array, normal: 'Normal') -> dict[tuple[str, ...], jax.Array]:
+        z_E = (m_E - normal.mean) * jax.lax.rsqrt(normal.var + 1e-4)
+        near = 1.0
+        if self.fade:
+            near = jnp.exp(-jnp.maximum(jnp.mean(z_E**2) / self.fade - 1, 0))
+        hidden = nn.tanh(nn.Dense(2 * self.code, name='embed')(jnp.clip(z_E, -5, 5)))
+        code_F = near * nn.tanh(nn.Dense(self.code, name='code')(hidden))
         change = {}
         for path, shape in self.shapes:
             mode = mode_of(path, self.modes)
             if mode:
                 change[path] = self._change('.'.join(path), shape, mode, code_F)
         return change
-
-    def _code(self, m_E):
-        # From m alone, never from a cohort: a newcomer must not change the others.
-        x_F = nn.Dense(2 * self.code, name='embed')(nn.LayerNorm(name='normalize')(m_E))
-        code_F = nn.tanh(nn.Dense(self.code, name='code')(nn.tanh(x_F)))
-        if not self.fade:
-            return code_F
-        q = nn.Dense(8, name='query')(nn.tanh(x_F))
-        prototypes = self.param('prototypes', nn.initializers.normal(1.0), (self.prototypes, 8))
-        near = jax.nn.logsumexp(-0.5 * jnp.sum((q[None] - prototypes) ** 2, -1))
-        return code_F * jax.nn.sigmoid(near + 2.0)
 
     def _change(self, name, shape, mode, code_F):
         def generate(n, tag=''):

@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fedgen_jax.shifts.resample import resample_matrix
+
 NORMS = ('group', 'batch', 'instance')
 
 
@@ -111,15 +113,6 @@ class Input(nn.Module):
 
 
 def magnify(x_BxHxWx3: jax.Array, zoom: jax.Array) -> jax.Array:
-    """Magnifies around the center by linear interpolation, differentiable in `zoom`.
-
-    Two products with [H, H] and [W, W] matrices of hat functions; at the border the edge repeats.
-    """
-
-    def matrix(size):
-        pixel, center = jnp.arange(size, dtype=jnp.float32), (size - 1) / 2
-        source = jnp.clip((pixel - center) / zoom + center, 0, size - 1)
-        return jnp.maximum(0, 1 - jnp.abs(source[:, None] - pixel[None, :]))
-
-    rows, cols = matrix(x_BxHxWx3.shape[1]), matrix(x_BxHxWx3.shape[2])
+    """Magnifies around the center, differentiably in `zoom`; the identity at 1."""
+    rows, cols = (resample_matrix(n, zoom, 'nearest') for n in x_BxHxWx3.shape[1:3])
     return jnp.einsum('hi,biwc->bhwc', rows, jnp.einsum('wj,bhjc->bhwc', cols, x_BxHxWx3))

@@ -28,7 +28,8 @@ def chain(*shifts: Shift) -> Shift:
     """The shifts one after another; the params are a tuple, one entry a shift."""
 
     def sample(key):
-        return tuple(s.sample(k) for s, k in zip(shifts, jax.random.split(key, max(len(shifts), 1))))
+        keys = jax.random.split(key, max(len(shifts), 1))
+        return tuple(s.sample(k) for s, k in zip(shifts, keys))
 
     def apply(params, key, image_HxWx3, target):
         for i, (shift, p) in enumerate(zip(shifts, params)):

@@ -20,7 +20,7 @@ def acquisition(strength: float = 1.0, edge: str = 'reflect') -> Shift:
     """The virtual centers of training: stain, tone curve, illumination, optics (magnification,
     blur, resolution), camera color and noise.
 
-    Each takes place at half of the virtual centers, independently. About 0.05 ms for a 48x48
+    Each takes place at half of the virtual centers, independently. About 0.1 ms for a 48x48
     image on one CPU core (`benchmarks/shifts.py`): there is no FFT, and what needs exp and log
     comes before the matrix products, where XLA keeps it in vectorized loops.
 

@@ -20,7 +20,8 @@ def classification(num_classes: int) -> Task:
     def loss(logits_BxK, target, weight_B):
         label_B = target['label']
         weight_B = jnp.where(label_B >= 0, weight_B, 0)
-        each_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, jnp.maximum(label_B, 0))
+        known_B = jnp.maximum(label_B, 0)
+        each_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, known_B)
         return jnp.sum(weight_B * each_B) / jnp.maximum(jnp.sum(weight_B), 1)
 
     def predict(logits_BxK):

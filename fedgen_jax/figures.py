@@ -1,0 +1,171 @@
+"""The figures of a report, as SVG text that stands in a page on its own.
+
+Colors are of Okabe and Ito 2008: told apart by readers of every color vision.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+
+METHOD_COLORS = ('#0072b2', '#56b4e9', '#d55e00', '#7a7a7a', '#009e73', '#cc79a7')
+CENTER_COLORS = (
+    '#0072b2', '#009e73', '#cc79a7', '#b8860b', '#56b4e9', '#7a7a7a', '#6a3d9a', '#a65628',
+)  # fmt: skip
+UNSEEN_COLOR = '#d55e00'
+MARKERS = {'seen': 'o', 'unseen': '*', 'updated': 'D'}
+
+_STYLE = {
+    'svg.fonttype': 'none',  # text stays text: sharp, searchable, in the page's own font
+    'svg.hashsalt': 'fedgen_jax',
+    'text.parse_math': False,  # a dollar sign in a center's name is a dollar sign
+    'font.family': 'sans-serif',
+    'font.size': 10.0,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.edgecolor': '#888888',
+    'axes.labelcolor': '#333333',
+    'text.color': '#222222',
+    'xtick.color': '#444444',
+    'ytick.color': '#444444',
+}
+
+
+class Cloud(NamedTuple):
+    """Where a center lies among descriptors.
+
+    kind:       seen | unseen | updated (a seen center after its data changed, under its own name).
+    mean_E:     its descriptor.
+    subset_SxE: descriptors of S small random subsets of its images.
+    """
+
+    name: str
+    kind: str
+    mean_E: np.ndarray
+    subset_SxE: np.ndarray
+
+
+def curves(lines: Mapping[str, Sequence[dict]], metric: str, label: str) -> str:
+    """Mean validation score of the seen centers over rounds, with the range of the centers.
+
+    lines: of each method, the lines of its `metrics.jsonl`.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(7.2, 3.4)
+        for color, (method, entries) in zip(_cycle(METHOD_COLORS), lines.items()):
+            entries = [x for x in entries if x['seen'] and metric in x['seen']['mean']]
+            rounds = [x['round'] for x in entries]
+            mean = [x['seen']['mean'][metric] for x in entries]
+            worst = [x['seen']['worst'][metric] for x in entries]
+            axes.plot(rounds, mean, '-o', markersize=3.5, color=color, label=method)
+            axes.plot(rounds, worst, ':', linewidth=1.2, color=color)
+        axes.set_xlabel('round')
+        axes.set_ylabel(label)
+        axes.grid(axis='y', color='#e6e6e6')
+        axes.legend(frameon=False, loc='lower right')
+        return _svg(figure)
+
+
+def bars(
+    scores: Mapping[str, Mapping[str, float]], unseen: Sequence[str], label: str
+) -> str:
+    """A bar a center and method, the unseen centers last and set apart.
+
+    scores: {method: {center: score}}; a method may lack a center.
+    """
+    centers = list(dict.fromkeys(name for of in scores.values() for name in of))
+    centers = [c for c in centers if c not in unseen] + [c for c in centers if c in unseen]
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(max(7.2, 1.25 * len(centers)), 3.4)
+        x_C = np.arange(len(centers)) + 0.35 * np.isin(centers, unseen)
+        width = 0.82 / len(scores)
+        for i, (color, (method, of)) in enumerate(zip(_cycle(METHOD_COLORS), scores.items())):
+            height_C = np.array([of.get(c, np.nan) for c in centers])
+            at_C = x_C + (i - (len(scores) - 1) / 2) * width
+            axes.bar(at_C, height_C, 0.92 * width, color=color, label=method)
+        if 0 < len(unseen) < len(centers):
+            axes.axvline(len(centers) - len(unseen) - 0.33, color='#999999', linewidth=1, ls='--')
+        axes.set_xticks(x_C, [f'{c}\n(unseen)' if c in unseen else c for c in centers])
+        axes.set_ylabel(label)
+        axes.set_ylim(0, 1)
+        axes.grid(axis='y', color='#e6e6e6')
+        axes.set_axisbelow(True)
+        axes.legend(frameon=False, ncols=4, loc='lower left', bbox_to_anchor=(0, 1.0))
+        return _svg(figure)
+
+
+def descriptor_map(clouds: Sequence[Cloud]) -> str:
+    """The descriptors on the two directions in which they vary most.
+
+    Small dots are random subsets of a center's images.  An arrow leads from a center's old
+    descriptor to the one of its new data.
+    """
+    pca = PCA(2).fit(np.concatenate([c.subset_SxE for c in clouds]))
+    place = {(c.name, c.kind): pca.transform(c.mean_E[None])[0] for c in clouds}
+    color = _center_colors(clouds)
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(7.2, 5.0)
+        for c in clouds:
+            x, y = pca.transform(c.subset_SxE).T
+            hollow = {'facecolors': 'none', 'edgecolors': color[c.name], 'linewidths': 0.8}
+            solid = {'color': color[c.name], 'linewidths': 0}
+            style = hollow if c.kind == 'updated' else solid
+            axes.scatter(x, y, s=12, alpha=0.45, zorder=1, **style)
+        for c in clouds:
+            at = place[c.name, c.kind]
+            size = 260 if c.kind == 'unseen' else 90
+            axes.scatter(
+                *at, s=size, marker=MARKERS[c.kind], color=color[c.name], edgecolors='white',
+                linewidths=1.2, zorder=4,
+            )  # fmt: skip
+            _label(axes, at, c.name if c.kind == 'seen' else f'{c.name} ({c.kind})')
+            if c.kind == 'updated' and (c.name, 'seen') in place:
+                axes.annotate(
+                    '', at, place[c.name, 'seen'], zorder=3,
+                    arrowprops={'arrowstyle': '->', 'color': '#222222', 'shrinkA': 7, 'shrinkB': 7},
+                )  # fmt: skip
+        share = 100 * pca.explained_variance_ratio_
+        axes.set_xlabel(f'first principal direction ({share[0]:.0f}% of the variance)')
+        axes.set_ylabel(f'second ({share[1]:.0f}%)')
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.margins(0.12)
+        return _svg(figure)
+
+
+def _label(axes, at, text):
+    axes.annotate(
+        text, at, xytext=(9, 7), textcoords='offset points', fontsize=9.5, zorder=5,
+        bbox={'facecolor': 'white', 'alpha': 0.75, 'edgecolor': 'none', 'pad': 0.8},
+    )  # fmt: skip
+
+
+def _center_colors(clouds):
+    names = dict.fromkeys(c.name for c in clouds if c.kind != 'unseen')
+    colors = dict(zip(names, _cycle(CENTER_COLORS)))
+    return colors | {c.name: UNSEEN_COLOR for c in clouds if c.kind == 'unseen'}
+
+
+def _cycle(colors):
+    while True:
+        yield from colors
+
+
+def _figure(width, height):
+    figure = Figure(figsize=(width, height), layout='constrained')
+    return figure, figure.subplots()
+
+
+def _svg(figure) -> str:
+    """The <svg> element alone: no document type, no metadata, a size that follows the page."""
+    out = io.StringIO()
+    nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
+    figure.savefig(out, format='svg', metadata=nothing, transparent=True)
+    svg = out.getvalue()
+    svg = svg[svg.index('<svg') :]
+    return re.sub(r' (width|height)="[\d.]+pt"', '', svg, count=2)

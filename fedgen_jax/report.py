@@ -1,0 +1,260 @@
+"""A report of runs: one HTML file that opens in any browser, with no network."""
+
+import base64
+import importlib.resources
+import io
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jinja2
+import numpy as np
+from PIL import Image
+
+from fedgen_jax import figures
+from fedgen_jax.data.federated import Center
+from fedgen_jax.evaluate import Trained, model_of, of_split
+from fedgen_jax.figures import Cloud
+from fedgen_jax.run import Run, prepare, restore, trained
+
+NAMES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local': 'Local only'}
+COLUMNS = 8  # example images a center
+SUBSETS, SUBSET_SIZE = 30, 12  # of a center's images, for the map
+
+_HEADLINES = ('balanced_accuracy', 'dice', 'map')  # the metric that stands for a task
+
+
+class Strip(NamedTuple):
+    """Example images uint8 [N, H, W, 3] of a center; `wrong` says which were predicted wrong."""
+
+    name: str
+    kind: str
+    image_NxHxWx3: np.ndarray
+    captions: Sequence[str]
+    wrong: Sequence[bool]
+
+
+class Table(NamedTuple):
+    """Rows of texts; (row, column) in `best` are set in bold."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ''
+    best: frozenset = frozenset()
+
+
+class Section(NamedTuple):
+    """A section of the caller's own, between the scores and the map."""
+
+    title: str
+    text: str
+    table: Table
+
+
+def write_report(
+    path: str | pathlib.Path,
+    title: str,
+    lede: str,
+    summaries: Mapping[str, dict],
+    lines: Mapping[str, Sequence[dict]],
+    clouds: Sequence[Cloud] = (),
+    strips: Sequence[Strip] = (),
+    sections: Sequence[Section] = (),
+    tiles: Sequence[tuple[str, str]] = (),
+) -> None:
+    """Writes the page: figures, tables and images all inside one file.
+
+    Args:
+      path: the HTML file.
+      title, lede: its heading, and the paragraph below it.
+      summaries: {method: content of its `summary.json`}, of runs on the same centers.
+      lines: {method: lines of its `metrics.jsonl`}.
+      clouds: descriptors, for the map; none: no map.
+      strips: example images.
+      sections: tables of the caller's own.
+      tiles: (number, what it is) pairs at the top.
+    """
+    methods = methods_of(summaries)
+    metric = headline(next(iter(summaries.values())))
+    unseen = list(dict.fromkeys(c for s in summaries.values() for c in _centers(s['unseen'])))
+    scores = {
+        method: {c: s[metric] for c, s in _merged(blocks).items() if metric in s}
+        for method, blocks in methods.items()
+    }
+    split = next(iter(summaries.values()))['score_on']
+    label = readable(metric)
+    page = _template().render(
+        title=title,
+        lede=lede,
+        tiles=tiles,
+        label=label,
+        scored_on={'test': 'held-back test images', 'val': 'validation images'}[split],
+        has_unseen=bool(unseen),
+        bars=figures.bars(scores, unseen, label),
+        tables=[_scores_table(methods, summaries, m) for m in _metrics(methods)],
+        curves=figures.curves(lines, metric, label) if any(lines.values()) else '',
+        sections=sections,
+        map=figures.descriptor_map(clouds) if clouds else '',
+        subset_size=SUBSET_SIZE,
+        strips=[{'name': s.name, 'kind': s.kind, 'images': _images(s)} for s in strips],
+        columns=COLUMNS,
+        cost=_cost_table(summaries),
+    )
+    pathlib.Path(path).write_text(page, encoding='utf-8')
+
+
+def finished(workdir: str | pathlib.Path) -> tuple[Run, Trained]:
+    """A run from its folder, with its images and its last checkpoint."""
+    done = restore(workdir)
+    run = prepare(done.config)
+    return run, trained(run, done.state, done.private_C)
+
+
+def read_lines(workdir: str | pathlib.Path) -> list[dict]:
+    """The lines of a run's `metrics.jsonl`."""
+    text = (pathlib.Path(workdir) / 'metrics.jsonl').read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def methods_of(summaries: Mapping[str, dict]) -> dict[str, dict]:
+    """{method: its 'seen' and 'unseen' blocks}; a run of FedGen gives two: refined, and center model."""
+    methods = {}
+    for name, s in summaries.items():
+        generated = s['algorithm'] == 'fedgen'
+        methods[f'{name}, refined' if generated else name] = s
+        if generated:
+            methods[f'{name}, center model'] = s['center_model']
+    return methods
+
+
+def headline(summary: dict) -> str:
+    """The metric that stands for the summary's task."""
+    names = list((summary['seen'] or summary['unseen'])['mean'])
+    return next((m for m in _HEADLINES if m in names), names[0])
+
+
+def readable(metric: str) -> str:
+    """A metric's name in words."""
+    return {'map': 'mAP'}.get(metric, metric.replace('_', ' '))
+
+
+def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
+    """A center's descriptor, and those of random subsets of its training images."""
+    vectors_NxE = done.program.describe(done.shared, of_split(center, 'train').image)
+    rng = np.random.default_rng(0)
+    size = min(SUBSET_SIZE, len(vectors_NxE))
+    subsets = [
+        vectors_NxE[rng.choice(len(vectors_NxE), size, replace=False)].mean(0)
+        for _ in range(SUBSETS)
+    ]
+    return Cloud(center.name, kind, vectors_NxE.mean(0), np.stack(subsets))
+
+
+def strip_of(
+    done: Trained, center: Center, kind: str, classes: Sequence[str], client: int | None = None
+) -> Strip:
+    """The first test images of a center, with what its own model says of them."""
+    test = of_split(center, 'test')
+    image = test.image[:COLUMNS]
+    captions, wrong = [''] * len(image), [False] * len(image)
+    if done.program.task.name == 'classification':
+        variables = model_of(done, of_split(center, 'train'), client)
+        guess = done.program.predict(variables, image)['probability'].argmax(-1)
+        truth = test.target['label'][:COLUMNS]
+        wrong = [bool(t >= 0 and t != g) for t, g in zip(truth, guess)]
+        captions = [
+            f'{classes[t]}, taken for {classes[g]}' if w else classes[g]
+            for t, g, w in zip(truth, guess, wrong)
+        ]
+    return Strip(center.name, kind, image, captions, wrong)
+
+
+def _centers(block):
+    return block['centers'] if block else {}
+
+
+def _merged(blocks):
+    return {**_centers(blocks['seen']), **_centers(blocks['unseen'])}
+
+
+def _metrics(methods):
+    """Every metric, the headline first."""
+    first = next(iter(methods.values()))
+    names = list((first['seen'] or first['unseen'])['mean'])
+    return sorted(names, key=lambda m: m not in _HEADLINES)
+
+
+def _scores_table(methods, summaries, metric):
+    controls = {
+        f'{name}, with the descriptors of others (control)': s['controls']['shuffled']
+        for name, s in summaries.items()
+        if s['algorithm'] == 'fedgen' and s['controls']['shuffled']
+    }
+    centers = list(dict.fromkeys(c for blocks in methods.values() for c in _merged(blocks)))
+
+    def values(blocks):
+        own = _merged(blocks)
+        summary = [(blocks['seen'] or {}).get(k, {}).get(metric) for k in ('mean', 'worst')]
+        return summary + [own.get(c, {}).get(metric) for c in centers]
+
+    value_MxJ = [values(blocks) for blocks in methods.values()]
+    best = frozenset(
+        (i, j + 1)
+        for j, column in enumerate(zip(*value_MxJ))
+        for i, v in enumerate(column)
+        if v is not None and _score(v) == _score(max(x for x in column if x is not None))
+    )
+    rows = [[name, *map(_score, v)] for name, v in zip(methods, value_MxJ)]
+    rows += [[name, *map(_score, values(blocks))] for name, blocks in controls.items()]
+    counts = _merged(next(iter(methods.values())))
+    rows.append(['images scored', '', '', *(str(counts[c]['n']) for c in centers)])
+    unseen = _centers(next(iter(methods.values()))['unseen'])
+    names = [f'{c} (unseen)' if c in unseen else c for c in centers]
+    return Table(
+        readable(metric).capitalize(), ['', 'mean of seen', 'worst seen', *names], rows, best=best
+    )
+
+
+def _score(value):
+    return '–' if value is None else f'{value:.3f}'
+
+
+def _cost_table(summaries):
+    def row(name, s):
+        cost, sizes = s['cost'], s['cost']['parameters']
+        numbers = [sizes['base'], sizes['generator'], sizes['descriptor']]
+        sent = [cost['bytes_up'] / 1e3, cost['bytes_down'] / 1e3]
+        seconds = [cost['round_seconds'], cost['compile_seconds']]
+        return [
+            name, str(s['rounds']), *(f'{x:,}' for x in numbers), *(f'{x:,.0f}' for x in sent),
+            *('–' if x is None else f'{x:.2f}' for x in seconds),
+        ]  # fmt: skip
+
+    head = [
+        '', 'rounds', 'base parameters', 'generator', 'descriptor', 'kB up', 'kB down',
+        'seconds a round', 'compiling, s',
+    ]  # fmt: skip
+    device = next(iter(summaries.values()))['device']
+    note = f'kB: what one client sends and receives in a round. Seconds: all clients, on {device}.'
+    return Table('Cost', head, [row(name, s) for name, s in summaries.items()], note)
+
+
+def _images(strip):
+    return [
+        {'png': _png(image), 'caption': caption, 'wrong': wrong}
+        for image, caption, wrong in zip(strip.image_NxHxWx3, strip.captions, strip.wrong)
+    ]
+
+
+def _png(image_HxWx3):
+    out = io.BytesIO()
+    Image.fromarray(image_HxWx3).save(out, 'PNG')
+    return base64.b64encode(out.getvalue()).decode()
+
+
+def _template():
+    source = importlib.resources.files('fedgen_jax').joinpath('report.html.j2')
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(source.read_text(encoding='utf-8'))

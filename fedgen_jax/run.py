@@ -1,0 +1,128 @@
+"""A run before and after its rounds: its data, its program, and its folder on disk."""
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fedgen_jax import checkpoint
+from fedgen_jax.data import synthetic
+from fedgen_jax.data.federated import Center, Source, stack
+from fedgen_jax.data.source import load
+from fedgen_jax.engine.rounds import init_run, pad_clients, shard_clients
+from fedgen_jax.evaluate import Trained, of_split
+from fedgen_jax.program import Program, build, choose
+
+
+class Run(NamedTuple):
+    """A configured run, before or after training."""
+
+    config: ConfigDict
+    classes: tuple[str, ...]
+    program: Program
+    seen: tuple[Center, ...]
+    unseen: tuple[Center, ...]
+    length: int
+    key: jax.Array
+
+
+def load_source(config: ConfigDict) -> Source:
+    """The data set that a configuration names."""
+    d = config.data
+    choose('data.source', d.source, ('folder', 'synthetic'))
+    if d.source == 'synthetic':
+        return synthetic.source(d.centers, d.examples, d.image_size, config.seed, d.spread)
+    if not d.root:
+        raise ValueError('data.root is empty: pass --config.data.root=FOLDER')
+    return load(d.root, d.image_size, config.seed, d.cache or None, target='label')
+
+
+def prepare(config: ConfigDict) -> Run:
+    """Loads the data, sets the held-out centers apart and builds the program."""
+    choose('score_on', config.score_on, ('test', 'val'))
+    for field in ('rounds', 'local_steps', 'batch_size', 'eval_every', 'checkpoint_every'):
+        if config[field] < 1:
+            raise ValueError(f'{field}={config[field]}: at least 1')
+    source = load_source(config)
+    names = [c.name for c in source.centers]
+    held_out = [name for name in config.data.held_out.split(',') if name]
+    for name in held_out:
+        choose('data.held_out', name, names)
+    seen = tuple(c for c in source.centers if c.name not in held_out)
+    if not seen:
+        raise ValueError('data.held_out holds out every center: leave at least one to train')
+    unseen = tuple(c for c in source.centers if c.name in held_out)
+    program = build(config, len(source.classes), len(seen))
+    check_cohort(config.cohort, len(seen), program.mesh.size)
+    length = max(len(c.split) for c in source.centers)
+    return Run(config, source.classes, program, seen, unseen, length, jax.random.key(config.seed))
+
+
+def check_cohort(size: int, num_clients: int, num_devices: int) -> None:
+    """A cohort is a part of the clients, and divides evenly over the devices."""
+    if size and (not 0 < size <= num_clients or size % num_devices):
+        raise ValueError(
+            f'cohort={size}: 0 for all, or a multiple of the {num_devices} devices up to the '
+            f'{num_clients} clients'
+        )
+
+
+def training_data(run: Run):
+    """(data_C, id_C), padded so that every choice of held-out centers has one shape."""
+    data_C = stack([of_split(c, 'train') for c in run.seen], run.length)
+    id_C = client_ids(len(run.seen), run.program)
+    if run.config.cohort:  # only the round's cohort travels to the devices
+        return data_C, id_C
+    return shard_clients((pad_clients(data_C, run.program.mesh.size), id_C), run.program.mesh)
+
+
+def client_ids(num_clients: int, program: Program) -> np.ndarray:
+    """int32 [C], C padded to the mesh."""
+    return np.arange(num_clients + -num_clients % program.mesh.size, dtype=np.int32)
+
+
+def trained(run: Run, state, private_C) -> Trained:
+    """The run after training, ready to be scored."""
+    return Trained(
+        run.program, state.shared, jax.device_get(private_C), run.seen, run.unseen, run.length,
+        run.key,
+    )  # fmt: skip
+
+
+class Restored(NamedTuple):
+    """A run as its folder tells it, without its images."""
+
+    config: ConfigDict
+    classes: tuple[str, ...]
+    program: Program
+    state: Any
+    private_C: Any
+    round: int
+
+
+def restore(workdir: str | pathlib.Path) -> Restored:
+    """The last checkpoint of a run, from its folder alone."""
+    workdir = pathlib.Path(workdir)
+    for name in ('config.json', 'federation.json'):
+        if not (workdir / name).is_file():
+            raise ValueError(f'{workdir}/{name}: missing, so this is no run of launch.train')
+    config = ConfigDict(json.loads((workdir / 'config.json').read_text()))
+    federation = json.loads((workdir / 'federation.json').read_text())
+    program = build(config, len(federation['classes']), len(federation['seen']))
+    id_C = client_ids(len(federation['seen']), program)
+    like = init_run(program.algorithm, program.mesh, jax.random.key(config.seed), id_C)
+    with checkpoint.manager(workdir) as checkpoints:
+        round_, (state, private_C) = checkpoint.restore(checkpoints, like)
+    if not round_:
+        raise ValueError(f'{workdir}/checkpoints: no checkpoint yet: let launch.train reach one')
+    return Restored(config, tuple(federation['classes']), program, state, private_C, round_)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON whole or not at all."""
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(value, indent=1, default=list) + '\n')
+    partial.rename(path)

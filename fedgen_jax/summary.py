@@ -1,0 +1,97 @@
+"""What a finished run leaves behind: `summary.json` and the centers' statistics."""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+
+from fedgen_jax.data.federated import stack
+from fedgen_jax.evaluate import Trained, evaluate, of_split, seen_statistics
+from fedgen_jax.hypernet import descriptor
+from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.program import num_bytes
+from fedgen_jax.run import Run, prepare, restore, trained, write_json
+
+
+def summarize(run: Run, state, private_C, timing: dict) -> dict:
+    """The content of `summary.json`."""
+    c = run.config
+    shared = state.shared
+    scores = evaluate(trained(run, state, private_C), c.score_on, c.finetune.steps > 0)
+    contribution = jax.eval_shape(
+        run.program.algorithm.client_update,
+        shared,
+        jax.tree.map(lambda x: x[0], private_C),
+        jax.tree.map(lambda x: x[0], stack([of_split(run.seen[0], 'train')])),
+        run.key,
+    )[0]
+    sent = {} if c.algorithm == 'local' else shared
+
+    def size(name):
+        return sum(x.size for x in jax.tree.leaves(shared.get(name, {})))
+
+    return {
+        'task': c.task,
+        'algorithm': c.algorithm,
+        'local': c.local if c.algorithm == 'fedgen' else None,
+        'seed': c.seed,
+        'held_out': c.data.held_out,
+        'rounds': c.rounds,
+        'device': jax.devices()[0].device_kind,
+        'score_on': c.score_on,
+        **scores,
+        'cost': {
+            'bytes_up': num_bytes(contribution),
+            'bytes_down': num_bytes(sent),
+            **timing,
+            'parameters': {
+                'base': size('theta'),
+                'generator': size('phi'),
+                'descriptor': size('psi'),
+            },
+        },
+    }
+
+
+def evaluate_run(workdir: str | pathlib.Path, data: str | None = None) -> dict:
+    """The scores of a run's last checkpoint, in the shape of `summary.json`.
+
+    data: the folder of its images, if it is no longer where the configuration says.
+    """
+    done = restore(workdir)
+    if data:
+        done.config.data.root = data
+    timing = {'round_seconds': None, 'compile_seconds': None}
+    summary = summarize(prepare(done.config), done.state, done.private_C, timing)
+    return {**summary, 'rounds': done.round}
+
+
+POOLED = 'pooled'  # the server's sum, beside the centers' own statistics
+
+
+def save_statistics(workdir: pathlib.Path, done: Trained) -> None:
+    """Writes each seen center's statistic, which is its own, and their sum, the server's."""
+    own = seen_statistics(done)
+    if own:
+        for name, s in {**own, POOLED: descriptor.pool(own.values())}.items():
+            write_statistic(workdir, name, s)
+
+
+def write_statistic(workdir: pathlib.Path, name: str, s: Statistic) -> None:
+    """Writes `statistics/NAME.json`."""
+    (workdir / 'statistics').mkdir(exist_ok=True)
+    value = {'total': s.total.tolist(), 'count': s.count, 'psi': s.psi}
+    write_json(workdir / 'statistics' / f'{name}.json', value)
+
+
+def read_statistics(workdir: pathlib.Path) -> dict[str, Statistic]:
+    """Every center's statistic and the pooled one, by name."""
+    files = sorted((workdir / 'statistics').glob('*.json'))
+    if not (workdir / 'statistics' / f'{POOLED}.json').is_file():
+        raise ValueError(f'{workdir}/statistics/{POOLED}.json: missing: let launch.train finish')
+    values = {f.stem: json.loads(f.read_text()) for f in files}
+    return {
+        name: Statistic(np.array(v['total'], np.int64), v['count'], v['psi'])
+        for name, v in values.items()
+    }

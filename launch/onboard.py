@@ -1,0 +1,35 @@
+"""New, changed and leaving centers of a trained run.
+
+python -m launch.onboard --workdir=RUN --data=FOLDER                 new centers
+python -m launch.onboard --workdir=RUN --update=NAME --data=FOLDER   a center's data changed
+python -m launch.onboard --workdir=RUN --remove=NAME                 a center leaves
+"""
+
+from absl import flags
+
+from fedgen_jax.onboard import onboard
+from launch import cli
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')
+_DATA = flags.DEFINE_string('data', None, 'folder of the new or changed centers')
+_UPDATE = flags.DEFINE_string('update', None, 'the center whose data --data replaces')
+_REMOVE = flags.DEFINE_string('remove', None, 'the center that leaves')
+
+
+def main():
+    report = onboard(_WORKDIR.value, _DATA.value, _UPDATE.value, _REMOVE.value)
+    for name, entry in report['centers'].items():
+        scores = '  '.join(f'{k} {v:.3g}' for k, v in entry['scores'].items())
+        print(
+            f'{name}: model generated from {entry["images"]} unlabelled images in '
+            f'{entry["seconds"]:.1f} s, 0 steps there and elsewhere;  {scores}'
+        )
+    if report['removed']:
+        print(f'{report["removed"]}: removed')
+    print(f'center model: re-calculated from {report["center_model"]["images"]} images')
+    print(f'written: {_WORKDIR.value}/onboard.json')
+
+
+if __name__ == '__main__':
+    flags.mark_flag_as_required('workdir')
+    cli.run(main)

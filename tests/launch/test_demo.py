@@ -1,0 +1,47 @@
+"""The demo, from training to its page, at a tiny size."""
+
+import json
+
+import pytest
+
+from configs import demo
+from launch.demo import tell
+
+
+@pytest.fixture(scope='module')
+def tiny():
+    c = demo.get_config()
+    c.rounds = c.eval_every = c.checkpoint_every = 2
+    c.local_steps, c.batch_size = 2, 8
+    c.data.centers, c.data.held_out, c.data.examples = 3, 'synthetic-2', 40
+    c.data.image_size = 16
+    c.model.widths = (8, 8)
+    c.hypernet.support = 4
+    return c
+
+
+def test_demo_prints_what_its_files_hold(tiny, tmp_path, capsys):
+    path = tell(tiny, tmp_path, progress=False)
+    printed = capsys.readouterr().out
+    page = path.read_text()
+    assert str(path) in printed
+
+    summaries = {
+        a: json.loads((tmp_path / a / 'summary.json').read_text())
+        for a in ('fedgen', 'fedavg', 'local')
+    }
+    fedgen = summaries['fedgen']
+    blocks = [s[group] for s in summaries.values() for group in ('seen', 'unseen')]
+    blocks += [fedgen['center_model'][group] for group in ('seen', 'unseen')]
+    for block in blocks:
+        score = f'{block["mean"]["balanced_accuracy"]:.3f}'
+        assert score in printed and score in page
+
+    update = json.loads((tmp_path / 'update.json').read_text())
+    assert update['center'] == 'synthetic-0'
+    assert update['cost']['steps_at_others'] == update['cost']['bytes_at_others'] == 0
+    for model, scores in update['new_data'].items():
+        assert f'{model:<28} {scores["balanced_accuracy"]:.3f}' in printed
+        assert model in page
+    for name in ('synthetic-0', 'synthetic-1', 'synthetic-2'):
+        assert name in page
