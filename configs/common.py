@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 def base() -> ConfigDict:
     c = ConfigDict()
+    c.method = 'fedgen'  # the run's row in a table
     c.task = 'classification'
     c.algorithm = 'fedgen'  # local | fedavg | fedgen
     c.local = 'meta'  # FedGen's local update: meta | weights
@@ -41,10 +42,12 @@ def base() -> ConfigDict:
     c.shifts = ConfigDict()
     c.shifts.plain = True  # flips and quarter turns
     c.shifts.acquisition = 1.0  # strength of the virtual centers; 0: off
+    c.shifts.zoom = 1.0  # their largest magnification, beside `acquisition`'s own; 1: off
 
     c.client = ConfigDict()
     c.client.optimizer = 'sgd'  # sgd | adam
     c.client.lr = 0.05
+    c.client.schedule = 'constant'  # of lr over the rounds: constant | cosine
     c.client.momentum = 0.9  # sgd only
     c.client.clip = 1.0  # sgd only: the largest norm of a step's gradient; 0: none
 

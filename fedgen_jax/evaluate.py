@@ -85,6 +85,11 @@ def model_of(
     )
 
 
+def learned_alone(trained: Trained) -> bool:
+    """Whether every center keeps weights of its own, so that no shared model was learned."""
+    return 'theta' in (trained.private_C or {})
+
+
 def score(trained: Trained, variables: Any, examples: Examples) -> Scores:
     """The task's metrics of a model on examples."""
     predictions = trained.program.predict(variables, examples.image)
@@ -125,7 +130,7 @@ def score_unseen(trained: Trained, split: str) -> dict[str, Scores]:
 
 
 def score_stranger(trained, center, split):
-    if 'theta' not in trained.shared:  # no shared model: it borrows a seen center's
+    if learned_alone(trained):  # it borrows a seen center's model
         everything = scored_examples(center, split)
         return mean_scores([
             score(trained, model_of(trained, everything, i), everything)
@@ -155,7 +160,7 @@ def scored_examples(center: Center, split: str) -> Examples:
 
 def score_center_model(trained: Trained, split: str) -> dict | None:
     """The one model for all, from the pooled descriptor of the seen centers."""
-    if 'theta' not in trained.shared:
+    if learned_alone(trained):
         return None
     statistics = seen_statistics(trained)
     m_E = statistics and descriptor.mean(descriptor.pool(statistics.values()))

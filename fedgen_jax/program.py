@@ -20,13 +20,13 @@ from fedgen_jax.algorithms.fedavg import fedavg, local_only
 from fedgen_jax.algorithms.fedgen import Hypernet, fedgen
 from fedgen_jax.engine.rounds import client_mesh, make_rounds
 from fedgen_jax.models import MODELS
-from fedgen_jax.shifts import acquisition, chain, plain
+from fedgen_jax.shifts import Shift, acquisition, chain, magnification, plain, sometimes
 from fedgen_jax.tasks import TASKS, Task
 
 CHUNK = 64  # images at a time where a whole center is described or predicted
 
 # What may differ between runs that share a program.
-_RUN_FIELDS = ('seed', 'rounds', 'eval_every', 'checkpoint_every', 'score_on', 'cohort', 'data')
+_RUN_FIELDS = ('method', 'seed', 'eval_every', 'checkpoint_every', 'score_on', 'cohort', 'data')
 
 
 class Program(NamedTuple):
@@ -106,8 +106,9 @@ def make_algorithm(
         task=task,
         image_size=image_size,
         plain=plain() if c.shifts.plain else chain(),
-        shift=acquisition(c.shifts.acquisition) if c.shifts.acquisition else chain(),
+        shift=virtual_centers(c.shifts),
         optimizer=optimizer('client', c.client),
+        schedule=schedule(c),
         steps=c.local_steps,
         batch=c.batch_size,
         prevalence=c.prevalence,
@@ -140,6 +141,25 @@ def make_algorithm(
     }
     by_group = optax.partition(groups, lambda weights: {k: k for k in weights})
     return fedgen(local, hypernet, by_group, c.local), local
+
+
+def virtual_centers(c: ConfigDict) -> Shift:
+    """The acquisition shifts of training; nothing where their strengths are 0 and 1."""
+    shifts = []
+    if c.zoom != 1:
+        shifts.append(sometimes(magnification(1 / c.zoom, c.zoom), 0.5))
+    if c.acquisition:
+        shifts.append(acquisition(c.acquisition))
+    return chain(*shifts)
+
+
+def schedule(c: ConfigDict) -> Callable:
+    """round -> factor of the clients' learning rate."""
+    if c.client.schedule == 'constant':
+        return lambda round_: jnp.float32(1)
+    if c.client.schedule == 'cosine':
+        return optax.cosine_decay_schedule(1.0, c.rounds)
+    raise ValueError(f'client.schedule={c.client.schedule!r}: one of constant, cosine')
 
 
 def optimizer(field: str, c: ConfigDict) -> optax.GradientTransformation:

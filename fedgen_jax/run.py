@@ -1,5 +1,6 @@
 """A run before and after its rounds: its data, its program, and its folder on disk."""
 
+import hashlib
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -119,6 +120,14 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     if not round_:
         raise ValueError(f'{workdir}/checkpoints: no checkpoint yet: let launch.train reach one')
     return Restored(config, tuple(federation['classes']), program, state, private_C, round_)
+
+
+def config_hash(config: ConfigDict) -> str:
+    """A hash of all that decides a run's result, so not where its data lie."""
+    values = config.to_dict()
+    values['data'] = {k: v for k, v in values['data'].items() if k not in ('root', 'cache')}
+    text = json.dumps(values, sort_keys=True, default=list)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

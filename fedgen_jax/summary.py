@@ -11,7 +11,7 @@ from fedgen_jax.evaluate import Trained, evaluate, of_split, seen_statistics
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.program import num_bytes
-from fedgen_jax.run import Run, prepare, restore, trained, write_json
+from fedgen_jax.run import Run, config_hash, prepare, restore, trained, write_json
 
 
 def summarize(run: Run, state, private_C, timing: dict) -> dict:
@@ -32,6 +32,8 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         return sum(x.size for x in jax.tree.leaves(shared.get(name, {})))
 
     return {
+        'method': c.method,
+        'config': config_hash(c),
         'task': c.task,
         'algorithm': c.algorithm,
         'local': c.local if c.algorithm == 'fedgen' else None,

@@ -6,16 +6,21 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 
-def run(main: Callable[[], None]) -> None:
-    """Parses the flags and calls `main`; a mistake of the user's is one line and exit code 2."""
+def run(main: Callable, takes: str | None = None) -> None:
+    """Parses the flags and calls `main`; a mistake of the user's is one line and exit code 2.
+
+    takes: the name of the positional arguments, which `main` is called with; None: there are none.
+    """
 
     def parse(argv):
         try:
             rest = flags.FLAGS(argv)
-            if rest[1:]:
+            if takes and not rest[1:]:
+                fail(f'{takes} is missing')
+            if rest[1:] and not takes:
                 fail(f'unexpected argument {rest[1]!r}: fields are set as --config.field=value')
             for name in flags.FLAGS:
-                flags.FLAGS[name].value  # a configuration that does not load fails here
+                _ = flags.FLAGS[name].value  # a configuration that does not load fails here
             return rest
         except KeyError as error:
             fail(f'the configuration has no field {error}: configs/common.py lists them')
@@ -24,7 +29,7 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(argv):
         try:
-            main()
+            main(argv[1:]) if takes else main()
         except (ValueError, OSError) as error:
             fail(error)
 

@@ -23,7 +23,7 @@ Tree = Any
 class State(NamedTuple):
     """What the server holds between rounds.
 
-    shared:    what it sends to every client, {'theta': ..., ...}.
+    shared:    what it sends to every client, {'theta': ..., 'round': int32, ...}.
     optimizer: its optimizer's state, which it keeps.
     """
 
@@ -60,6 +60,7 @@ class Local(NamedTuple):
     plain:      augmentation, drawn anew for each image.
     shift:      acquisition shift, drawn once a step: its images play one virtual center.
     optimizer:  starts afresh each round.
+    schedule:   round -> factor of the optimizer's steps, in that round.
     steps:      T, local steps a round.
     batch:      B, images a step.
     prevalence: class mix of a batch: 'natural', 'balanced', or 'mixed' (a random mix a step).
@@ -73,6 +74,7 @@ class Local(NamedTuple):
     plain: Shift
     shift: Shift
     optimizer: optax.GradientTransformation
+    schedule: Callable[[jax.Array], jax.Array]
     steps: int
     batch: int
     prevalence: str
@@ -165,14 +167,15 @@ def batch_loss(local: Local, params: Tree, batch: Batch) -> jax.Array:
     return local.task.loss(outputs, batch.target, batch.weight)
 
 
-def learn(local: Local, params: Tree, data: Examples, key: jax.Array) -> tuple[Tree, jax.Array]:
-    """T steps on one client: the weights afterwards and the mean loss."""
+def learn(local: Local, params: Tree, data: Examples, key: jax.Array, factor: jax.Array | float):
+    """T steps on one client, each `factor` times the optimizer's: (weights, mean loss)."""
 
     def step(carry, t):
         params, opt = carry
         batch, _ = query_batch(local, data, jax.random.fold_in(key, t))
         loss, grads = jax.value_and_grad(lambda p: batch_loss(local, p, batch))(params)
         updates, opt = local.optimizer.update(grads, opt, params)
+        updates = jax.tree.map(lambda u: factor * u, updates)
         return (optax.apply_updates(params, updates), opt), loss
 
     carry = (params, local.optimizer.init(params))
@@ -186,7 +189,7 @@ def finetune(local: Local, params: Tree, labelled: Examples, key: jax.Array) -> 
     gentle = local._replace(
         shift=chain(), optimizer=optax.sgd(rate, momentum=0.9), steps=steps
     )
-    return learn(gentle, params, labelled, stream(key, 'finetune'))[0]
+    return learn(gentle, params, labelled, stream(key, 'finetune'), 1.0)[0]
 
 
 def finish(local: Local, params: Tree, unlabelled: Examples, labelled, key: jax.Array) -> Tree:

@@ -28,13 +28,14 @@ def fedavg(local: Local, server: optax.GradientTransformation) -> Algorithm:
 
     def init(key):
         theta, _ = init_model(local, key)
-        return State({'theta': theta}, server.init({'theta': theta}))
+        return State({'theta': theta, 'round': jnp.int32(0)}, server.init({'theta': theta}))
 
     def init_private(state, client_id):
         return {'id': client_id}
 
     def client_update(shared, private, data, key):
-        theta, loss = learn(local, shared['theta'], data, stream(key, 'learn'))
+        factor = local.schedule(shared['round'])
+        theta, loss = learn(local, shared['theta'], data, stream(key, 'learn'), factor)
         weight = client_weight(local, data)
         delta = {'theta': jax.tree.map(jnp.subtract, theta, shared['theta'])}
         contribution = {'weight': weight, 'delta': weigh(weight, delta)}
@@ -55,7 +56,12 @@ def server_step(server: optax.GradientTransformation, state: State, total) -> St
     learned = {k: state.shared[k] for k in total['delta']}
     gradient = jax.tree.map(lambda d: -d / weight, total['delta'])
     updates, optimizer = server.update(gradient, state.optimizer, learned)
-    return State({**state.shared, **optax.apply_updates(learned, updates)}, optimizer)
+    return next_round(State({**state.shared, **optax.apply_updates(learned, updates)}, optimizer))
+
+
+def next_round(state: State, total=None) -> State:
+    """The state with its round counted."""
+    return state._replace(shared={**state.shared, 'round': state.shared['round'] + 1})
 
 
 def local_only(local: Local) -> Algorithm:
@@ -65,18 +71,17 @@ def local_only(local: Local) -> Algorithm:
     """
 
     def init(key):
-        return State({'theta': init_model(local, key)[0]}, ())
+        return State({'first': init_model(local, key)[0], 'round': jnp.int32(0)}, ())
 
     def init_private(state, client_id):
-        return {'id': client_id, 'theta': state.shared['theta']}
+        return {'id': client_id, 'theta': state.shared['first']}
 
     def client_update(shared, private, data, key):
-        theta, loss = learn(local, private['theta'], data, stream(key, 'learn'))
+        factor = local.schedule(shared['round'])
+        theta, loss = learn(local, private['theta'], data, stream(key, 'learn'), factor)
         return {}, {**private, 'theta': theta}, {'loss': loss}
 
     def personalize(shared, private, unlabelled, labelled, key, m_E=None):
         return finish(local, private['theta'], unlabelled, labelled, key)
 
-    return Algorithm(
-        init, init_private, client_update, lambda state, total: state, None, personalize
-    )
+    return Algorithm(init, init_private, client_update, next_round, None, personalize)

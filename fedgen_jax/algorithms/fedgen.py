@@ -109,9 +109,9 @@ def fedgen(
                 m_E = describe_net.apply({'params': weights['psi']}, jnp.zeros(shape))[0]
             normal = Normal(jnp.zeros_like(m_E), jnp.ones_like(m_E))
             weights['phi'] = generator.init(stream(key, 'phi'), m_E, normal)['params']
-            shared = {**weights, 'pooled': m_E, 'normal': normal, 'rounds': jnp.int32(0)}
+            shared = {**weights, 'pooled': m_E, 'normal': normal, 'round': jnp.int32(0)}
         else:
-            shared = weights
+            shared = {**weights, 'round': jnp.int32(0)}
         return State(shared, server.init(weights))
 
     def init_private(state, client_id):
@@ -172,7 +172,10 @@ def fedgen(
             updates = {k: jax.tree.map(lambda u, r=rate[k]: r * u, v) for k, v in updates.items()}
             return (optax.apply_updates(weights, updates), opt), (loss, m_E)
 
-        rate = {'theta': 1.0, 'phi': hypernet.rates[0], 'psi': hypernet.rates[1]}
+        factor = local.schedule(shared['round'])
+        rate = {
+            'theta': factor, 'phi': factor * hypernet.rates[0], 'psi': factor * hypernet.rates[1]
+        }  # fmt: skip
         carry = (weights, local.optimizer.init(weights))
         (new, _), (loss_T, m_TxE) = jax.lax.scan(step, carry, jnp.arange(local.steps))
         return jax.tree.map(jnp.subtract, new, weights), m_TxE, loss_T.mean()
@@ -187,7 +190,7 @@ def fedgen(
         one_center = local
         if hypernet.modes:
             one_center = local._replace(shift=local.shift._replace(sample=lambda key: tau))
-        new, loss = learn(one_center, params, data, key)
+        new, loss = learn(one_center, params, data, key, local.schedule(shared['round']))
         (delta,) = pull(jax.tree.map(jnp.subtract, new, params))
         return delta, jax.tree.map(lambda x: x[None], m_E), loss
 
@@ -209,6 +212,7 @@ def fedgen(
         return vectors(shared['psi'], images_of(data.image[index])).mean(0)
 
     def server_update(state, total):
+        first = state.shared['round'] == 0
         state = server_step(server, state, total)
         if not hypernet.modes:
             return state
@@ -219,12 +223,10 @@ def fedgen(
         )
         now = {'pooled': pooled, 'normal': Normal(mean, jnp.maximum(second - mean**2, 1e-6))}
         # The first round replaces the start values; later ones are averaged over about ten.
-        rate = jnp.where(state.shared['rounds'] == 0, 1.0, 0.1)
+        rate = jnp.where(first, 1.0, 0.1)
         old = {k: state.shared[k] for k in now}
         new = jax.tree.map(lambda a, b: (1 - rate) * a + rate * b, old, now)
-        return state._replace(
-            shared={**state.shared, **new, 'rounds': state.shared['rounds'] + 1}
-        )
+        return state._replace(shared={**state.shared, **new})
 
     def describe(shared, image_NxHxWx3):
         return vectors(shared['psi'], images_of(image_NxHxWx3))

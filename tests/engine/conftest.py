@@ -1,0 +1,32 @@
+"""A federation of real images and a configuration that compiles in seconds."""
+
+import numpy as np
+import pytest
+
+from configs.common import base
+from fedgen_jax.data.federated import stack, take
+from fedgen_jax.data.source import load
+
+
+@pytest.fixture(scope='session')
+def tiny():
+    """tiny({'field.name': value, ...}) -> a configuration."""
+
+    def make(changes):
+        c = base()
+        c.model.widths, c.local_steps, c.batch_size, c.hypernet.support = (8,), 2, 8, 8
+        c.update_from_flattened_dict(changes)
+        return c
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def cells(data_root, tmp_path_factory):
+    """5 to 12 real images of each of five centers, 16 pixels, stacked [5, 12, ...]."""
+    source = load(data_root / 'wbc_cls', 16, 0, tmp_path_factory.getbasetemp() / 'store')
+    rng = np.random.default_rng(0)
+    return stack([
+        take(c.examples, rng.permutation(len(c.split))[:n])
+        for c, n in zip(source.centers, (12, 9, 7, 10, 5))
+    ])
