@@ -19,6 +19,7 @@ from fedgen_jax.algorithms.base import Algorithm, Local, images_of
 from fedgen_jax.algorithms.fedavg import fedavg, local_only
 from fedgen_jax.algorithms.fedgen import Hypernet, fedgen
 from fedgen_jax.engine.rounds import client_mesh, make_rounds
+from fedgen_jax.hypernet.generator import MODES
 from fedgen_jax.models import MODELS
 from fedgen_jax.shifts import Shift, acquisition, chain, magnification, plain, sometimes
 from fedgen_jax.tasks import TASKS, Task
@@ -125,11 +126,14 @@ def make_algorithm(
     h = c.hypernet
     hypernet = Hypernet(
         descriptor=h.descriptor,
-        modes=tuple(h.modes),
+        modes=tuple(choose('hypernet.modes', mode, MODES) for mode in h.modes),
         options=tuple((k, h[k]) for k in ('code', 'rank', 'bound', 'fade')),
         num_clients=num_clients,
         support=h.support,
-        support_prevalence=h.support_prevalence,
+        support_prevalence=choose(
+            'hypernet.support_prevalence', h.support_prevalence,
+            ('same', 'natural', 'balanced', 'mixed'),
+        ),
         pooled=h.pooled,
         base=h.base,
         rates=tuple(h.client_rates),

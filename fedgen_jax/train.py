@@ -27,15 +27,13 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, progress: bool = True
     """
     workdir = pathlib.Path(workdir)
     run = prepare(config)
-    workdir.mkdir(parents=True, exist_ok=True)
-    write_json(workdir / 'config.json', config.to_dict())
-    names = {'seen': [c.name for c in run.seen], 'unseen': [c.name for c in run.unseen]}
-    write_json(workdir / 'federation.json', {'classes': run.classes, **names})
-
     data_C, id_C = training_data(run)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
     with checkpoint.manager(workdir) as checkpoints:
         first, (state, private_C) = checkpoint.restore(checkpoints, (state, private_C))
+        write_json(workdir / 'config.json', config.to_dict())
+        names = {'seen': [c.name for c in run.seen], 'unseen': [c.name for c in run.unseen]}
+        write_json(workdir / 'federation.json', {'classes': run.classes, **names})
         keep_lines(workdir / 'metrics.jsonl', first)
         state, private_C, timing = train_rounds(
             run, state, private_C, data_C, id_C, first, checkpoints, workdir, progress
@@ -130,7 +128,7 @@ _COMPILED = {}
 def compiled(program: Program, args) -> Any:
     """The rounds function compiled ahead of time, once for each program and shapes."""
     shapes = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(args))
-    found = (id(program.rounds), shapes)
+    found = (program.rounds, shapes)
     if found not in _COMPILED:
         _COMPILED[found] = program.rounds.lower(*args, np.int32(0), np.int32(1)).compile()
     return _COMPILED[found]

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from fedgen_jax.algorithms.base import Algorithm, State
 from fedgen_jax.data.federated import Examples
-from fedgen_jax.engine.clients import map_clients
+from fedgen_jax.engine.clients import group_size, map_clients
 from fedgen_jax.engine.random import address, stream
 
 Tree = Any
@@ -44,6 +44,8 @@ def make_rounds(
     protect: (contribution, key) -> contribution, between a client and the sum: the seam for
         clipping, noise, quantization and masks.
     """
+
+    group_size(client_map, 1)  # a mistake is told now, not when the first round is traced
 
     def vary(x):
         return jax.lax.pcast(x, ('clients',), to='varying')

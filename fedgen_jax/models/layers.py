@@ -101,7 +101,10 @@ class Input(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array) -> jax.Array:
-        axes = {'none': None, 'image': (1, 2, 3), 'channel': (1, 2)}[self.standardize]
+        axes_of = {'none': None, 'image': (1, 2, 3), 'channel': (1, 2)}
+        if self.standardize not in axes_of:
+            raise ValueError(f'model.standardize={self.standardize!r}: one of {tuple(axes_of)}')
+        axes = axes_of[self.standardize]
         x = x_BxHxWx3 - 0.5
         if axes:
             x = nn.standardize(x, axis=axes, epsilon=1e-4)

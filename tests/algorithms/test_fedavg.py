@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from configs.common import base
 from fedgen_jax.algorithms.base import State
 from fedgen_jax.algorithms.fedavg import server_step
+from fedgen_jax.data.federated import Examples
 from fedgen_jax.program import make_algorithm, optimizer
 
 CHANGES = [np.array([1.0, -2.0, 0.5]), np.array([0.5, 0.5, 0.5]), np.array([-1.0, 0.0, 2.0])]
@@ -21,7 +22,7 @@ def serve(changes, **fields):
     theta = {'theta': jnp.zeros(3)}
     state = State({**theta, 'pooled': jnp.ones(2)}, server.init(theta))
     for delta in changes:
-        total = {'weight': jnp.float32(4), 'delta': {'theta': jnp.float32(4) * jnp.array(delta, jnp.float32)}}
+        total = {'weight': jnp.float32(4), 'delta': {'theta': jnp.array(4 * delta, jnp.float32)}}
         state = server_step(server, state, total)
     np.testing.assert_array_equal(state.shared['pooled'], 1)  # only what was sent moves
     return np.asarray(state.shared['theta'])
@@ -61,12 +62,8 @@ def test_local_learning_sends_nothing_and_keeps_its_own_model():
     algorithm, _ = make_algorithm(c, 16, 3, 2)
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
     private = jax.eval_shape(algorithm.init_private, state, jnp.int32(0))
-    data = jax.eval_shape(
-        lambda: (jnp.zeros((4, 16, 16, 3), jnp.uint8), jnp.zeros(4, jnp.int32), jnp.ones(4))
-    )
-    from fedgen_jax.data.federated import Examples
-
-    data = Examples(data[0], {'label': data[1]}, data[2])
+    image, label = np.zeros((4, 16, 16, 3), np.uint8), np.zeros(4, np.int32)
+    data = Examples(image, {'label': label}, np.ones(4, np.float32))
     sent, kept, _ = jax.eval_shape(
         algorithm.client_update, state.shared, private, data, jax.random.key(0)
     )

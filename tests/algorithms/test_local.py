@@ -62,7 +62,8 @@ def test_a_balanced_mix_gives_the_classes_that_exist_equal_shares():
     labels = [0] * 20 + [1] * 4 + [2]  # and none of class 3
     drawn = draws(examples(labels, padding=7), 10, class_mix(None, 'balanced', 4), 600)
     share = np.bincount(np.array(labels)[drawn].ravel(), minlength=4) / drawn.size
-    np.testing.assert_allclose(share, [1 / 3, 1 / 3, 1 / 3, 0], atol=4 * (2 / 9 / drawn.size) ** 0.5)
+    four_sigma = 4 * (2 / 9 / drawn.size) ** 0.5
+    np.testing.assert_allclose(share, [1 / 3, 1 / 3, 1 / 3, 0], atol=four_sigma)
     within = np.bincount(drawn.ravel(), minlength=25)[:20] / drawn.size
     np.testing.assert_allclose(within, 1 / 60, atol=0.01)  # and each example of a class its part
 
@@ -85,12 +86,12 @@ def test_weighing_is_exact_zero_where_the_weight_is():
     np.testing.assert_array_equal(weigh(jnp.float32(3), tree)['x'][2], 6)
 
 
-def local(**changes):
+def local(norm='group', weighting='examples'):
     return Local(
-        model=CNN(4, widths=(8,), norm=changes.pop('norm', 'group')), task=TASK, image_size=16,
-        plain=chain(), shift=chain(), optimizer=optax.sgd(0.1), steps=2, batch=4,
-        prevalence='natural', weighting='examples', finetune=(3, 0.1),
-    )._replace(**changes)  # fmt: skip
+        model=CNN(4, widths=(8,), norm=norm), task=TASK, image_size=16, plain=chain(),
+        shift=chain(), optimizer=optax.sgd(0.1), steps=2, batch=4, prevalence='natural',
+        weighting=weighting, finetune=(3, 0.1),
+    )  # fmt: skip
 
 
 def test_client_weights():

@@ -15,7 +15,7 @@ SIZE = 24
 
 @pytest.fixture(scope='module')
 def psi():
-    return d.Descriptor().init(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))['params']
+    return jax.jit(d.Descriptor().init)(jax.random.key(0), jnp.zeros((1, SIZE, SIZE, 3)))['params']
 
 
 @pytest.fixture(scope='module')

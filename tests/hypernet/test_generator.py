@@ -1,4 +1,4 @@
-"""The generator: nothing changes at step 0, everything can learn, and no change is without limit."""
+"""The generator: no change at step 0, everything can learn, and no change is without limit."""
 
 import functools
 

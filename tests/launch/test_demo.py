@@ -16,7 +16,8 @@ def tiny():
     c.data.centers, c.data.held_out, c.data.examples = 3, 'synthetic-2', 40
     c.data.image_size = 16
     c.model.widths = (8, 8)
-    c.hypernet.support = 4
+    c.hypernet.support, c.hypernet.modes = 4, ('film',)
+    c.shifts.plain, c.shifts.acquisition = False, 0.0
     return c
 
 

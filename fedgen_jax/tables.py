@@ -1,0 +1,184 @@
+"""Tables over many runs, from their `summary.json` alone."""
+
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+METRIC = {'classification': 'balanced_accuracy', 'segmentation': 'dice', 'detection': 'ap50'}
+
+
+def read_summaries(folders: Sequence[str | pathlib.Path]) -> list[dict]:
+    """Every `summary.json` below the folders."""
+    files = sorted(f for folder in folders for f in pathlib.Path(folder).rglob('summary.json'))
+    if not files:
+        raise ValueError(f'{", ".join(map(str, folders))}: no summary.json below')
+    return [json.loads(f.read_text()) for f in files]
+
+
+def rows_of(summaries: Sequence[dict]) -> dict[str, list[dict]]:
+    """Runs by table row: the methods in order of appearance and, where made, their fine-tuning."""
+    rows = {}
+    for s in summaries:
+        rows.setdefault(s['method'], []).append(s)
+        if s.get('finetuned'):
+            rows.setdefault(s['method'] + ' + fine-tuning', []).append({**s, **s['finetuned']})
+    return rows
+
+
+def over_seeds(runs: Sequence[dict], value) -> tuple[float, float, int]:
+    """(mean, standard deviation, number) over seeds of `value(runs of one seed)`."""
+    seeds = sorted({r['seed'] for r in runs})
+    values = [value([r for r in runs if r['seed'] == seed]) for seed in seeds]
+    values = [v for v in values if v is not None]
+    if not values:
+        return float('nan'), float('nan'), 0
+    return float(np.mean(values)), float(np.std(values, ddof=len(values) > 1)), len(values)
+
+
+def block_value(group: str, level: str, metric: str, where: Sequence[str] = ()):
+    """A value of one seed's runs: the mean over folds of a block's mean or worst score.
+
+    Of `unseen`, where a fold holds out one center, 'worst' is the worst fold.
+    """
+
+    def value(runs):
+        blocks = []
+        for r in runs:
+            for key in where:
+                r = (r or {}).get(key)
+            if r and r.get(group):
+                blocks.append(r[group][level][metric])
+        if not blocks:
+            return None
+        return min(blocks) if (group, level) == ('unseen', 'worst') else float(np.mean(blocks))
+
+    return value
+
+
+def cell(stats: tuple[float, float, int]) -> str:
+    """'71.2 ± 0.8', in points."""
+    mean, sd, n = stats
+    return '–' if n == 0 else f'{100 * mean:.1f} ± {100 * sd:.1f}' if n > 1 else f'{100 * mean:.1f}'
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ['---'] * len(header), *rows]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def tables(summaries: Sequence[dict]) -> str:
+    """The tables of RESULTS.md: methods, unseen centers, paired differences, cost."""
+    rows = rows_of(summaries)
+    metric = METRIC[summaries[0]['task']]
+    names = sorted(summaries[0]['seen']['mean'], key=lambda name: name != metric)
+    parts = [f'{len(summaries)} runs; mean ± standard deviation over seeds, in points.']
+    for name in names:
+        columns = [
+            (f'{group} {level}', block_value(group, level, name))
+            for group in ('seen', 'unseen') for level in ('mean', 'worst')
+        ] + [
+            (f'{group} mean, {title}', block_value(group, 'mean', name, where))
+            for title, where in (
+                ('center model', ['center_model']), ('shuffled', ['controls', 'shuffled'])
+            )
+            for group in ('seen', 'unseen')
+        ]  # fmt: skip
+        body = [
+            [row, *(cell(over_seeds(runs, value)) for _, value in columns)]
+            for row, runs in rows.items()
+        ]
+        parts += [f'**{name}**', markdown(['method', *(c for c, _ in columns)], body)]
+    parts += [f'**{metric}, each center as the unseen one**', _per_center(rows, metric)]
+    parts += [f'**{metric}, FedGen less the others, paired by fold and seed**']
+    parts += [_paired(rows, metric), '**cost**', _cost(rows)]
+    return '\n\n'.join(parts)
+
+
+def _per_center(rows, metric):
+    centers = {}
+    for runs in rows.values():
+        for r in runs:
+            for name, s in (r['unseen'] or {'centers': {}})['centers'].items():
+                centers[name] = s['n']
+    names = sorted(centers)
+
+    def value(name):
+        def of(runs):
+            found = [
+                r['unseen']['centers'][name][metric]
+                for r in runs
+                if r['unseen'] and name in r['unseen']['centers']
+            ]
+            return float(np.mean(found)) if found else None
+
+        return of
+
+    body = [[row, *(cell(over_seeds(runs, value(n))) for n in names)] for row, runs in rows.items()]
+    return markdown(['method', *(f'{n} (n = {centers[n]})' for n in names)], body)
+
+
+def _paired(rows, metric):
+    """Every row's difference from the first row that is named FedGen."""
+    reference = next((name for name in rows if name.startswith('fedgen')), None)
+    if reference is None:
+        return 'No FedGen run among them.'
+    ours = {(r['held_out'], r['seed']): r for r in rows[reference]}
+
+    def compare(runs, group):
+        gaps = [
+            ours[key][group]['mean'][metric] - r[group]['mean'][metric]
+            for r in runs
+            if (key := (r['held_out'], r['seed'])) in ours and r[group] and ours[key][group]
+        ]
+        if not gaps:
+            return '–'
+        error = np.std(gaps, ddof=len(gaps) > 1) / len(gaps) ** 0.5
+        won = sum(g > 0 for g in gaps)
+        return f'{100 * np.mean(gaps):+.1f} ± {100 * error:.1f} ({won} of {len(gaps)})'
+
+    body = [
+        [row, compare(runs, 'seen'), compare(runs, 'unseen')]
+        for row, runs in rows.items() if row != reference
+    ]  # fmt: skip
+    header = [f'{reference} less …', 'seen (better in)', 'unseen (better in)']
+    return markdown(header, body) + '\n\n± is the standard error over the pairs.'
+
+
+def _cost(rows):
+    def median(runs, *keys):
+        values = []
+        for r in runs:
+            for key in ('cost', *keys):
+                r = r[key]
+            values.append(r)
+        known = [v for v in values if v is not None]
+        return float(np.median(known)) if known else float('nan')
+
+    body = [
+        [
+            row,
+            f'{median(runs, "bytes_up") / 1024:.0f}',
+            f'{median(runs, "bytes_down") / 1024:.0f}',
+            f'{median(runs, "round_seconds"):.2f}',
+            *(f'{median(runs, "parameters", p):.0f}' for p in ('base', 'generator', 'descriptor')),
+            ', '.join(sorted({r['device'] for r in runs})),
+        ]
+        for row, runs in rows.items()
+    ]
+    header = ['method', 'KiB up', 'KiB down', 's a round', 'base', 'generator', 'descriptor', 'on']
+    return markdown(header, body)
+
+
+def write_between(file: str | pathlib.Path, mark: str, text: str) -> None:
+    """Replaces what stands between `<!-- MARK -->` and `<!-- end -->` in a file."""
+    path = pathlib.Path(file)
+    old = path.read_text()
+    start = f'<!-- {mark} -->'
+    if start not in old or '<!-- end -->' not in old.split(start, 1)[1]:
+        raise ValueError(f'{file}: no {start} … <!-- end --> to write between')
+    before, rest = old.split(start, 1)
+    after = rest.split('<!-- end -->', 1)[1]
+    path.write_text(f'{before}{start}\n{text}\n<!-- end -->{after}')

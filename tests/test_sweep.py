@@ -1,0 +1,35 @@
+"""Sweeps cover their grid and skip what is finished."""
+
+import json
+
+import pytest
+
+from configs.common import base
+from fedgen_jax import sweep
+from fedgen_jax.run import config_hash
+
+
+def test_runs_cover_the_grid_and_stand_by_method():
+    runs = sweep.grid({'p': {'rounds': 1}, 'q': {}}, ['x', 'y'], [0, 1])
+    assert [r['method'] for r in runs] == ['p'] * 4 + ['q'] * 4
+    assert {(r['data.held_out'], r['seed']) for r in runs[:4]} == {
+        ('x', 0), ('x', 1), ('y', 0), ('y', 1)
+    }  # fmt: skip
+
+
+def test_finished_runs_are_skipped_and_others_made_by_another_configuration_refused(tmp_path):
+    c = base()
+    c.data.held_out = 'x'
+    folder = tmp_path / 'fedgen' / 'x' / '0'
+    folder.mkdir(parents=True)
+    (folder / 'summary.json').write_text(json.dumps({'config': config_hash(c)}))
+    sweep.run_sweep(base(), [{'data.held_out': 'x'}], tmp_path)  # it would fail without data
+    with pytest.raises(ValueError, match='another configuration'):
+        sweep.run_sweep(base(), [{'data.held_out': 'x', 'rounds': 7}], tmp_path)
+
+
+def test_the_hash_ignores_where_the_data_lie():
+    c, moved, other = base(), base(), base()
+    moved.data.root, moved.data.cache = '/elsewhere', '/cache'
+    other.rounds = 7
+    assert config_hash(c) == config_hash(moved) != config_hash(other)

@@ -1,0 +1,216 @@
+"""Whole runs, end to end and small: resuming, scoring, sharing programs, refusing mistakes."""
+
+import csv
+import gc
+import json
+import shutil
+import types
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.common import base
+from fedgen_jax import program, train
+from fedgen_jax.run import prepare, restore
+from fedgen_jax.summary import evaluate_run
+
+CENTERS = ('east', 'north', 'south', 'west')
+SPLITS = ('train', 'train', 'train', 'val', 'test')
+
+
+@pytest.fixture(scope='session')
+def folder(tmp_path_factory):
+    """Four centers of 15 images, 16 pixels, whose class is their brightest channel."""
+    root = tmp_path_factory.mktemp('folder')
+    (root / 'images').mkdir()
+    rng = np.random.default_rng(0)
+    rows = [('image', 'center', 'split', 'label')]
+    for k, center in enumerate(CENTERS):
+        for i in range(15):
+            image = rng.integers(0, 120, (16, 16, 3))
+            image[..., i % 3] += 100 + 10 * k
+            name = f'images/{center}-{i}.png'
+            Image.fromarray(image.astype(np.uint8)).save(root / name)
+            rows.append((name, center, SPLITS[i // 3], 'rgb'[i % 3]))
+    with open(root / 'manifest.csv', 'w', newline='') as file:
+        csv.writer(file).writerows(rows)
+    return root
+
+
+@pytest.fixture(scope='session')
+def tiny(folder, tmp_path_factory):
+    """tiny({'field.name': value, ...}) -> a configuration that trains in a blink."""
+    cache = tmp_path_factory.mktemp('store')
+
+    def make(changes):
+        c = base()
+        c.data.root, c.data.image_size, c.data.cache = str(folder), 16, str(cache)
+        c.data.held_out = 'west'
+        c.model.widths, c.shifts.acquisition, c.shifts.plain = (8,), 0.0, False
+        c.rounds, c.eval_every, c.checkpoint_every = 4, 2, 2
+        c.local_steps, c.batch_size, c.hypernet.support = 2, 4, 4
+        c.update_from_flattened_dict(changes)
+        return c
+
+    return make
+
+
+@pytest.fixture(scope='module', params=['fedgen', 'fedavg'])
+def whole(request, tiny, tmp_path_factory):
+    """(algorithm, summary, workdir) of an uninterrupted run."""
+    workdir = tmp_path_factory.mktemp(request.param)
+    config = tiny({'algorithm': request.param})
+    return request.param, train.train(config, workdir, progress=False), workdir
+
+
+def scores(summary):
+    """A summary without what differs between two identical runs: the clock."""
+    cost = {k: v for k, v in summary['cost'].items() if not k.endswith('seconds')}
+    return json.loads(json.dumps({**summary, 'cost': cost}))
+
+
+def lines(workdir):
+    with open(workdir / 'metrics.jsonl') as file:
+        return [{**json.loads(x), 'seconds': None} for x in file]
+
+
+def test_summary_has_what_the_tables_need(whole):
+    algorithm, summary, workdir = whole
+    assert json.loads((workdir / 'summary.json').read_text()) == json.loads(json.dumps(summary))
+    assert set(summary) >= {
+        'task', 'algorithm', 'local', 'seed', 'held_out', 'rounds', 'device', 'score_on', 'seen',
+        'unseen', 'center_model', 'controls', 'cost',
+    }  # fmt: skip
+    assert set(summary['seen']['centers']) == {'east', 'north', 'south'}
+    assert set(summary['unseen']['centers']) == {'west'}
+    assert summary['seen']['centers']['east']['n'] == 3  # its test split
+    assert summary['unseen']['centers']['west']['n'] == 15  # all of it, cross-fitted
+    for block in (summary['seen'], summary['unseen'], summary['center_model']['seen']):
+        per_center = [s['accuracy'] for s in block['centers'].values()]
+        assert block['mean']['accuracy'] == pytest.approx(np.mean(per_center))
+        assert block['worst']['accuracy'] == min(per_center)
+    cost = summary['cost']
+    assert cost['bytes_up'] >= 4 * sum(cost['parameters'].values())
+    assert (cost['parameters']['generator'] > 0) == (algorithm == 'fedgen')
+    assert (summary['controls']['shuffled'] is not None) == (algorithm == 'fedgen')
+    assert (workdir / 'statistics' / 'pooled.json').exists() == (algorithm == 'fedgen')
+    assert [x['round'] for x in lines(workdir)] == [2, 4]
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(whole, tiny, tmp_path):
+    algorithm, summary, workdir = whole
+    train.train(tiny({'algorithm': algorithm, 'rounds': 2}), tmp_path, progress=False)
+    resumed = train.train(tiny({'algorithm': algorithm}), tmp_path, progress=False)
+    assert scores(resumed) == scores(summary)
+    assert lines(tmp_path) == lines(workdir)
+    a, b = restore(workdir), restore(tmp_path)
+    assert a.round == b.round == 4
+    jax.tree.map(np.testing.assert_array_equal, (a.state, a.private_C), (b.state, b.private_C))
+
+
+def test_evaluating_a_checkpoint_gives_the_summary_s_scores(whole):
+    _, summary, workdir = whole
+    assert scores(evaluate_run(workdir)) == scores(summary)
+
+
+def test_finished_training_is_only_scored_again(whole, tiny, tmp_path):
+    algorithm, summary, workdir = whole
+    shutil.copytree(workdir, tmp_path / 'copy')
+    again = train.train(tiny({'algorithm': algorithm}), tmp_path / 'copy', progress=False)
+    assert scores(again) == scores(summary) and lines(tmp_path / 'copy') == lines(workdir)
+
+
+def test_a_checkpoint_of_another_model_is_refused_and_its_run_left_alone(whole, tiny, tmp_path):
+    algorithm, summary, workdir = whole
+    shutil.copytree(workdir, tmp_path / 'copy')
+    other = tiny({'algorithm': algorithm, 'model.widths': (16,)})
+    with pytest.raises(ValueError, match='saved by another model') as error:
+        train.train(other, tmp_path / 'copy', progress=False)
+    assert '\n' not in str(error.value)
+    assert scores(evaluate_run(tmp_path / 'copy')) == scores(summary)
+
+
+def test_seeds_and_held_out_centers_share_one_program(whole, tiny, tmp_path):
+    algorithm, summary, workdir = whole
+    shared = restore(workdir).program
+    compiled = len(train._COMPILED)
+    other = tiny({'algorithm': algorithm, 'seed': 1, 'data.held_out': 'north', 'rounds': 2})
+    assert prepare(other).program is shared
+    different = train.train(other, tmp_path, progress=False)
+    assert len(train._COMPILED) == compiled
+    assert set(different['unseen']['centers']) == {'north'}
+    assert prepare(tiny({'algorithm': algorithm, 'client.lr': 0.01})).program is not shared
+
+
+def test_the_unseen_center_s_test_images_stay_unopened_in_development(tiny, folder, tmp_path):
+    """`score_on='val'`: spoiling the unseen center's test images and labels changes no score."""
+    spoiled = shutil.copytree(folder, tmp_path / 'spoiled')
+    with open(spoiled / 'manifest.csv', newline='') as file:
+        rows = list(csv.reader(file))
+    for row in rows[1:]:
+        if row[1:3] == ['west', 'test']:
+            Image.new('RGB', (16, 16)).save(spoiled / row[0])
+            row[3] = 'r'
+    with open(spoiled / 'manifest.csv', 'w', newline='') as file:
+        csv.writer(file).writerows(rows)
+
+    def scored(root, score_on):
+        config = tiny({'score_on': score_on, 'data.root': str(root)})
+        return scores(train.train(config, tmp_path / f'{root.name}-{score_on}', progress=False))
+
+    val, test = scored(folder, 'val'), scored(folder, 'test')
+    assert val['unseen']['centers']['west']['n'] == 3
+    assert scored(spoiled, 'val') == val
+    assert scored(spoiled, 'test')['unseen'] != test['unseen']  # and these are the scored images
+
+
+def test_compilations_are_not_confused_between_programs():
+    """A program that is gone must not leave its compilation to one that takes its address."""
+    for i in range(20):
+        rounds = jax.jit(lambda x, first, last, i=i: x + i)
+        made = train.compiled(types.SimpleNamespace(rounds=rounds), (np.int32(0),))
+        assert made(np.int32(0), np.int32(0), np.int32(1)) == i
+        del rounds, made
+        gc.collect()
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'message'),
+    [
+        ('data.held_out', 'wets', "data.held_out='wets': one of east, north, south, west"),
+        ('data.held_out', ','.join(CENTERS), 'leave at least one'),
+        ('data.source', 'http', "data.source='http': one of"),
+        ('data.root', '', 'data.root is empty'),
+        ('data.root', '/nowhere', '/nowhere'),
+        ('score_on', 'train', "score_on='train': one of test, val"),
+        ('rounds', 0, 'rounds=0: at least 1'),
+        ('cohort', 4, 'cohort=4'),
+        ('task', 'regression', "task='regression': one of"),
+        ('algorithm', 'fedprox', "algorithm='fedprox': one of"),
+        ('client_map', 'all', "client_map='all': one of"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_is_written(tiny, tmp_path, field, value, message):
+    with pytest.raises(ValueError, match=message) as error:
+        train.train(tiny({field: value}), tmp_path / 'run', progress=False)
+    assert '\n' not in str(error.value)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_dispatches_end_at_evaluations_and_checkpoints(tiny):
+    c = tiny({'eval_every': 4, 'checkpoint_every': 6})
+    stops = [0]
+    while stops[-1] < 12:
+        stops.append(train.next_stop(stops[-1], c))
+    assert stops == [0, 4, 5, 6, 8, 10, 12]
+    c.cohort = 2
+    assert train.next_stop(0, c) == 1
+
+
+def test_programs_do_not_depend_on_the_run(tiny):
+    """What `program.build` leaves out of its key changes no compiled function."""
+    first = program.build(tiny({}), 3, 3)
+    assert program.build(tiny({'seed': 9, 'rounds': 50, 'score_on': 'val'}), 3, 3) is first
+    assert program.build(tiny({}), 3, 2) is not first
