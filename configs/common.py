@@ -42,6 +42,7 @@ def base() -> ConfigDict:
     c.shifts = ConfigDict()
     c.shifts.plain = True  # flips and quarter turns
     c.shifts.acquisition = 1.0  # strength of the virtual centers; 0: off
+    c.shifts.probability = 1.0  # share of steps that play a virtual center
     c.shifts.zoom = 1.0  # their largest magnification, beside `acquisition`'s own; 1: off
 
     c.client = ConfigDict()

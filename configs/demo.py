@@ -16,18 +16,18 @@ from configs import common
 def get_config(task='classification'):
     c = common.base()
     c.task = task
-    c.rounds = 120
+    c.rounds = 150
     c.eval_every = 15
-    c.checkpoint_every = 60
+    c.checkpoint_every = 75
 
     c.data.source = 'synthetic'
     c.data.centers = 6
     c.data.held_out = 'synthetic-5'
     c.data.examples = 300
     c.data.image_size = 32
-    c.data.spread = 1.5
 
     c.model.widths = (16, 32, 64)
     # Normalization by each center's own statistics, from its unlabelled images.
     c.model.norm = 'batch'
+    c.client.schedule = 'cosine'
     return c

@@ -4,6 +4,7 @@ Colors are of Okabe and Ito 2008: told apart by readers of every color vision.
 """
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,7 +14,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-METHOD_COLORS = ('#0072b2', '#56b4e9', '#d55e00', '#7a7a7a', '#009e73', '#cc79a7')
 CENTER_COLORS = (
     '#0072b2', '#009e73', '#cc79a7', '#b8860b', '#56b4e9', '#7a7a7a', '#6a3d9a', '#a65628',
 )  # fmt: skip
@@ -50,20 +50,23 @@ class Cloud(NamedTuple):
     subset_SxE: np.ndarray
 
 
-def curves(lines: Mapping[str, Sequence[dict]], metric: str, label: str) -> str:
-    """Mean validation score of the seen centers over rounds, with the range of the centers.
+def curves(
+    lines: Mapping[str, Sequence[dict]], colors: Mapping[str, str], metric: str, label: str
+) -> str:
+    """Validation scores over rounds: the mean of the seen centers, and dotted the worst.
 
     lines: of each method, the lines of its `metrics.jsonl`.
     """
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(7.2, 3.4)
-        for color, (method, entries) in zip(_cycle(METHOD_COLORS), lines.items()):
+        figure, axes = _figure(9, 3.6)
+        for method, entries in lines.items():
+            color = colors[method]
             entries = [x for x in entries if x['seen'] and metric in x['seen']['mean']]
             rounds = [x['round'] for x in entries]
             mean = [x['seen']['mean'][metric] for x in entries]
             worst = [x['seen']['worst'][metric] for x in entries]
             axes.plot(rounds, mean, '-o', markersize=3.5, color=color, label=method)
-            axes.plot(rounds, worst, ':', linewidth=1.2, color=color)
+            axes.plot(rounds, worst, ':', linewidth=1.3, color=color)
         axes.set_xlabel('round')
         axes.set_ylabel(label)
         axes.grid(axis='y', color='#e6e6e6')
@@ -72,7 +75,10 @@ def curves(lines: Mapping[str, Sequence[dict]], metric: str, label: str) -> str:
 
 
 def bars(
-    scores: Mapping[str, Mapping[str, float]], unseen: Sequence[str], label: str
+    scores: Mapping[str, Mapping[str, float]],
+    colors: Mapping[str, str],
+    unseen: Sequence[str],
+    label: str,
 ) -> str:
     """A bar a center and method, the unseen centers last and set apart.
 
@@ -81,13 +87,13 @@ def bars(
     centers = list(dict.fromkeys(name for of in scores.values() for name in of))
     centers = [c for c in centers if c not in unseen] + [c for c in centers if c in unseen]
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(max(7.2, 1.25 * len(centers)), 3.4)
+        figure, axes = _figure(max(9, 1.25 * len(centers)), 3.6)
         x_C = np.arange(len(centers)) + 0.35 * np.isin(centers, unseen)
         width = 0.82 / len(scores)
-        for i, (color, (method, of)) in enumerate(zip(_cycle(METHOD_COLORS), scores.items())):
+        for i, (method, of) in enumerate(scores.items()):
             height_C = np.array([of.get(c, np.nan) for c in centers])
             at_C = x_C + (i - (len(scores) - 1) / 2) * width
-            axes.bar(at_C, height_C, 0.92 * width, color=color, label=method)
+            axes.bar(at_C, height_C, 0.92 * width, color=colors[method], label=method)
         if 0 < len(unseen) < len(centers):
             axes.axvline(len(centers) - len(unseen) - 0.33, color='#999999', linewidth=1, ls='--')
         axes.set_xticks(x_C, [f'{c}\n(unseen)' if c in unseen else c for c in centers])
@@ -109,7 +115,7 @@ def descriptor_map(clouds: Sequence[Cloud]) -> str:
     place = {(c.name, c.kind): pca.transform(c.mean_E[None])[0] for c in clouds}
     color = _center_colors(clouds)
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(7.2, 5.0)
+        figure, axes = _figure(9, 5.4)
         for c in clouds:
             x, y = pca.transform(c.subset_SxE).T
             hollow = {'facecolors': 'none', 'edgecolors': color[c.name], 'linewidths': 0.8}
@@ -147,13 +153,8 @@ def _label(axes, at, text):
 
 def _center_colors(clouds):
     names = dict.fromkeys(c.name for c in clouds if c.kind != 'unseen')
-    colors = dict(zip(names, _cycle(CENTER_COLORS)))
+    colors = dict(zip(names, itertools.cycle(CENTER_COLORS)))
     return colors | {c.name: UNSEEN_COLOR for c in clouds if c.kind == 'unseen'}
-
-
-def _cycle(colors):
-    while True:
-        yield from colors
 
 
 def _figure(width, height):

@@ -154,7 +154,8 @@ def virtual_centers(c: ConfigDict) -> Shift:
         shifts.append(sometimes(magnification(1 / c.zoom, c.zoom), 0.5))
     if c.acquisition:
         shifts.append(acquisition(c.acquisition))
-    return chain(*shifts)
+    shift = chain(*shifts)
+    return sometimes(shift, c.probability) if shifts and c.probability < 1 else shift
 
 
 def schedule(c: ConfigDict) -> Callable:

@@ -3,7 +3,7 @@
 import base64
 import importlib.resources
 import io
-import json
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,14 +13,18 @@ import numpy as np
 from PIL import Image
 
 from fedgen_jax import figures
-from fedgen_jax.data.federated import Center
-from fedgen_jax.evaluate import Trained, model_of, of_split
 from fedgen_jax.figures import Cloud
-from fedgen_jax.run import Run, prepare, restore, trained
 
-NAMES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local': 'Local only'}
 COLUMNS = 8  # example images a center
-SUBSETS, SUBSET_SIZE = 30, 12  # of a center's images, for the map
+SUBSET_SIZE = 12  # images, of each small dot of the map
+
+COLORS = {
+    'FedGen, refined': '#0072b2',
+    'FedGen, center model': '#56b4e9',
+    'FedAvg': '#d55e00',
+    'Local only': '#7a7a7a',
+}
+_OTHER_COLORS = ('#009e73', '#cc79a7', '#b8860b', '#6a3d9a')
 
 _HEADLINES = ('balanced_accuracy', 'dice', 'map')  # the metric that stands for a task
 
@@ -83,8 +87,10 @@ def write_report(
         method: {c: s[metric] for c, s in _merged(blocks).items() if metric in s}
         for method, blocks in methods.items()
     }
+    colors = {**dict(zip(methods, itertools.cycle(_OTHER_COLORS))), **COLORS}
     split = next(iter(summaries.values()))['score_on']
     label = readable(metric)
+    own_lines = {_own_model(name, summaries[name]): x for name, x in lines.items()}
     page = _template().render(
         title=title,
         lede=lede,
@@ -92,9 +98,9 @@ def write_report(
         label=label,
         scored_on={'test': 'held-back test images', 'val': 'validation images'}[split],
         has_unseen=bool(unseen),
-        bars=figures.bars(scores, unseen, label),
+        bars=figures.bars(scores, colors, unseen, label),
         tables=[_scores_table(methods, summaries, m) for m in _metrics(methods)],
-        curves=figures.curves(lines, metric, label) if any(lines.values()) else '',
+        curves=figures.curves(own_lines, colors, metric, label) if any(lines.values()) else '',
         sections=sections,
         map=figures.descriptor_map(clouds) if clouds else '',
         subset_size=SUBSET_SIZE,
@@ -105,26 +111,12 @@ def write_report(
     pathlib.Path(path).write_text(page, encoding='utf-8')
 
 
-def finished(workdir: str | pathlib.Path) -> tuple[Run, Trained]:
-    """A run from its folder, with its images and its last checkpoint."""
-    done = restore(workdir)
-    run = prepare(done.config)
-    return run, trained(run, done.state, done.private_C)
-
-
-def read_lines(workdir: str | pathlib.Path) -> list[dict]:
-    """The lines of a run's `metrics.jsonl`."""
-    text = (pathlib.Path(workdir) / 'metrics.jsonl').read_text()
-    return [json.loads(line) for line in text.splitlines()]
-
-
 def methods_of(summaries: Mapping[str, dict]) -> dict[str, dict]:
-    """{method: its 'seen' and 'unseen' blocks}; a run of FedGen gives two: refined, and center model."""
+    """{method: its 'seen' and 'unseen' blocks}; FedGen gives two: refined, and center model."""
     methods = {}
     for name, s in summaries.items():
-        generated = s['algorithm'] == 'fedgen'
-        methods[f'{name}, refined' if generated else name] = s
-        if generated:
+        methods[_own_model(name, s)] = s
+        if s['algorithm'] == 'fedgen':
             methods[f'{name}, center model'] = s['center_model']
     return methods
 
@@ -140,35 +132,8 @@ def readable(metric: str) -> str:
     return {'map': 'mAP'}.get(metric, metric.replace('_', ' '))
 
 
-def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
-    """A center's descriptor, and those of random subsets of its training images."""
-    vectors_NxE = done.program.describe(done.shared, of_split(center, 'train').image)
-    rng = np.random.default_rng(0)
-    size = min(SUBSET_SIZE, len(vectors_NxE))
-    subsets = [
-        vectors_NxE[rng.choice(len(vectors_NxE), size, replace=False)].mean(0)
-        for _ in range(SUBSETS)
-    ]
-    return Cloud(center.name, kind, vectors_NxE.mean(0), np.stack(subsets))
-
-
-def strip_of(
-    done: Trained, center: Center, kind: str, classes: Sequence[str], client: int | None = None
-) -> Strip:
-    """The first test images of a center, with what its own model says of them."""
-    test = of_split(center, 'test')
-    image = test.image[:COLUMNS]
-    captions, wrong = [''] * len(image), [False] * len(image)
-    if done.program.task.name == 'classification':
-        variables = model_of(done, of_split(center, 'train'), client)
-        guess = done.program.predict(variables, image)['probability'].argmax(-1)
-        truth = test.target['label'][:COLUMNS]
-        wrong = [bool(t >= 0 and t != g) for t, g in zip(truth, guess)]
-        captions = [
-            f'{classes[t]}, taken for {classes[g]}' if w else classes[g]
-            for t, g, w in zip(truth, guess, wrong)
-        ]
-    return Strip(center.name, kind, image, captions, wrong)
+def _own_model(name, summary):
+    return f'{name}, refined' if summary['algorithm'] == 'fedgen' else name
 
 
 def _centers(block):
@@ -188,7 +153,7 @@ def _metrics(methods):
 
 def _scores_table(methods, summaries, metric):
     controls = {
-        f'{name}, with the descriptors of others (control)': s['controls']['shuffled']
+        f'{name}, descriptors of others (control)': s['controls']['shuffled']
         for name, s in summaries.items()
         if s['algorithm'] == 'fedgen' and s['controls']['shuffled']
     }

@@ -15,21 +15,10 @@ from configs import demo
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.federated import Center
 from fedgen_jax.evaluate import Trained, model_of, of_split, score, seen_statistics, statistic_of
+from fedgen_jax.exhibits import NAMES, cloud_of, finished, read_lines, strip_of
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.program import choose, num_bytes
-from fedgen_jax.report import (
-    NAMES,
-    Section,
-    Table,
-    cloud_of,
-    finished,
-    headline,
-    methods_of,
-    read_lines,
-    readable,
-    strip_of,
-    write_report,
-)
+from fedgen_jax.report import Section, Table, headline, methods_of, readable, write_report
 from fedgen_jax.run import Run, write_json
 from fedgen_jax.tasks import TASKS
 from fedgen_jax.train import train
@@ -89,20 +78,19 @@ def update(fedgen: Trained, fedavg: Trained, new: Center) -> dict:
     images, new_images = of_split(old, 'train'), of_split(new, 'train')
     own = seen_statistics(fedgen)
     pooled = descriptor.pool(own.values())
+    started = time.monotonic()
+    statistic = statistic_of(fedgen, new_images)
+    new_pool = descriptor.update(pooled, own[old.name], statistic)
+    refined = model_of(fedgen, new_images, m_E=descriptor.mean(statistic))
+    center_model = model_of(fedgen, new_images, m_E=descriptor.mean(new_pool))
+    jax.block_until_ready((refined, center_model))
+    seconds = time.monotonic() - started
+
     before = {
         'FedGen, made before': model_of(fedgen, images, 0),
         'Center model, before': model_of(fedgen, images, m_E=descriptor.mean(pooled)),
         'FedAvg, normalized before': model_of(fedavg, images, 0),
     }
-
-    started = time.monotonic()
-    statistic = statistic_of(fedgen, new_images)
-    pooled = descriptor.update(pooled, own[old.name], statistic)
-    refined = model_of(fedgen, new_images, m_E=descriptor.mean(statistic))
-    center_model = model_of(fedgen, new_images, m_E=descriptor.mean(pooled))
-    jax.block_until_ready((refined, center_model))
-    seconds = time.monotonic() - started
-
     after = {
         'FedGen, re-generated': refined,
         'Center model, re-calculated': center_model,
@@ -144,7 +132,7 @@ def print_update(change: dict, metric: str) -> None:
         print(f'  {model:<28} {scores[metric]:.3f}')
     cost = change['cost']
     print(
-        f'  re-calculated in {cost["seconds"]:.1f} s; {cost["bytes_up"]:,} bytes sent; '
+        f'  re-calculated in {cost["seconds"]:.2f} s; {cost["bytes_up"]:,} bytes sent; '
         f'{cost["steps"]} steps there, {cost["steps_at_others"]} at others'
     )
 
@@ -216,7 +204,7 @@ def update_section(change: dict, metric: str) -> Section:
         'A center changes its scanner',
         f'{change["center"]} photographs the same cells with another stain, microscope and camera. '
         f'It sends the difference of its sums ({cost["bytes_up"]:,} bytes), and its model and the '
-        f'center model are re-calculated in {cost["seconds"]:.1f} seconds, without labels: '
+        f'center model are re-calculated in {cost["seconds"]:.2f} seconds, without labels: '
         f'{cost["steps"]} training steps there, {cost["steps_at_others"]} steps and '
         f'{cost["bytes_at_others"]} bytes at every other center.',
         Table(

@@ -116,7 +116,9 @@ def draw(task: Task, data: Examples, key: jax.Array, size: int, mix_K: jax.Array
     count_K = jnp.sum(stratum_N[:, None] == jnp.arange(task.num_strata)[None, :], axis=0)
     count_K = jnp.maximum(count_K, 1).astype(jnp.float32)
     share_K = jnp.log(jnp.maximum(mix_K, 1e-6)) - jnp.log(count_K)
-    logits_N = jnp.where(stratum_N >= 0, share_K[jnp.maximum(stratum_N, 0)], -1e9)
+    # Unlabelled examples: never beside labelled ones, but near enough for float32 to tell their
+    # noise apart.
+    logits_N = jnp.where(stratum_N >= 0, share_K[jnp.maximum(stratum_N, 0)], -1e3)
     logits_N = jnp.where(real_N, logits_N, -jnp.inf)
     return jax.random.categorical(key, logits_N, shape=(size,))
 

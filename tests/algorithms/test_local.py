@@ -89,8 +89,8 @@ def test_weighing_is_exact_zero_where_the_weight_is():
 def local(norm='group', weighting='examples'):
     return Local(
         model=CNN(4, widths=(8,), norm=norm), task=TASK, image_size=16, plain=chain(),
-        shift=chain(), optimizer=optax.sgd(0.1), steps=2, batch=4, prevalence='natural',
-        weighting=weighting, finetune=(3, 0.1),
+        shift=chain(), optimizer=optax.sgd(0.1), schedule=lambda round_: 1.0, steps=2, batch=4,
+        prevalence='natural', weighting=weighting, finetune=(3, 0.1),
     )  # fmt: skip
 
 

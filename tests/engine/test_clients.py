@@ -28,14 +28,14 @@ def test_the_sum_and_what_is_kept(client_map):
 
 @pytest.mark.parametrize('client_map', ['map', '2'])
 def test_memory_does_not_grow_with_clients(client_map):
-    """The sum is accumulated group by group: temporaries are those of one group."""
+    """The sum is accumulated group by group: an outer product here is 160 kB, each input 800 B."""
 
     def temporary(num_clients):
         fn = jax.jit(lambda x: map_clients(lambda x: (jnp.outer(x, x), ()), client_map, x)[0])
         x = jax.ShapeDtypeStruct((num_clients, 200), jnp.float32)
         return fn.lower(x).compile().memory_analysis().temp_size_in_bytes
 
-    assert temporary(32) <= temporary(4) + 10_000
+    assert temporary(32) < temporary(4) + 2 * 32 * 800
 
 
 @pytest.mark.parametrize('value', ['all', '0', '-1', '1.5', ''])

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from configs import demo
+from fedgen_jax.exhibits import report_run
 from launch.demo import tell
 
 
@@ -46,3 +47,7 @@ def test_demo_prints_what_its_files_hold(tiny, tmp_path, capsys):
         assert model in page
     for name in ('synthetic-0', 'synthetic-1', 'synthetic-2'):
         assert name in page
+
+    alone = report_run(tmp_path / 'fedgen').read_text()
+    assert f'{fedgen["seen"]["mean"]["balanced_accuracy"]:.3f}' in alone
+    assert 'FedGen, refined' in alone and 'FedAvg' not in alone

@@ -1,0 +1,86 @@
+"""What a report shows of a finished run: its curves, its descriptors and example images."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedgen_jax.data.federated import Center
+from fedgen_jax.evaluate import Trained, model_of, of_split
+from fedgen_jax.figures import Cloud
+from fedgen_jax.report import COLUMNS, SUBSET_SIZE, Strip, write_report
+from fedgen_jax.run import Run, prepare, restore, trained
+
+NAMES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local': 'Local only'}
+SUBSETS = 30
+
+
+def finished(workdir: str | pathlib.Path) -> tuple[Run, Trained]:
+    """A run from its folder, with its images and its last checkpoint."""
+    done = restore(workdir)
+    run = prepare(done.config)
+    return run, trained(run, done.state, done.private_C)
+
+
+def read_lines(workdir: str | pathlib.Path) -> list[dict]:
+    """The lines of a run's `metrics.jsonl`."""
+    text = (pathlib.Path(workdir) / 'metrics.jsonl').read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
+    """A center's descriptor, and those of random subsets of its training images."""
+    vectors_NxE = done.program.describe(done.shared, of_split(center, 'train').image)
+    rng = np.random.default_rng(0)
+    size = min(SUBSET_SIZE, len(vectors_NxE))
+    subsets = [
+        vectors_NxE[rng.choice(len(vectors_NxE), size, replace=False)].mean(0)
+        for _ in range(SUBSETS)
+    ]
+    return Cloud(center.name, kind, vectors_NxE.mean(0), np.stack(subsets))
+
+
+def strip_of(
+    done: Trained, center: Center, kind: str, classes: Sequence[str], client: int | None = None
+) -> Strip:
+    """The first test images of a center, with what its own model says of them."""
+    test = of_split(center, 'test')
+    image = test.image[:COLUMNS]
+    captions, wrong = [''] * len(image), [False] * len(image)
+    if done.program.task.name == 'classification':
+        variables = model_of(done, of_split(center, 'train'), client)
+        guess = done.program.predict(variables, image)['probability'].argmax(-1)
+        truth = test.target['label'][:COLUMNS]
+        wrong = [bool(t >= 0 and t != g) for t, g in zip(truth, guess)]
+        captions = [
+            f'{classes[t]}, taken for {classes[g]}' if w else classes[g]
+            for t, g, w in zip(truth, guess, wrong)
+        ]
+    return Strip(center.name, kind, image, captions, wrong)
+
+
+def report_run(workdir: str | pathlib.Path) -> pathlib.Path:
+    """Writes `report.html` into a finished run's folder, and returns its path."""
+    workdir = pathlib.Path(workdir)
+    if not (workdir / 'summary.json').is_file():
+        raise ValueError(f'{workdir}/summary.json: missing: let launch.train finish the run')
+    summary = json.loads((workdir / 'summary.json').read_text())
+    run, done = finished(workdir)
+    centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
+    centers += [(c, 'unseen', None) for c in run.unseen]
+    described = done.program.describe is not None
+    shown = centers if summary['algorithm'] != 'local' else centers[: len(run.seen)]
+    name = NAMES[summary['algorithm']]
+    path = workdir / 'report.html'
+    write_report(
+        path,
+        title=f'{name}: {summary["task"]}',
+        lede=f'Seen centers: {len(run.seen)}; unseen: {len(run.unseen)}. '
+        f'{summary["rounds"]} rounds, seed {summary["seed"]}.',
+        summaries={name: summary},
+        lines={name: read_lines(workdir)},
+        clouds=[cloud_of(done, c, kind) for c, kind, _ in centers] if described else (),
+        strips=[strip_of(done, c, kind, run.classes, i) for c, kind, i in shown],
+    )
+    return path
