@@ -26,7 +26,11 @@ lint: $(VENV)/installed
 test: lint
 	$(PY) -m pytest -n 2
 
+# Every Python >= 3.11 on the PATH or under pyenv, one environment each.
 test-all:
 	@for v in 3.11 3.12 3.13 3.14; do \
-	  p=$$(command -v python$$v) && $$p -c '' 2>/dev/null || continue; \
-	  echo "== Python $$v"; $(MAKE) test PYTHON=$$p VENV=.venv-$$v || exit 1; done
+	  for p in python$$v $(HOME)/.pyenv/versions/$$v.*/bin/python3; do \
+	    $$p -c '' 2>/dev/null || continue; \
+	    echo "== Python $$v"; $(MAKE) test PYTHON=$$p VENV=.venv-$$v || exit 1; break; \
+	  done; \
+	done

@@ -30,7 +30,8 @@ def run_sweep(config: ConfigDict, runs: Iterable[dict], workdir: str | pathlib.P
     for overrides in runs:
         c = config.copy_and_resolve_references()
         c.update_from_flattened_dict(overrides)
-        folder = pathlib.Path(workdir) / c.method / (c.data.held_out or 'none') / str(c.seed)
+        folder = pathlib.Path(workdir) / folder_name(c.method)
+        folder = folder / folder_name(c.data.held_out or 'none') / str(c.seed)
         if not _finished(c, folder):
             waiting.append((c, folder))
     for c, folder in tqdm(waiting, desc='runs', unit='run'):
@@ -44,3 +45,8 @@ def _finished(config, folder):
     if json.loads(file.read_text())['config'] != config_hash(config):
         raise ValueError(f'{file}: made by another configuration: delete it or name a new workdir')
     return True
+
+
+def folder_name(text: str) -> str:
+    """A method's or centers' name without what a path had better not hold."""
+    return '_'.join(text.replace('+', 'and').replace(',', ' ').split())
