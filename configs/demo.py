@@ -16,9 +16,9 @@ from configs import common
 def get_config(task='classification'):
     c = common.base()
     c.task = task
-    c.rounds = 150
+    c.rounds = 120
     c.eval_every = 15
-    c.checkpoint_every = 75
+    c.checkpoint_every = 60
 
     c.data.source = 'synthetic'
     c.data.centers = 6

@@ -129,7 +129,8 @@ def descriptor_map(clouds: Sequence[Cloud]) -> str:
                 *at, s=size, marker=MARKERS[c.kind], color=color[c.name], edgecolors='white',
                 linewidths=1.2, zorder=4,
             )  # fmt: skip
-            _label(axes, at, c.name if c.kind == 'seen' else f'{c.name} ({c.kind})')
+            text = c.name if c.kind == 'seen' else f'{c.name} ({c.kind})'
+            _label(axes, at, text, below=_crowded(at, list(place.values())))
             if c.kind == 'updated' and (c.name, 'seen') in place:
                 axes.annotate(
                     '', at, place[c.name, 'seen'], zorder=3,
@@ -144,9 +145,17 @@ def descriptor_map(clouds: Sequence[Cloud]) -> str:
         return _svg(figure)
 
 
-def _label(axes, at, text):
+def _crowded(at, places):
+    """Whether another mark lies close above, where the label would go."""
+    span = np.ptp(places, axis=0) + 1e-9
+    across, up = ((np.array(places) - at) / span).T
+    return bool(np.any((np.abs(across) < 0.2) & (up > 0) & (up < 0.1)))
+
+
+def _label(axes, at, text, below):
     axes.annotate(
-        text, at, xytext=(9, 7), textcoords='offset points', fontsize=9.5, zorder=5,
+        text, at, xytext=(9, -14 if below else 7), textcoords='offset points', fontsize=9.5,
+        zorder=5,
         bbox={'facecolor': 'white', 'alpha': 0.75, 'edgecolor': 'none', 'pad': 0.8},
     )  # fmt: skip
 

@@ -163,7 +163,8 @@ def schedule(c: ConfigDict) -> Callable:
     if c.client.schedule == 'constant':
         return lambda round_: jnp.float32(1)
     if c.client.schedule == 'cosine':
-        return optax.cosine_decay_schedule(1.0, c.rounds)
+        decay = optax.cosine_decay_schedule(1.0, c.rounds)
+        return lambda round_: decay(round_.astype(jnp.float32))  # strict promotion
     raise ValueError(f'client.schedule={c.client.schedule!r}: one of constant, cosine')
 
 

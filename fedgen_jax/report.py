@@ -153,7 +153,7 @@ def _metrics(methods):
 
 def _scores_table(methods, summaries, metric):
     controls = {
-        f'{name}, descriptors of others (control)': s['controls']['shuffled']
+        f'{name}, shuffled (control)': s['controls']['shuffled']
         for name, s in summaries.items()
         if s['algorithm'] == 'fedgen' and s['controls']['shuffled']
     }
@@ -177,9 +177,9 @@ def _scores_table(methods, summaries, metric):
     rows.append(['images scored', '', '', *(str(counts[c]['n']) for c in centers)])
     unseen = _centers(next(iter(methods.values()))['unseen'])
     names = [f'{c} (unseen)' if c in unseen else c for c in centers]
-    return Table(
-        readable(metric).capitalize(), ['', 'mean of seen', 'worst seen', *names], rows, best=best
-    )
+    note = 'Shuffled: each center under the descriptors of the others.' if controls else ''
+    head = ['', 'mean of seen', 'worst seen', *names]
+    return Table(readable(metric).capitalize(), head, rows, note, best)
 
 
 def _score(value):

@@ -48,7 +48,7 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
             'bytes_down': num_bytes(sent),
             **timing,
             'parameters': {
-                'base': size('theta'),
+                'base': size('theta') or size('first'),
                 'generator': size('phi'),
                 'descriptor': size('psi'),
             },

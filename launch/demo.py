@@ -97,10 +97,12 @@ def update(fedgen: Trained, fedavg: Trained, new: Center) -> dict:
         'FedAvg, normalized anew': model_of(fedavg, new_images, 0),
     }
     test, new_test = of_split(old, 'test'), of_split(new, 'test')
+    pairs = zip(before.items(), after.items())
+    models = dict(model for pair in pairs for model in pair)
     return {
         'center': old.name,
         'old_data': {k: score(fedgen, v, test) for k, v in before.items()},
-        'new_data': {k: score(fedgen, v, new_test) for k, v in (before | after).items()},
+        'new_data': {k: score(fedgen, v, new_test) for k, v in models.items()},
         'cost': {
             'seconds': seconds,
             'bytes_up': statistic.total.nbytes + 8,
@@ -188,7 +190,8 @@ def tiles(summaries: dict, change: dict, metric: str) -> list[tuple[str, str]]:
         (
             on_new('FedGen, re-generated'),
             f'at {change["center"]} after its new scanner, with 0 steps; '
-            f'{on_new("FedGen, made before")} with the model made before',
+            f'{on_new("FedGen, made before")} with the model made before, '
+            f'FedAvg normalized anew {on_new("FedAvg, normalized anew")}',
         ),
     ]
 

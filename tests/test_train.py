@@ -136,7 +136,7 @@ def test_seeds_and_held_out_centers_share_one_program(whole, tiny, tmp_path):
     algorithm, summary, workdir = whole
     shared = restore(workdir).program
     compiled = len(train._COMPILED)
-    other = tiny({'algorithm': algorithm, 'seed': 1, 'data.held_out': 'north', 'rounds': 2})
+    other = tiny({'algorithm': algorithm, 'seed': 1, 'data.held_out': 'north'})
     assert prepare(other).program is shared
     different = train.train(other, tmp_path, progress=False)
     assert len(train._COMPILED) == compiled
@@ -212,5 +212,7 @@ def test_dispatches_end_at_evaluations_and_checkpoints(tiny):
 def test_programs_do_not_depend_on_the_run(tiny):
     """What `program.build` leaves out of its key changes no compiled function."""
     first = program.build(tiny({}), 3, 3)
-    assert program.build(tiny({'seed': 9, 'rounds': 50, 'score_on': 'val'}), 3, 3) is first
+    other = tiny({'seed': 9, 'eval_every': 3, 'score_on': 'val', 'data.held_out': 'north'})
+    assert program.build(other, 3, 3) is first
     assert program.build(tiny({}), 3, 2) is not first
+    assert program.build(tiny({'model.norm': 'instance'}), 3, 3) is not first

@@ -137,7 +137,8 @@ def test_the_base_share_turns_the_generator_off():
 
 def test_an_episode_on_the_pooled_descriptor_teaches_phi_not_psi():
     # Half of such episodes take the pooled one alone, the others a mixture.
-    algorithm, shared, data = make(pooled=1.0), shared_of(), examples(5)
+    algorithm, shared = make(pooled=1.0), shared_of()
+    data = jax.tree.map(jnp.asarray, examples(5))
     private = {'id': jnp.int32(0)}
 
     @jax.jit
@@ -213,7 +214,7 @@ def test_onehot_descriptor_is_the_client_s_number_and_uniform_for_a_stranger():
 def test_without_modes_the_model_is_the_base():
     off = make(modes=())
     state = jax.jit(off.init)(jax.random.key(0))
-    assert set(state.shared) == {'theta', 'phi', 'psi'} and off.describe is None
+    assert set(state.shared) == {'theta', 'phi', 'psi', 'round'} and off.describe is None
     done = off.personalize(state.shared, None, examples(3), None, jax.random.key(0))
     assert same(done['params'], state.shared['theta'])
 

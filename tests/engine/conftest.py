@@ -15,7 +15,7 @@ def tiny():
     def make(changes):
         c = base()
         c.model.widths, c.local_steps, c.batch_size, c.hypernet.support = (8,), 2, 8, 8
-        c.client.lr, c.client.momentum, c.client.schedule = 0.05, 0.9, 'constant'
+        c.client.lr, c.client.momentum, c.client.clip = 0.05, 0.9, 0.0
         c.update_from_flattened_dict(changes)
         return c
 
