@@ -70,6 +70,7 @@ def base() -> ConfigDict:
     c.hypernet.support_prevalence = 'same'  # same | natural | balanced | mixed
     c.hypernet.pooled = 0.2  # share of episodes mixed with the pooled descriptor
     c.hypernet.base = 0.1  # share of episodes on the base alone
+    c.hypernet.jitter = 0.0  # noise on an episode's descriptor, in standard deviations
     c.hypernet.client_rates = (1.0, 1.0)  # steps of phi and psi on the client, times theta's
 
     c.finetune = ConfigDict()

@@ -136,6 +136,7 @@ def make_algorithm(
         ),
         pooled=h.pooled,
         base=h.base,
+        jitter=h.jitter,
         rates=tuple(h.client_rates),
     )
     groups = {

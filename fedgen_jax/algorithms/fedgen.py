@@ -55,6 +55,8 @@ class Hypernet(NamedTuple):
     support_prevalence: class mix of the support: 'same' as the query's, or as `Local.prevalence`.
     pooled:      share of episodes whose descriptor is mixed with the pooled one.
     base:        share of episodes on the base alone, so that it stands where the change fades.
+    jitter:      noise on an episode's descriptor, in standard deviations of those that training
+                 met: neighbouring descriptors then get neighbouring models.
     rates:       the steps of phi and psi on the client, as multiples of theta's ('meta' only).
     """
 
@@ -66,6 +68,7 @@ class Hypernet(NamedTuple):
     support_prevalence: str
     pooled: float
     base: float
+    jitter: float = 0.0
     rates: tuple[float, float] = (1.0, 1.0)
 
 
@@ -151,6 +154,9 @@ def fedgen(
         a, b = jax.random.uniform(stream(key, 'pooled'), (2,))
         share = jnp.where(a < hypernet.pooled, jnp.where(b < 0.5, 1.0, 2 * b - 1), 0.0)
         mixed_E = share * shared['pooled'] + (1 - share) * m_E
+        if hypernet.jitter:
+            noise_E = jax.random.normal(stream(key, 'jitter'), m_E.shape)
+            mixed_E += hypernet.jitter * jnp.sqrt(shared['normal'].var) * noise_E
         on = jax.random.uniform(stream(key, 'base')) >= hypernet.base
         return generated(weights, shared['normal'], mixed_E, on.astype(jnp.float32)), m_E
 
