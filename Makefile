@@ -24,7 +24,7 @@ lint: $(VENV)/installed
 	$(PY) -m ruff check .
 
 test: lint
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist loadfile
 
 # Every Python >= 3.11 on the PATH or under pyenv, one environment each.
 test-all:

@@ -5,7 +5,9 @@ import pathlib
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
-    os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+    os.environ.get('XLA_FLAGS', '')
+    + ' --xla_force_host_platform_device_count=4'
+    + ' --xla_backend_optimization_level=0'  # compiling takes most of the tests' time
 )
 
 import jax  # noqa: E402

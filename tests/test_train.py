@@ -163,7 +163,8 @@ def test_in_development_an_unseen_center_s_test_images_stay_unopened(whole, tiny
 
     def scored(root, score_on):
         changes = {'algorithm': algorithm, 'score_on': score_on, 'data.root': str(root)}
-        return scores(train.train(tiny(changes), tmp_path / f'{root.name}-{score_on}', progress=False))
+        workdir = tmp_path / f'{root.name}-{score_on}'
+        return scores(train.train(tiny(changes), workdir, progress=False))
 
     val = scored(folder, 'val')
     assert val['unseen']['centers']['west']['n'] == 3

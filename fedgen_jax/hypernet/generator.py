@@ -71,7 +71,10 @@ class Generator(nn.Module):
         near = 1.0
         if self.fade:
             near = jnp.exp(-jnp.maximum(jnp.mean(z_E**2) / self.fade - 1, 0))
-        hidden = nn.tanh(nn.Dense(2 * self.code, name='embed')(jnp.clip(z_E, -5, 5)))
+        # Random biases: at z = 0 (the constant control, always) the code must not be stuck at zero.
+        biases = nn.initializers.normal(0.5)
+        embed = nn.Dense(2 * self.code, bias_init=biases, name='embed')
+        hidden = nn.tanh(embed(jnp.clip(z_E, -5, 5)))
         code_F = near * nn.tanh(nn.Dense(self.code, name='code')(hidden))
         change = {}
         for path, shape in self.shapes:
