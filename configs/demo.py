@@ -7,7 +7,11 @@ The sixth center joins afterwards without labels, and one of the five gets a new
     make demo
     python -m launch.demo --task=classification --workdir=runs/demo_classification
 
-Time: under 4 minutes and 4 GB on 2 CPU cores.
+Time:   2 minutes and 1.7 GB on 2 CPU cores, installation aside.
+Result: one seed, balanced accuracy on test images.  Seen centers .840 refined, .836 FedAvg, .800
+        local-only; the unseen center .715 refined, .747 center model, .766 FedAvg.  The model made
+        for the new scanner .863, the old one on its images .710; FedAvg with new batch statistics
+        .910.  FedAvg adapts through batch normalization and is hard to beat here.
 """
 
 from configs import common
