@@ -22,9 +22,12 @@ def run(main: Callable, takes: str | None = None) -> None:
             for name in flags.FLAGS:
                 _ = flags.FLAGS[name].value  # a configuration that does not load fails here
             return rest
-        except KeyError as error:
-            fail(f'the configuration has no field {error}: configs/common.py lists them')
-        except (flags.Error, AttributeError, TypeError, ValueError, OSError) as error:
+        except (KeyError, AttributeError) as error:
+            field = error.args[0]
+            if isinstance(field, KeyError):  # ml_collections wraps its suggestion in another error
+                field = field.args[0]
+            fail(f'the configuration has no field {field}: configs/common.py lists them')
+        except (flags.Error, TypeError, ValueError, OSError) as error:
             fail(error)
 
     def guarded(argv):

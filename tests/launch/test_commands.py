@@ -22,7 +22,7 @@ def call(*args):
     [
         (['launch.train', '--config=configs/nowhere.py', '--workdir=x'], 'configs/nowhere.py'),
         (['launch.train', '--config=configs/wbc_cls.py', '--config.nosuch=1', '--workdir=x'],
-         'nosuch'),
+         "no field 'nosuch'"),
         (['launch.train', '--config=configs/wbc_cls.py', '--config.rounds=many', '--workdir=x'],
          'rounds'),
         (['launch.train', '--config=configs/wbc_cls.py', '--workdir=x'], 'data.root'),
