@@ -23,6 +23,10 @@ def get_config():
     c.client.schedule = 'cosine'
     c.shifts.acquisition = 0.5
     c.shifts.zoom = 1.6
+    c.shifts.probability = 0.8
+    c.hypernet.support = 32
+    c.hypernet.jitter = 0.3
+    c.hypernet.fade = 0.5
     c.finetune.steps = 50
     return c
 
