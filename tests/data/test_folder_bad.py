@@ -182,7 +182,7 @@ CASES = {
     'dots_mask': (cell(5, 'mask', 'masks/../masks/05.png'), MANIFEST, ROW, 'mask', 'without ..'),
     'backslash': (cell(5, 'image', 'images\\05.png'), MANIFEST, ROW, 'image', 'with /'),
     'symlink_outside': (linked, MANIFEST, ROW, 'image', 'copy the file'),
-    'symlink_loop': (link_loop, MANIFEST, ROW, 'image', 'correct it'),
+    'symlink_loop': (link_loop, MANIFEST, ROW, 'image', 'images/05.png'),
     'long_name': (cell(5, 'image', 'x' * 5000 + '.png'), MANIFEST, ROW, 'image', 'correct it'),
     'type_unknown': (
         swap(5, 'a.pkl', content('a.pkl', pickle.dumps(BLANK))), MANIFEST, ROW, 'image', '.png'),
