@@ -149,23 +149,23 @@ def query_batch(local: Local, data: Examples, key: jax.Array) -> tuple[Batch, Tr
     return batch_at(local, data, index_B, stream(key, 'query_images'), tau), tau
 
 
-def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> jax.Array:
-    """Outputs in training: batch normalization uses the batch's own statistics."""
-    variables = {'params': params, 'batch_stats': init_model(local, jax.random.key(0))[1]}
-    outputs, _ = local.model.apply(variables, x_BxHxWx3, train=True, mutable=['batch_stats'])
-    return outputs
+def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> tuple[jax.Array, Tree]:
+    """Outputs as in training, and the batch's statistics ({} without batch normalization)."""
+    outputs, new = local.model.apply(
+        {'params': params}, x_BxHxWx3, train=True, mutable=['batch_stats']
+    )
+    return outputs, new.get('batch_stats', {})
 
 
-def init_model(local: Local, key: jax.Array) -> tuple[Tree, Tree]:
-    """The model's first weights and running statistics ({} where it keeps none)."""
+def init_model(local: Local, key: jax.Array) -> Tree:
+    """The model's first weights."""
     shape = (1, local.image_size, local.image_size, 3)
-    variables = local.model.init(stream(key, 'theta'), jnp.zeros(shape))
-    return variables['params'], variables.get('batch_stats', {})
+    return local.model.init(stream(key, 'theta'), jnp.zeros(shape))['params']
 
 
 def batch_loss(local: Local, params: Tree, batch: Batch) -> jax.Array:
     """The task's loss on a batch."""
-    outputs = apply_model(local, params, batch.image)
+    outputs, _ = apply_model(local, params, batch.image)
     return local.task.loss(outputs, batch.target, batch.weight)
 
 
@@ -204,13 +204,8 @@ def finish(local: Local, params: Tree, unlabelled: Examples, labelled, key: jax.
     """
     if labelled is not None:
         params = finetune(local, params, labelled, key)
-    _, stats = init_model(local, jax.random.key(0))
-    if stats:
-        index = draw(local.task, unlabelled, stream(key, 'stats'), 256, None)
-        variables = {'params': params, 'batch_stats': stats}
-        x = images_of(unlabelled.image[index])
-        _, new = local.model.apply(variables, x, train=True, mutable=['batch_stats'])
-        stats = new['batch_stats']
+    index = draw(local.task, unlabelled, stream(key, 'stats'), 256, None)
+    _, stats = apply_model(local, params, images_of(unlabelled.image[index]))
     return {'params': params, 'batch_stats': stats}
 
 

@@ -27,7 +27,7 @@ def fedavg(local: Local, server: optax.GradientTransformation) -> Algorithm:
     """theta <- server step along sum_c w_c (theta_c - theta) / sum_c w_c."""
 
     def init(key):
-        theta, _ = init_model(local, key)
+        theta = init_model(local, key)
         return State({'theta': theta, 'round': jnp.int32(0)}, server.init({'theta': theta}))
 
     def init_private(state, client_id):
@@ -71,7 +71,7 @@ def local_only(local: Local) -> Algorithm:
     """
 
     def init(key):
-        return State({'first': init_model(local, key)[0], 'round': jnp.int32(0)}, ())
+        return State({'first': init_model(local, key), 'round': jnp.int32(0)}, ())
 
     def init_private(state, client_id):
         return {'id': client_id, 'theta': state.shared['first']}

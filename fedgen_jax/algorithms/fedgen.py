@@ -89,7 +89,7 @@ def fedgen(
         raise ValueError(f'local={local_update!r}: one of meta, weights')
     describe_net = Descriptor()
     shape = (1, local.image_size, local.image_size, 3)
-    template = jax.eval_shape(lambda k: init_model(local, k)[0], jax.random.key(0))
+    template = jax.eval_shape(lambda k: init_model(local, k), jax.random.key(0))
     generator = Generator(shapes_of(template), hypernet.modes, **dict(hypernet.options))
     learned = hypernet.descriptor == 'learned'
 
@@ -103,7 +103,7 @@ def fedgen(
         raise ValueError(f'descriptor={hypernet.descriptor!r}: one of learned, constant, onehot')
 
     def init(key):
-        theta, _ = init_model(local, key)
+        theta = init_model(local, key)
         weights = {'theta': theta, 'phi': {}, 'psi': {}}
         if hypernet.modes:
             m_E = fixed_descriptor(jnp.int32(-1)) if not learned else None

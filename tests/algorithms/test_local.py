@@ -149,7 +149,7 @@ def test_unknown_values_of_a_configuration_are_one_line_naming_the_field(field, 
 
 def test_a_finished_model_s_batch_statistics_are_of_the_center_s_real_images():
     batch = local(norm='batch')
-    theta, _ = init_model(batch, jax.random.key(0))
+    theta = init_model(batch, jax.random.key(0))
     data, other = examples([0] * 6, padding=3), examples([0] * 6, padding=3)
     other.image[6:] = 255  # padding
     done = jax.jit(lambda data: finish(batch, theta, data, None, jax.random.key(1)))
@@ -162,7 +162,7 @@ def test_a_finished_model_s_batch_statistics_are_of_the_center_s_real_images():
 
 def test_finetuning_needs_labels_and_lowers_their_loss():
     group = local()
-    theta, _ = init_model(group, jax.random.key(0))
+    theta = init_model(group, jax.random.key(0))
     data = examples([0, 1, 2, 3])
     done = jax.jit(lambda labelled: finish(group, theta, data, labelled, jax.random.key(1)))
 
