@@ -205,7 +205,7 @@ def finish(local: Local, params: Tree, unlabelled: Examples, labelled, key: jax.
     if labelled is not None:
         params = finetune(local, params, labelled, key)
     index = draw(local.task, unlabelled, stream(key, 'stats'), 256, None)
-    _, stats = apply_model(local, params, images_of(unlabelled.image[index]))
+    _, stats = apply_model(local, params, images_of(jnp.asarray(unlabelled.image)[index]))
     return {'params': params, 'batch_stats': stats}
 
 
