@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 from collections.abc import Iterable, Sequence
 
 from ml_collections import ConfigDict
@@ -19,6 +20,15 @@ def grid(methods: dict[str, dict], centers: Sequence[str], seeds: Sequence[int])
         for center in centers
         for seed in seeds
     ]
+
+
+def part_of(runs: list, part: str) -> list:
+    """Every n-th of the runs, from the i-th on, for a part 'i/n'."""
+    match = re.fullmatch(r'(\d+)/(\d+)', part)
+    i, n = (int(x) for x in match.groups()) if match else (0, 0)
+    if not 1 <= i <= n:
+        raise ValueError(f'--part={part}: i/n with i from 1 to n')
+    return runs[i - 1 :: n]
 
 
 def run_sweep(config: ConfigDict, runs: Iterable[dict], workdir: str | pathlib.Path) -> None:

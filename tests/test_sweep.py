@@ -17,6 +17,18 @@ def test_runs_cover_the_grid_and_stand_by_method():
     }  # fmt: skip
 
 
+def test_parts_cover_the_runs_once_each():
+    runs = list(range(7))
+    parts = [sweep.part_of(runs, f'{i}/3') for i in (1, 2, 3)]
+    assert sorted(sum(parts, [])) == runs
+
+
+@pytest.mark.parametrize('part', ['0/2', '3/2', '1', 'a/b', '1/0'])
+def test_a_part_that_is_none_is_refused(part):
+    with pytest.raises(ValueError, match='--part'):
+        sweep.part_of([1, 2], part)
+
+
 def test_finished_runs_are_skipped_and_others_made_by_another_configuration_refused(tmp_path):
     c = base()
     c.data.held_out = 'x'
