@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 def base() -> ConfigDict:
     c = ConfigDict()
     c.method = 'fedgen'  # the run's row in a table
-    c.task = 'classification'
+    c.task = 'classification'  # classification | segmentation | detection | module:function
     c.algorithm = 'fedgen'  # local | fedavg | fedgen
     c.local = 'meta'  # FedGen's local update: meta | weights
     c.seed = 0  # of the split, the first weights and every draw
@@ -33,9 +33,9 @@ def base() -> ConfigDict:
     c.data.spread = 1.0  # synthetic only: how far scanners differ
 
     c.model = ConfigDict()
-    c.model.name = 'cnn'  # cnn | resnet
+    c.model.name = 'cnn'  # cnn | resnet | unet | detector | module:class
     c.model.widths = (32, 64, 128)  # channels of each stage
-    c.model.depth = 1  # layers (cnn) or blocks (resnet) a stage
+    c.model.depth = 1  # layers, or blocks (resnet), a stage
     c.model.norm = 'group'  # group | batch | instance
     c.model.standardize = 'image'  # of the input: none | image | channel
 

@@ -16,8 +16,9 @@ import numpy as np
 from fedgen_jax.data.federated import SPLITS, Center, Examples, pad, take
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.program import Program
+from fedgen_jax.tasks.base import LOWER_IS_BETTER
 
-Scores = dict[str, float]
+Scores = dict[str, Any]  # as `Task.metrics` returns them
 
 
 class Trained(NamedTuple):
@@ -42,9 +43,9 @@ def of_split(center: Center, name: str) -> Examples:
 
 
 def halves(center: Center) -> np.ndarray:
-    """bool [N]: a half of the images, by the hash of their files, whatever else there is."""
-    order = np.argsort([zlib.crc32(p.encode()) for p in center.path], kind='stable')
-    return np.isin(np.arange(len(order)), order[::2])
+    """bool [N]: a half of the patients (or images), by hash, whatever else there is."""
+    units = sorted(set(center.unit), key=lambda u: (zlib.crc32(u.encode()), u))
+    return np.isin(center.unit, units[::2])
 
 
 def statistic_of(trained: Trained, images: Examples) -> descriptor.Statistic | None:
@@ -97,60 +98,100 @@ def score(trained: Trained, variables: Any, examples: Examples) -> Scores:
 
 
 def block(centers: Mapping[str, Scores]) -> dict | None:
-    """{'mean', 'worst', 'centers'} of scores a center; None where there are none."""
+    """{'mean', 'worst', 'centers'} of scores a center; None where there are none.
+
+    A metric's mean and worst are over the centers that have it.
+    """
     if not centers:
         return None
-    scored = [s for s in centers.values() if s['n']]
-    names = [k for k in (scored[0] if scored else ()) if k != 'n']
+    names = dict.fromkeys(k for s in centers.values() for k in metrics_in(s))
+    values = {k: [s[k] for s in centers.values() if k in s] for k in names}
     return {
-        'mean': {k: float(np.mean([s[k] for s in scored])) for k in names},
-        'worst': {k: float(np.min([s[k] for s in scored])) for k in names},
+        'mean': {k: float(np.mean(v)) for k, v in values.items()},
+        'worst': {k: float(max(v) if k in LOWER_IS_BETTER else min(v)) for k, v in values.items()},
         'centers': dict(centers),
     }
 
 
-def mean_scores(scores: Sequence[Scores]) -> Scores:
-    """The mean over models that were scored on the same examples."""
-    return {
-        k: scores[0][k] if k == 'n' else float(np.mean([s[k] for s in scores])) for k in scores[0]
-    }
+def metrics_in(scores: Scores) -> dict[str, float]:
+    """The metrics among scores, without counts and the like."""
+    return {k: v for k, v in scores.items() if isinstance(v, float)}
+
+
+def mean_scores(scores: Sequence[Any]) -> Any:
+    """The mean over models that were scored on the same examples; counts and names stay."""
+    first = scores[0]
+    if isinstance(first, dict):
+        common = [k for k in first if all(k in s for s in scores)]
+        return {k: mean_scores([s[k] for s in scores]) for k in common}
+    if isinstance(first, float):
+        return float(np.mean(scores))
+    if isinstance(first, list):
+        return [mean_scores(each) for each in zip(*scores)]
+    return first
+
+
+class Predicted(NamedTuple):
+    """What a center's refined model says of images: predictions and targets lead with N."""
+
+    predictions: Any
+    examples: Examples
+    path: tuple[str, ...]
+
+
+def predict_seen(trained: Trained, client: int, split: str) -> Predicted:
+    """A seen center's own refined model on its `split`."""
+    center = trained.seen[client]
+    of = center.split == SPLITS.index(split)
+    variables = model_of(trained, of_split(center, 'train'), client)
+    return predicted(trained, variables, center, of)
+
+
+def predicted(trained: Trained, variables: Any, center: Center, index_N: np.ndarray) -> Predicted:
+    """A model's predictions of a center's images at `index_N` (booleans)."""
+    examples = take(center.examples, index_N)
+    predictions = trained.program.predict(variables, examples.image)
+    return Predicted(predictions, examples, tuple(np.array(center.path)[index_N]))
+
+
+def predict_unseen(trained: Trained, center: Center, split: str) -> Predicted:
+    """A stranger's zero-shot model, cross-fitted (see the module's text)."""
+    if split == 'val':
+        variables = model_of(trained, of_split(center, 'train'))
+        return predicted(trained, variables, center, center.split == SPLITS.index('val'))
+    first = halves(center)
+    parts = [
+        predicted(trained, model_of(trained, take(center.examples, half)), center, ~half)
+        for half in (first, ~first)
+    ]
+    predictions, examples = jax.tree.map(lambda *x: np.concatenate(x), *(p[:2] for p in parts))
+    return Predicted(predictions, examples, parts[0].path + parts[1].path)
+
+
+def metrics_of(trained: Trained, found: Predicted) -> Scores:
+    """The task's metrics of predictions."""
+    return trained.program.task.metrics(
+        found.predictions, found.examples.target, found.examples.weight
+    )
 
 
 def score_seen(trained: Trained, split: str) -> dict[str, Scores]:
     """Each seen center's own refined model on its `split`."""
     return {
-        c.name: score(trained, model_of(trained, of_split(c, 'train'), i), of_split(c, split))
+        c.name: metrics_of(trained, predict_seen(trained, i, split))
         for i, c in enumerate(trained.seen)
     }
 
 
-def score_unseen(trained: Trained, split: str) -> dict[str, Scores]:
-    """Each unseen center's zero-shot model, cross-fitted (see the module's text)."""
-    return {c.name: score_stranger(trained, c, split) for c in trained.unseen}
-
-
-def score_stranger(trained, center, split):
-    if learned_alone(trained):  # it borrows a seen center's model
-        everything = scored_examples(center, split)
-        return mean_scores([
-            score(trained, model_of(trained, everything, i), everything)
-            for i in range(len(trained.seen))
-        ])
-    if split == 'val':
-        variables = model_of(trained, of_split(center, 'train'))
-        return score(trained, variables, of_split(center, 'val'))
-    first = halves(center)
-    predictions, parts = [], []
-    for half in (first, ~first):
-        variables = model_of(trained, take(center.examples, half))
-        other = take(center.examples, ~half)
-        predictions.append(trained.program.predict(variables, other.image))
-        parts.append(other)
-    together = jax.tree.map(lambda *x: np.concatenate(x), *predictions)
-    target, weight = jax.tree.map(
-        lambda *x: np.concatenate(x), *((p.target, p.weight) for p in parts)
-    )
-    return trained.program.task.metrics(together, target, weight)
+def score_stranger(trained: Trained, center: Center, split: str) -> Scores:
+    """An unseen center's zero-shot model; of centers that learned alone, the mean of them all."""
+    if not learned_alone(trained):
+        return metrics_of(trained, predict_unseen(trained, center, split))
+    everything = scored_examples(center, split)
+    return mean_scores([
+        score(trained, model_of(trained, everything, i), everything)
+        for i in range(len(trained.seen))
+    ])
 
 
 def scored_examples(center: Center, split: str) -> Examples:
@@ -215,7 +256,7 @@ def score_finetuned(trained: Trained, split: str, unseen: dict | None) -> dict:
 
 def evaluate(trained: Trained, split: str, finetune: bool) -> dict:
     """All scores of `summary.json`."""
-    unseen = block(score_unseen(trained, split))
+    unseen = block({c.name: score_stranger(trained, c, split) for c in trained.unseen})
     scores = {
         'seen': block(score_seen(trained, split)),
         'unseen': unseen,

@@ -2,11 +2,12 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+import jax
 import numpy as np
 
-from fedgen_jax.data.federated import Center
+from fedgen_jax.data.federated import Center, take
 from fedgen_jax.evaluate import Trained, model_of, of_split
 from fedgen_jax.figures import Cloud
 from fedgen_jax.report import COLUMNS, SUBSET_SIZE, Strip, write_report
@@ -42,22 +43,26 @@ def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
 
 
 def strip_of(
-    done: Trained, center: Center, kind: str, classes: Sequence[str], client: int | None = None
+    models: Mapping[str, tuple[Trained, int | None]], center: Center, kind: str
 ) -> Strip:
-    """The first test images of a center, with what its own model says of them."""
+    """The first test images of a center, with what models say of them.
+
+    models: name -> (federation, the center's number in it; None: a stranger there).
+    """
     test = of_split(center, 'test')
-    image = test.image[:COLUMNS]
-    captions, wrong = [''] * len(image), [False] * len(image)
-    if done.program.task.name == 'classification':
+    examples = take(test, np.arange(min(COLUMNS, len(test.weight))))
+    columns = [[] for _ in examples.weight]
+    for name, (done, client) in models.items():
         variables = model_of(done, of_split(center, 'train'), client)
-        guess = done.program.predict(variables, image)['probability'].argmax(-1)
-        truth = test.target['label'][:COLUMNS]
-        wrong = [bool(t >= 0 and t != g) for t, g in zip(truth, guess)]
-        captions = [
-            f'{classes[t]}, taken for {classes[g]}' if w else classes[g]
-            for t, g, w in zip(truth, guess, wrong)
-        ]
-    return Strip(center.name, kind, image, captions, wrong)
+        predictions = done.program.predict(variables, examples.image)
+        for i, column in enumerate(columns):
+            image, target, said = jax.tree.map(lambda x, i=i: x[i], (*examples[:2], predictions))
+            show = done.program.task.show
+            view = show(image, target, said)
+            caption = f'{name}: {view.caption}' if len(models) > 1 else view.caption
+            column += [] if column else [show(image, target, None)]
+            column.append(view._replace(caption=caption))
+    return Strip(center.name, kind, columns)
 
 
 def report_run(workdir: str | pathlib.Path) -> pathlib.Path:
@@ -81,6 +86,6 @@ def report_run(workdir: str | pathlib.Path) -> pathlib.Path:
         summaries={name: summary},
         lines={name: read_lines(workdir)},
         clouds=[cloud_of(done, c, kind) for c, kind, _ in centers] if described else (),
-        strips=[strip_of(done, c, kind, run.classes, i) for c, kind, i in shown],
+        strips=[strip_of({name: (done, i)}, c, kind) for c, kind, i in shown],
     )
     return path

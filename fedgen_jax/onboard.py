@@ -121,7 +121,7 @@ def _read_centers(done, data, update, own) -> tuple[Center, ...]:
     config = done.config
     source = load(
         data, config.data.image_size, config.seed, config.data.cache or None,
-        classes=done.classes, require_train=False, target='label',
+        classes=done.classes, require_train=False, target=done.program.task.target,
     )  # fmt: skip
     names = [c.name for c in source.centers]
     if update:
@@ -153,9 +153,7 @@ def _params(done: Restored, m_E: np.ndarray) -> Any:
     """Generated weights; they depend on the descriptor alone, so any image will do."""
     size = done.config.data.image_size
     blank = Examples(
-        np.zeros((1, size, size, 3), np.uint8),
-        {'label': np.zeros(1, np.int32)},
-        np.ones(1, np.float32),
+        np.zeros((1, size, size, 3), np.uint8), {}, np.ones(1, np.float32)
     )
     return model_of(_trained(done, 1), blank, m_E=m_E)['params']
 

@@ -5,6 +5,7 @@ or in which centers are held out, share one program and its compilations.
 """
 
 import functools
+import importlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from fedgen_jax.algorithms.fedavg import fedavg, local_only
 from fedgen_jax.algorithms.fedgen import Hypernet, fedgen
 from fedgen_jax.engine.rounds import client_mesh, make_rounds
 from fedgen_jax.hypernet.generator import MODES
-from fedgen_jax.models import MODELS
+from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.shifts import Shift, acquisition, chain, magnification, plain, sometimes
 from fedgen_jax.tasks import TASKS, Task
 
@@ -47,19 +48,19 @@ class Program(NamedTuple):
     personalize: Callable
 
 
-def build(config: ConfigDict, num_classes: int, num_clients: int) -> Program:
+def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Program:
     """The program of a configuration; the same object for runs that can share it."""
     shared = config.to_dict()
     image_size = shared['data']['image_size']
     for field in _RUN_FIELDS:
         del shared[field]
-    return _build(json.dumps(shared, sort_keys=True), image_size, num_classes, num_clients)
+    return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
 
 
 @functools.lru_cache(maxsize=4)
-def _build(shared: str, image_size: int, num_classes: int, num_clients: int) -> Program:
+def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: int) -> Program:
     c = ConfigDict(json.loads(shared))
-    algorithm, local = make_algorithm(c, image_size, num_classes, num_clients)
+    algorithm, local = make_algorithm(c, image_size, classes, num_clients)
     mesh = client_mesh(c.devices or None)
 
     @jax.jit
@@ -91,11 +92,14 @@ def in_chunks(fn: Callable, first: Any, image_NxHxWx3: np.ndarray) -> Any:
 
 
 def make_algorithm(
-    c: ConfigDict, image_size: int, num_classes: int, num_clients: int
+    c: ConfigDict, image_size: int, classes: Sequence[str], num_clients: int
 ) -> tuple[Algorithm, Local]:
     """The algorithm that a configuration names, and the local learning it is built on."""
-    task = choose('task', c.task, TASKS)(num_classes)
-    model = choose('model.name', c.model.name, MODELS)(
+    task = make_task(c.task, classes)
+    model = found('model.name', c.model.name, MODELS)
+    if c.model.name in MODELS and c.task in FITTING:
+        choose('model.name', c.model.name, FITTING[c.task])
+    model = model(
         task.num_outputs,
         widths=tuple(c.model.widths),
         depth=c.model.depth,
@@ -107,7 +111,7 @@ def make_algorithm(
         task=task,
         image_size=image_size,
         plain=plain() if c.shifts.plain else chain(),
-        shift=virtual_centers(c.shifts),
+        shift=virtual_centers(c.shifts, edge_of(task)),
         optimizer=optimizer('client', c.client),
         schedule=schedule(c),
         steps=c.local_steps,
@@ -148,13 +152,23 @@ def make_algorithm(
     return fedgen(local, hypernet, by_group, c.local), local
 
 
-def virtual_centers(c: ConfigDict) -> Shift:
+def make_task(name: str, classes: Sequence[str]) -> Task:
+    """The task that a configuration names, of these classes."""
+    return found('task', name, TASKS)(classes)
+
+
+def edge_of(task: Task) -> str:
+    """What surrounds a shrunk image: objects seen in its reflection would have no boxes."""
+    return 'nearest' if task.target == 'box' else 'reflect'
+
+
+def virtual_centers(c: ConfigDict, edge: str) -> Shift:
     """The acquisition shifts of training; nothing where their strengths are 0 and 1."""
     shifts = []
     if c.zoom != 1:
-        shifts.append(sometimes(magnification(1 / c.zoom, c.zoom), 0.5))
+        shifts.append(sometimes(magnification(1 / c.zoom, c.zoom, edge), 0.5))
     if c.acquisition:
-        shifts.append(acquisition(c.acquisition))
+        shifts.append(acquisition(c.acquisition, edge))
     shift = chain(*shifts)
     return sometimes(shift, c.probability) if shifts and c.probability < 1 else shift
 
@@ -184,6 +198,17 @@ def choose(field: str, value: str, options: dict[str, Any] | Sequence[str]) -> A
     if value not in options:
         raise ValueError(f'{field}={value!r}: one of {", ".join(options)}')
     return options[value] if isinstance(options, dict) else value
+
+
+def found(field: str, value: str, options: dict[str, Any]) -> Any:
+    """options[value]; or, of a value 'module:name', what a user's own module has by that name."""
+    module, colon, name = value.partition(':')
+    if not colon:
+        return choose(field, value, options)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f'{field}={value!r}: {error}') from error
 
 
 def num_bytes(tree: Any) -> int:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jinja2
-import numpy as np
 from PIL import Image
 
 from fedgen_jax import figures
 from fedgen_jax.figures import Cloud
+from fedgen_jax.tasks.base import LOWER_IS_BETTER, View, by_rank
 
 COLUMNS = 8  # example images a center
 SUBSET_SIZE = 12  # images, of each small dot of the map
@@ -26,17 +26,13 @@ COLORS = {
 }
 _OTHER_COLORS = ('#009e73', '#cc79a7', '#b8860b', '#6a3d9a')
 
-_HEADLINES = ('balanced_accuracy', 'dice', 'map')  # the metric that stands for a task
-
 
 class Strip(NamedTuple):
-    """Example images uint8 [N, H, W, 3] of a center; `wrong` says which were predicted wrong."""
+    """Example images of a center: of each a column of views, the truth and what models say."""
 
     name: str
     kind: str
-    image_NxHxWx3: np.ndarray
-    captions: Sequence[str]
-    wrong: Sequence[bool]
+    columns: Sequence[Sequence[View]]
 
 
 class Table(NamedTuple):
@@ -99,12 +95,15 @@ def write_report(
         scored_on={'test': 'held-back test images', 'val': 'validation images'}[split],
         has_unseen=bool(unseen),
         bars=figures.bars(scores, colors, unseen, label),
-        tables=[_scores_table(methods, summaries, m) for m in _metrics(methods)],
+        tables=[
+            _scores_table(methods, summaries, m)
+            for m in by_rank(next(iter(methods.values()))['seen']['mean'])
+        ],
         curves=figures.curves(own_lines, colors, metric, label) if any(lines.values()) else '',
         sections=sections,
         map=figures.descriptor_map(clouds) if clouds else '',
         subset_size=SUBSET_SIZE,
-        strips=[{'name': s.name, 'kind': s.kind, 'images': _images(s)} for s in strips],
+        strips=[{'name': s.name, 'kind': s.kind, 'columns': _columns(s)} for s in strips],
         columns=COLUMNS,
         cost=_cost_table(summaries),
     )
@@ -123,13 +122,20 @@ def methods_of(summaries: Mapping[str, dict]) -> dict[str, dict]:
 
 def headline(summary: dict) -> str:
     """The metric that stands for the summary's task."""
-    names = list((summary['seen'] or summary['unseen'])['mean'])
-    return next((m for m in _HEADLINES if m in names), names[0])
+    return by_rank(summary['seen']['mean'])[0]
 
 
 def readable(metric: str) -> str:
     """A metric's name in words."""
-    return {'map': 'mAP'}.get(metric, metric.replace('_', ' '))
+    known = {'map': 'mAP', 'ap50': 'AP50', 'ap75': 'AP75', 'froc': 'FROC', 'iou': 'IoU',
+             'hd95': 'HD95', 'assd': 'ASSD'}  # fmt: skip
+    return known.get(metric, metric.replace('_', ' '))
+
+
+def titled(metric: str) -> str:
+    """The same at the beginning of a line."""
+    name = readable(metric)
+    return name[0].upper() + name[1:]
 
 
 def _own_model(name, summary):
@@ -142,13 +148,6 @@ def _centers(block):
 
 def _merged(blocks):
     return {**_centers(blocks['seen']), **_centers(blocks['unseen'])}
-
-
-def _metrics(methods):
-    """Every metric, the headline first."""
-    first = next(iter(methods.values()))
-    names = list((first['seen'] or first['unseen'])['mean'])
-    return sorted(names, key=lambda m: m not in _HEADLINES)
 
 
 def _scores_table(methods, summaries, metric):
@@ -165,11 +164,12 @@ def _scores_table(methods, summaries, metric):
         return summary + [own.get(c, {}).get(metric) for c in centers]
 
     value_MxJ = [values(blocks) for blocks in methods.values()]
+    top = min if metric in LOWER_IS_BETTER else max
     best = frozenset(
         (i, j + 1)
         for j, column in enumerate(zip(*value_MxJ))
         for i, v in enumerate(column)
-        if v is not None and _score(v) == _score(max(x for x in column if x is not None))
+        if v is not None and _score(v) == _score(top(x for x in column if x is not None))
     )
     rows = [[name, *map(_score, v)] for name, v in zip(methods, value_MxJ)]
     rows += [[name, *map(_score, values(blocks))] for name, blocks in controls.items()]
@@ -177,9 +177,14 @@ def _scores_table(methods, summaries, metric):
     rows.append(['images scored', '', '', *(str(counts[c]['n']) for c in centers)])
     unseen = _centers(next(iter(methods.values()))['unseen'])
     names = [f'{c} (unseen)' if c in unseen else c for c in centers]
-    note = 'Shuffled: each center under the descriptors of the others.' if controls else ''
+    notes = ['Shuffled: each center under the descriptors of the others.'] if controls else []
+    notes += [
+        f'{c}: {name} is left out of the mean ({counts[c]["boxes"][name]} boxes).'
+        for c in centers for name in counts[c].get('left_out', ())
+    ]  # fmt: skip
     head = ['', 'mean of seen', 'worst seen', *names]
-    return Table(readable(metric).capitalize(), head, rows, note, best)
+    unit = ', pixels, lower is better' if metric in LOWER_IS_BETTER else ''
+    return Table(titled(metric) + unit, head, rows, ' '.join(notes), best)
 
 
 def _score(value):
@@ -206,10 +211,17 @@ def _cost_table(summaries):
     return Table('Cost', head, [row(name, s) for name, s in summaries.items()], note)
 
 
-def _images(strip):
+def _columns(strip):
     return [
-        {'png': _png(image), 'caption': caption, 'wrong': wrong}
-        for image, caption, wrong in zip(strip.image_NxHxWx3, strip.captions, strip.wrong)
+        [
+            {
+                'png': None if view.picture is None else _png(view.picture),
+                'caption': view.caption,
+                'wrong': view.wrong,
+            }
+            for view in column
+        ]
+        for column in strip.columns
     ]
 
 

@@ -1,6 +1,5 @@
 """A run before and after its rounds: its data, its program, and its folder on disk."""
 
-import hashlib
 import json
 import pathlib
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from fedgen_jax.data.federated import Center, Source, stack
 from fedgen_jax.data.source import load
 from fedgen_jax.engine.rounds import init_run, pad_clients, shard_clients
 from fedgen_jax.evaluate import Trained, of_split
-from fedgen_jax.program import Program, build, choose
+from fedgen_jax.program import Program, build, choose, make_task
 
 
 class Run(NamedTuple):
@@ -34,11 +33,14 @@ def load_source(config: ConfigDict) -> Source:
     """The data set that a configuration names."""
     d = config.data
     choose('data.source', d.source, ('folder', 'synthetic'))
+    target = make_task(config.task, ()).target
     if d.source == 'synthetic':
-        return synthetic.source(d.centers, d.examples, d.image_size, config.seed, d.spread)
+        return synthetic.source(
+            d.centers, d.examples, d.image_size, config.seed, d.spread, target=target
+        )
     if not d.root:
         raise ValueError('data.root is empty: pass --config.data.root=FOLDER')
-    return load(d.root, d.image_size, config.seed, d.cache or None, target='label')
+    return load(d.root, d.image_size, config.seed, d.cache or None, target=target)
 
 
 def prepare(config: ConfigDict) -> Run:
@@ -56,7 +58,7 @@ def prepare(config: ConfigDict) -> Run:
     if not seen:
         raise ValueError('data.held_out holds out every center: leave at least one to train')
     unseen = tuple(c for c in source.centers if c.name in held_out)
-    program = build(config, len(source.classes), len(seen))
+    program = build(config, source.classes, len(seen))
     check_cohort(config.cohort, len(seen), program.mesh.size)
     length = max(len(c.split) for c in source.centers)
     return Run(config, source.classes, program, seen, unseen, length, jax.random.key(config.seed))
@@ -112,7 +114,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
             raise ValueError(f'{workdir}/{name}: missing, so this is no run of launch.train')
     config = ConfigDict(json.loads((workdir / 'config.json').read_text()))
     federation = json.loads((workdir / 'federation.json').read_text())
-    program = build(config, len(federation['classes']), len(federation['seen']))
+    program = build(config, federation['classes'], len(federation['seen']))
     id_C = client_ids(len(federation['seen']), program)
     like = init_run(program.algorithm, program.mesh, jax.random.key(config.seed), id_C)
     with checkpoint.manager(workdir) as checkpoints:
@@ -122,12 +124,27 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     return Restored(config, tuple(federation['classes']), program, state, private_C, round_)
 
 
-def config_hash(config: ConfigDict) -> str:
-    """A hash of all that decides a run's result, so not where its data lie."""
+def settings_of(config: ConfigDict) -> dict[str, Any]:
+    """All that decides a run's result, as JSON: the configuration but for where its data lie."""
     values = config.to_dict()
     values['data'] = {k: v for k, v in values['data'].items() if k not in ('root', 'cache')}
-    text = json.dumps(values, sort_keys=True, default=list)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return json.loads(json.dumps(values, default=list))
+
+
+def differences(made: dict, now: dict, defaults: dict, prefix: str = '') -> list[str]:
+    """'client.lr=0.1, now 0.2' for each field in which two `settings_of` differ.
+
+    A field that `made` lacks is younger than the run, which had what is now its default.
+    """
+    found = []
+    for name, value in now.items():
+        default = defaults.get(name)
+        was = made.get(name, default)
+        if isinstance(value, dict):
+            found += differences(was, value, default, f'{prefix}{name}.')
+        elif was != value:
+            found.append(f'{prefix}{name}={was!r}, now {value!r}')
+    return found
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

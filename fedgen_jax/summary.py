@@ -7,11 +7,20 @@ import jax
 import numpy as np
 
 from fedgen_jax.data.federated import stack
-from fedgen_jax.evaluate import Trained, evaluate, of_split, seen_statistics
+from fedgen_jax.evaluate import (
+    Trained,
+    evaluate,
+    learned_alone,
+    of_split,
+    predict_seen,
+    predict_unseen,
+    seen_statistics,
+)
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.program import num_bytes
-from fedgen_jax.run import Run, config_hash, prepare, restore, trained, write_json
+from fedgen_jax.run import Run, prepare, restore, settings_of, trained, write_json
+from fedgen_jax.tasks.coco_metrics import to_folder_results
 
 
 def summarize(run: Run, state, private_C, timing: dict) -> dict:
@@ -33,7 +42,6 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
 
     return {
         'method': c.method,
-        'config': config_hash(c),
         'task': c.task,
         'algorithm': c.algorithm,
         'local': c.local if c.algorithm == 'fedgen' else None,
@@ -53,6 +61,7 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
                 'descriptor': size('psi'),
             },
         },
+        'config': settings_of(c),
     }
 
 
@@ -67,6 +76,30 @@ def evaluate_run(workdir: str | pathlib.Path, data: str | None = None) -> dict:
     timing = {'round_seconds': None, 'compile_seconds': None}
     summary = summarize(prepare(done.config), done.state, done.private_C, timing)
     return {**summary, 'rounds': done.round}
+
+
+def coco_results(workdir: str | pathlib.Path, data: str | None = None) -> list[dict]:
+    """Detections of the refined models on the images that are scored, in COCO's format of results.
+
+    They name images and categories by the ids of the folder's annotations.json, in its pixels.
+    """
+    done = restore(workdir)
+    c = done.config
+    if done.program.task.target != 'box' or c.data.source != 'folder':
+        raise ValueError(f'{workdir}: COCO detections need task=detection and data.source=folder')
+    c.data.root = data or c.data.root
+    run = prepare(c)
+    fed = trained(run, done.state, done.private_C)
+    found = [predict_seen(fed, i, c.score_on) for i in range(len(fed.seen))]
+    if not learned_alone(fed):  # else a stranger has no model of its own
+        found += [predict_unseen(fed, center, c.score_on) for center in fed.unseen]
+    return [
+        result
+        for p in found
+        for result in to_folder_results(
+            p.predictions, p.path, pathlib.Path(c.data.root), c.data.image_size, run.classes
+        )
+    ]
 
 
 POOLED = 'pooled'  # the server's sum, beside the centers' own statistics

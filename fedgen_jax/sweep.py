@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from fedgen_jax.run import config_hash
+from fedgen_jax.run import differences, settings_of
 from fedgen_jax.train import train
 
 
@@ -31,8 +31,12 @@ def part_of(runs: list, part: str) -> list:
     return runs[i - 1 :: n]
 
 
-def run_sweep(config: ConfigDict, runs: Iterable[dict], workdir: str | pathlib.Path) -> None:
+def run_sweep(
+    config: ConfigDict, runs: Iterable[dict], workdir: str | pathlib.Path, defaults: ConfigDict
+) -> None:
     """Trains what is not finished yet; a run lives in `workdir`/METHOD/HELD_OUT/SEED.
+
+    defaults: of every field that a configuration has, for runs that were made when it had fewer.
 
     Raises ValueError where a finished run was made by another configuration.
     """
@@ -42,18 +46,21 @@ def run_sweep(config: ConfigDict, runs: Iterable[dict], workdir: str | pathlib.P
         c.update_from_flattened_dict(overrides)
         folder = pathlib.Path(workdir) / folder_name(c.method)
         folder = folder / folder_name(c.data.held_out or 'none') / str(c.seed)
-        if not _finished(c, folder):
+        if not _finished(c, folder / 'summary.json', defaults):
             waiting.append((c, folder))
     for c, folder in tqdm(waiting, desc='runs', unit='run'):
         train(c, folder, progress=False)
 
 
-def _finished(config, folder):
-    file = folder / 'summary.json'
+def _finished(config, file, defaults):
     if not file.exists():
         return False
-    if json.loads(file.read_text())['config'] != config_hash(config):
-        raise ValueError(f'{file}: made by another configuration: delete it or name a new workdir')
+    made = json.loads(file.read_text())['config']
+    found = differences(made, settings_of(config), settings_of(defaults))
+    if found:
+        raise ValueError(
+            f'{file}: made by another configuration ({found[0]}): delete it or name a new workdir'
+        )
     return True
 
 

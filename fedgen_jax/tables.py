@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-METRIC = {'classification': 'balanced_accuracy', 'segmentation': 'dice', 'detection': 'ap50'}
+from fedgen_jax.tasks.base import LOWER_IS_BETTER, by_rank
 
 
 def read_summaries(folders: Sequence[str | pathlib.Path]) -> list[dict]:
@@ -48,19 +48,22 @@ def block_value(group: str, level: str, metric: str, where: Sequence[str] = ()):
         for r in runs:
             for key in where:
                 r = (r or {}).get(key)
-            if r and r.get(group):
+            if r and r.get(group) and metric in r[group][level]:
                 blocks.append(r[group][level][metric])
         if not blocks:
             return None
-        return min(blocks) if (group, level) == ('unseen', 'worst') else float(np.mean(blocks))
+        if (group, level) == ('unseen', 'worst'):
+            return max(blocks) if metric in LOWER_IS_BETTER else min(blocks)
+        return float(np.mean(blocks))
 
     return value
 
 
-def cell(stats: tuple[float, float, int]) -> str:
-    """'71.2 ± 0.8', in points."""
-    mean, sd, n = stats
-    return '–' if n == 0 else f'{100 * mean:.1f} ± {100 * sd:.1f}' if n > 1 else f'{100 * mean:.1f}'
+def cell(stats: tuple[float, float, int], metric: str) -> str:
+    """'71.2 ± 0.8': shares in points, lengths in pixels."""
+    unit = 1 if metric in LOWER_IS_BETTER else 100
+    mean, sd, n = unit * stats[0], unit * stats[1], stats[2]
+    return '–' if n == 0 else f'{mean:.1f} ± {sd:.1f}' if n > 1 else f'{mean:.1f}'
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -72,9 +75,9 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def tables(summaries: Sequence[dict]) -> str:
     """The tables of RESULTS.md: methods, unseen centers, paired differences, cost."""
     rows = rows_of(summaries)
-    metric = METRIC[summaries[0]['task']]
-    names = sorted(summaries[0]['seen']['mean'], key=lambda name: name != metric)
-    parts = [f'{len(summaries)} runs; mean ± standard deviation over seeds, in points.']
+    names = by_rank(summaries[0]['seen']['mean'])
+    metric = names[0]
+    parts = [f'{len(summaries)} runs; mean ± standard deviation over seeds, in points of 100.']
     for name in names:
         columns = [
             (f'{group} {level}', block_value(group, level, name))
@@ -87,10 +90,11 @@ def tables(summaries: Sequence[dict]) -> str:
             for group in ('seen', 'unseen')
         ]  # fmt: skip
         body = [
-            [row, *(cell(over_seeds(runs, value)) for _, value in columns)]
+            [row, *(cell(over_seeds(runs, value), name) for _, value in columns)]
             for row, runs in rows.items()
         ]
-        parts += [f'**{name}**', markdown(['method', *(c for c, _ in columns)], body)]
+        unit = ', in pixels: lower is better' if name in LOWER_IS_BETTER else ''
+        parts += [f'**{name}**{unit}', markdown(['method', *(c for c, _ in columns)], body)]
     parts += [f'**{metric}, each center as the unseen one**', _per_center(rows, metric)]
     parts += [f'**{metric}, FedGen less the others, paired by fold and seed**']
     parts += [_paired(rows, metric), '**cost**', _cost(rows)]
@@ -110,13 +114,16 @@ def _per_center(rows, metric):
             found = [
                 r['unseen']['centers'][name][metric]
                 for r in runs
-                if r['unseen'] and name in r['unseen']['centers']
+                if metric in (r['unseen'] or {'centers': {}})['centers'].get(name, {})
             ]
             return float(np.mean(found)) if found else None
 
         return of
 
-    body = [[row, *(cell(over_seeds(runs, value(n))) for n in names)] for row, runs in rows.items()]
+    body = [
+        [row, *(cell(over_seeds(runs, value(n)), metric) for n in names)]
+        for row, runs in rows.items()
+    ]
     return markdown(['method', *(f'{n} (n = {centers[n]})' for n in names)], body)
 
 
@@ -131,7 +138,8 @@ def _paired(rows, metric):
         gaps = [
             ours[key][group]['mean'][metric] - r[group]['mean'][metric]
             for r in runs
-            if (key := (r['held_out'], r['seed'])) in ours and r[group] and ours[key][group]
+            if (key := (r['held_out'], r['seed'])) in ours
+            and all(metric in (x[group] or {'mean': {}})['mean'] for x in (ours[key], r))
         ]
         if not gaps:
             return '–'

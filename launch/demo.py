@@ -18,7 +18,7 @@ from fedgen_jax.evaluate import Trained, model_of, of_split, score, seen_statist
 from fedgen_jax.exhibits import NAMES, cloud_of, finished, read_lines, strip_of
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.program import choose, num_bytes
-from fedgen_jax.report import Section, Table, headline, methods_of, readable, write_report
+from fedgen_jax.report import Section, Table, headline, methods_of, readable, titled, write_report
 from fedgen_jax.run import Run, write_json
 from fedgen_jax.tasks import TASKS
 from fedgen_jax.train import train
@@ -51,11 +51,11 @@ def tell(config: ConfigDict, workdir: pathlib.Path, progress: bool = True) -> pa
     write_json(workdir / 'update.json', change)
 
     metric = headline(summaries['FedGen'])
-    print(f'\n{readable(metric).capitalize()} on held-back images')
+    print(f'\n{titled(metric)} on held-back images')
     print_scores(summaries, metric)
     print_update(change, metric)
     path = workdir / 'report.html'
-    report(path, summaries, workdir, run, fedgen, center, change, metric)
+    report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric)
     print(f'\n{time.monotonic() - started:.0f} s; open in a browser: {path}')
     return path
 
@@ -63,10 +63,11 @@ def tell(config: ConfigDict, workdir: pathlib.Path, progress: bool = True) -> pa
 def rescanned(run: Run) -> Center:
     """The first seen center after it changed its scanner: the same cells, another acquisition."""
     d = run.config.data
-    made = synthetic.centers(
-        d.centers, d.examples, d.image_size, run.config.seed, d.spread, scanner=NEW_SCANNER
-    )
-    return next(c for c in made if c.name == run.seen[0].name)
+    made = synthetic.source(
+        d.centers, d.examples, d.image_size, run.config.seed, d.spread, scanner=NEW_SCANNER,
+        target=run.program.task.target,
+    )  # fmt: skip
+    return next(c for c in made.centers if c.name == run.seen[0].name)
 
 
 def update(fedgen: Trained, fedavg: Trained, new: Center) -> dict:
@@ -148,14 +149,18 @@ LEDE = (
 )
 
 
-def report(path, summaries, workdir, run, fedgen, center, change, metric) -> None:
+def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric) -> None:
     """Gathers what the page shows, and writes it."""
     clouds = [cloud_of(fedgen, c, 'seen') for c in run.seen]
     clouds += [cloud_of(fedgen, c, 'unseen') for c in run.unseen]
     clouds.append(cloud_of(fedgen, center, 'updated'))
-    strips = [strip_of(fedgen, c, 'seen', run.classes, i) for i, c in enumerate(run.seen)]
-    strips.insert(1, strip_of(fedgen, center, 'updated', run.classes))
-    strips += [strip_of(fedgen, c, 'unseen', run.classes) for c in run.unseen]
+
+    def strip(c, kind, client=None):
+        return strip_of({'FedGen': (fedgen, client), 'FedAvg': (fedavg, client)}, c, kind)
+
+    strips = [strip(c, 'seen', i) for i, c in enumerate(run.seen)]
+    strips.insert(1, strip(center, 'updated'))
+    strips += [strip(c, 'unseen') for c in run.unseen]
     unseen = ', '.join(c.name for c in run.unseen)
     write_report(
         path,
@@ -211,7 +216,7 @@ def update_section(change: dict, metric: str) -> Section:
         f'{cost["steps"]} training steps there, {cost["steps_at_others"]} steps and '
         f'{cost["bytes_at_others"]} bytes at every other center.',
         Table(
-            readable(metric).capitalize(),
+            titled(metric),
             ['', 'old scanner', 'new scanner'],
             rows,
             'Test images, the same cells in both columns. Batch normalization takes the statistics '

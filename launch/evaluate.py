@@ -5,11 +5,14 @@ import pathlib
 from absl import flags
 
 from fedgen_jax.run import write_json
-from fedgen_jax.summary import evaluate_run
+from fedgen_jax.summary import coco_results, evaluate_run
 from launch import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')
 _DATA = flags.DEFINE_string('data', None, 'the data folder, if it has moved')
+_PREDICTIONS = flags.DEFINE_string(
+    'predictions', None, 'detection: a file for the detections on the scored images, as COCO json'
+)
 
 
 def main():
@@ -18,6 +21,9 @@ def main():
     write_json(workdir / 'evaluation.json', evaluation)
     print(cli.show(evaluation))
     print(f'written: {workdir}/evaluation.json')
+    if _PREDICTIONS.value:
+        write_json(pathlib.Path(_PREDICTIONS.value), coco_results(workdir, _DATA.value))
+        print(f'written: {_PREDICTIONS.value}')
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ python -m launch.onboard --workdir=RUN --remove=NAME                 a center le
 
 from absl import flags
 
+from fedgen_jax.evaluate import metrics_in
 from fedgen_jax.onboard import onboard
 from launch import cli
 
@@ -19,7 +20,7 @@ _REMOVE = flags.DEFINE_string('remove', None, 'the center that leaves')
 def main():
     report = onboard(_WORKDIR.value, _DATA.value, _UPDATE.value, _REMOVE.value)
     for name, entry in report['centers'].items():
-        scores = '  '.join(f'{k} {v:.3g}' for k, v in entry['scores'].items())
+        scores = '  '.join(f'{k} {v:.3g}' for k, v in metrics_in(entry['scores']).items())
         print(
             f'{name}: model generated from {entry["images"]} unlabelled images in '
             f'{entry["seconds"]:.1f} s, 0 steps there and elsewhere;  {scores}'

@@ -11,6 +11,7 @@ import importlib.util
 from absl import flags
 from ml_collections import config_flags
 
+from configs import common
 from fedgen_jax.sweep import part_of, run_sweep
 from launch import cli
 
@@ -28,7 +29,7 @@ def main():
     sweep = getattr(module, f'sweep_{_SWEEP.value}', None)
     if sweep is None:
         raise ValueError(f'--sweep={_SWEEP.value}: {file} has no sweep_{_SWEEP.value}()')
-    run_sweep(_CONFIG.value, part_of(sweep(), _PART.value), _WORKDIR.value)
+    run_sweep(_CONFIG.value, part_of(sweep(), _PART.value), _WORKDIR.value, common.base())
 
 
 if __name__ == '__main__':

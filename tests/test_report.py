@@ -8,6 +8,7 @@ import pytest
 
 from fedgen_jax.figures import Cloud
 from fedgen_jax.report import Section, Strip, Table, methods_of, write_report
+from fedgen_jax.tasks.base import View
 
 NASTY = '<script>alert("x")</script> & $a_b$'
 CENTERS = ('north', NASTY)
@@ -46,7 +47,10 @@ def page(tmp_path_factory):
             for m, s in summaries.items()
         },
         clouds=[Cloud(n, k, rng.normal(size=5), rng.normal(size=(6, 5))) for n, k in kinds],
-        strips=[Strip(n, k, image, ['right', NASTY], [False, True]) for n, k in kinds],
+        strips=[
+            Strip(n, k, [[View(image[0], 'right')], [View(image[1], 'b'), View(None, NASTY, True)]])
+            for n, k in kinds
+        ],
         sections=[Section('Section', 'Text.', Table('', ['', 'a'], [['row', '0.111']]))],
         tiles=[('0.999', 'of it')],
     )  # fmt: skip

@@ -219,8 +219,8 @@ def test_dispatches_end_at_evaluations_and_checkpoints(tiny):
 
 def test_programs_do_not_depend_on_the_run(tiny):
     """What `program.build` leaves out of its key changes no compiled function."""
-    first = program.build(tiny({}), 3, 3)
+    first = program.build(tiny({}), 'abc', 3)
     other = tiny({'seed': 9, 'eval_every': 3, 'score_on': 'val', 'data.held_out': 'north'})
-    assert program.build(other, 3, 3) is first
-    assert program.build(tiny({}), 3, 2) is not first
-    assert program.build(tiny({'model.norm': 'instance'}), 3, 3) is not first
+    assert program.build(other, 'abc', 3) is first
+    assert program.build(tiny({}), 'abc', 2) is not first
+    assert program.build(tiny({'model.norm': 'instance'}), 'abc', 3) is not first

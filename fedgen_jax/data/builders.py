@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-VERSION = '1.0.0'  # of the layout; a change of it makes every store anew
+VERSION = '1.1.0'  # of the layout; a change of it makes every store anew
 _SPLIT = 'examples'  # TFDS's own splits are not used: ours depend on a seed
-_TEXT = ('center', 'path', 'patient', 'split')
+_TEXT = ('center', 'path', 'patient', 'split', 'volume')
 
 
 class Record(NamedTuple):
@@ -29,7 +29,7 @@ class Record(NamedTuple):
     target:  {'label': int32 []} and so on: `federated.Examples` without the leading N.
     center:  the name of its center.
     path:    unique within the center.
-    patient: '' if unknown; split: 'train', 'val', 'test', or '' to be drawn.
+    patient: '' if unknown; split: 'train', 'val', 'test', or '' to be drawn; volume: '' if none.
     """
 
     image: np.ndarray
@@ -38,6 +38,7 @@ class Record(NamedTuple):
     path: str
     patient: str = ''
     split: str = ''
+    volume: str = ''
 
 
 class Store(tfds.core.GeneratorBasedBuilder, skip_registration=True):

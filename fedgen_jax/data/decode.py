@@ -40,7 +40,7 @@ def read_image(path: str) -> Image.Image:
     No scale is fitted to a single image: its brightness is part of the shift between centers.
     """
     kind = file_of(path).lower()
-    with _one_kind_of_error():
+    with one_kind_of_error():
         if kind.endswith('.dcm'):
             return _to_rgb(_read_dicom(path))
         if kind.endswith(('.nii', '.nii.gz')):
@@ -51,7 +51,7 @@ def read_image(path: str) -> Image.Image:
 def read_mask(path: str, num_classes: int) -> np.ndarray:
     """A uint8 [H, W] mask of classes 0..num_classes-1, and `UNKNOWN`."""
     kind = file_of(path).lower()
-    with _one_kind_of_error():
+    with one_kind_of_error():
         if kind.endswith('.dcm'):
             mask = _dicom_pixels(path)[1]
         elif kind.endswith(('.nii', '.nii.gz')):
@@ -98,21 +98,30 @@ def square_boxes(box_Mx4: np.ndarray, width: int, height: int, size: int) -> np.
     return ((box_Mx4 + offset) * np.float32(size / side)).astype(np.float32)
 
 
+def original_boxes(box_Mx4: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
+    """The inverse of `square_boxes`, clipped to the image."""
+    side, y0, x0 = square_frame(width, height)
+    offset = np.array([y0, x0, y0, x0], np.float32)
+    limit = np.array([height, width, height, width], np.float32)
+    return np.clip(np.asarray(box_Mx4) * np.float32(side / size) - offset, 0, limit)
+
+
 def square_frame(width: int, height: int) -> tuple[int, int, int]:
     """The side of the centered square around an image, and where the image lies in it (y, x)."""
     side = max(width, height)
     return side, (side - height) // 2, (side - width) // 2
 
 
-class _Problem(ValueError):
+class Problem(ValueError):
     """A problem that already says the way out."""
 
 
 @contextlib.contextmanager
-def _one_kind_of_error():
+def one_kind_of_error():
+    """Raises whatever a reader raises as a ValueError that says the way out."""
     try:
         yield
-    except _Problem:
+    except Problem:
         raise
     except Exception as error:  # readers raise nearly every type on a malformed file
         raise ValueError(
@@ -125,7 +134,7 @@ def _read_pillow(path: str) -> Image.Image:
     with Image.open(path, formats=('PNG', 'JPEG', 'TIFF')) as image:
         frames = getattr(image, 'n_frames', 1)
         if frames > 1:
-            raise _Problem(f'{frames} pages in one file: save the one you want by itself')
+            raise Problem(f'{frames} pages in one file: save the one you want by itself')
         image.load()
         return image
 
@@ -136,14 +145,14 @@ def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
     if image.mode.startswith('I'):
         x = np.asarray(image).astype(np.int64)
         if x.min() < 0 or x.max() > 65535:
-            raise _Problem('integers outside 0 to 65535: save the image with 8 or 16 bits')
+            raise Problem('integers outside 0 to 65535: save the image with 8 or 16 bits')
         return Image.fromarray(np.rint(x / 257).astype(np.uint8)).convert('RGB')
     if image.mode == 'F':
         x = np.asarray(image)
         if not np.all(np.isfinite(x)):
-            raise _Problem('NaN or infinite pixels: correct the image')
+            raise Problem('NaN or infinite pixels: correct the image')
         if x.min() < 0 or x.max() > 255:
-            raise _Problem('floats outside [0, 1] and [0, 255]: save the image with 8 or 16 bits')
+            raise Problem('floats outside [0, 1] and [0, 255]: save the image with 8 or 16 bits')
         x = np.rint(x * (255 if x.max() <= 1 else 1))
         return Image.fromarray(x.astype(np.uint8)).convert('RGB')
     if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or 'transparency' in image.info:
@@ -153,18 +162,19 @@ def _to_rgb(image: Image.Image | np.ndarray) -> Image.Image:
     return image.convert('RGB')
 
 
-def _extra(module: str):
+def extra(module: str):
+    """A module of the `medical` extra."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         name = module.partition('.')[0]
-        raise _Problem(f"needs {name}: pip install 'fedgen_jax[medical]'") from error
+        raise Problem(f"needs {name}: pip install 'fedgen_jax[medical]'") from error
 
 
 def _dicom_pixels(path: str):
-    dataset = _extra('pydicom').dcmread(path)
+    dataset = extra('pydicom').dcmread(path)
     if int(dataset.get('NumberOfFrames', 1) or 1) > 1:
-        raise _Problem('several frames in one dicom file: save one slice a file')
+        raise Problem('several frames in one dicom file: save one slice a file')
     return dataset, dataset.pixel_array
 
 
@@ -173,11 +183,11 @@ def _read_dicom(path: str) -> np.ndarray:
     dataset, stored = _dicom_pixels(path)
     if stored.ndim == 3:
         if stored.dtype != np.uint8:
-            raise _Problem(f'color of type {stored.dtype}: save it with 8 bits')
+            raise Problem(f'color of type {stored.dtype}: save it with 8 bits')
         return stored
     if not dataset.PhotometricInterpretation.startswith('MONOCHROME'):
-        raise _Problem(f'{dataset.PhotometricInterpretation} pixels: save as gray or RGB')
-    pixels = _extra('pydicom.pixels')
+        raise Problem(f'{dataset.PhotometricInterpretation} pixels: save as gray or RGB')
+    pixels = extra('pydicom.pixels')
     bits = dataset.BitsStored
     low = -(2 ** (bits - 1)) if dataset.PixelRepresentation else 0
     # The window maps to the range that the stored integers have after rescaling.
@@ -195,10 +205,10 @@ def _read_nifti(path: str, window: bool) -> np.ndarray:
     volume, low, high = _load_volume(match['file'], os.stat(match['file']).st_mtime_ns)
     depth = volume.shape[2]
     if match['slice'] is None and depth > 1:
-        raise _Problem(f'a volume of {depth} slices: name one, like {os.path.basename(path)}#0')
+        raise Problem(f'a volume of {depth} slices: name one, like {os.path.basename(path)}#0')
     k = int(match['slice'] or 0)
     if k >= depth:
-        raise _Problem(f'no slice {k}: the volume has slices 0 to {depth - 1}')
+        raise Problem(f'no slice {k}: the volume has slices 0 to {depth - 1}')
     x = np.rot90(volume[:, :, k])  # rows from anterior to posterior
     return np.rint(_to_unit(x, low, high) * 255).astype(np.uint8) if window else x
 
@@ -206,18 +216,18 @@ def _read_nifti(path: str, window: bool) -> np.ndarray:
 @functools.lru_cache(maxsize=2)  # the slices of a volume and of its masks follow one another
 def _load_volume(file: str, mtime_ns: int):
     del mtime_ns  # part of the key: an edited file is read again
-    nibabel = _extra('nibabel')
+    nibabel = extra('nibabel')
     volume = np.asarray(nibabel.as_closest_canonical(nibabel.load(file)).dataobj, np.float32)
     volume = volume[..., None] if volume.ndim == 2 else volume
     if volume.ndim != 3:
-        raise _Problem(f'{volume.ndim} dimensions: save a volume of 3')
+        raise Problem(f'{volume.ndim} dimensions: save a volume of 3')
     if not np.all(np.isfinite(volume)):
-        raise _Problem('NaN or infinite voxels: correct the volume')
+        raise Problem('NaN or infinite voxels: correct the volume')
     return volume, *np.percentile(volume, [0.5, 99.5])
 
 
 def _to_unit(x: np.ndarray, low: float, high: float) -> np.ndarray:
     x = np.asarray(x, np.float64)
     if not (np.all(np.isfinite(x)) and np.isfinite(low) and np.isfinite(high)):
-        raise _Problem('NaN or infinite pixels: correct the image')
+        raise Problem('NaN or infinite pixels: correct the image')
     return np.clip((x - low) / max(high - low, 1e-12), 0, 1)

@@ -11,13 +11,17 @@ import numpy as np
 
 SPLITS = ('train', 'val', 'test')
 
+# What a task can learn, and the arrays of `Examples.target` that hold it.
+TARGETS = {'label': ('label',), 'mask': ('mask',), 'box': ('box', 'box_class')}
+
 
 class Examples(NamedTuple):
     """Images with their targets.  Leaves lead with `N`, or with `C, N` when stacked.
 
     image:  uint8 [N, H, W, 3].
     target: what the task learns, a dict of arrays that lead with N:
-            'label' int32 [N] (-1: unknown), 'mask' uint8 [N, H, W] (255: unknown),
+            'label' int32 [N] (-1: unknown), 'mask' uint8 [N, H, W] (255: unknown) with, where
+            there are volumes, 'volume' int32 [N], the number of each slice's (-1: none),
             'box' float32 [N, M, 4] (y0, x0, y1, x1 in pixels) with 'box_class' int32 [N, M]
             (-1: padding).
     weight: float32 [N], 1 for an example and 0 for padding.
@@ -33,12 +37,14 @@ class Center(NamedTuple):
 
     split: int8 [N], an index into `SPLITS`.
     path:  the N files the examples came from, as the manifest names them.
+    unit:  what belongs together of them, a patient or, where none is known, the file itself.
     """
 
     name: str
     examples: Examples
     split: np.ndarray
     path: tuple[str, ...]
+    unit: tuple[str, ...]
 
 
 class Source(NamedTuple):

@@ -17,6 +17,7 @@ import numpy as np
 
 from fedgen_jax.data import coco, decode
 from fedgen_jax.data.builders import Record
+from fedgen_jax.data.federated import TARGETS
 from fedgen_jax.data.manifest import (
     DataError,
     Manifest,
@@ -25,8 +26,7 @@ from fedgen_jax.data.manifest import (
     row_error,
 )
 
-TARGETS = ('label', 'mask', 'box')
-VERSION = 1  # of what `records` computes; raising it makes stores anew
+VERSION = 2  # of what `records` computes; raising it makes stores anew
 
 
 class Folder(NamedTuple):
@@ -121,7 +121,7 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
             target.update(_read_boxes(folder, row, image.size, image_size))
         yield Record(
             decode.square_image(image, image_size), target,
-            row.center, row.image, row.patient, row.split,
+            row.center, row.image, row.patient, row.split, row.volume,
         )
 
 

@@ -11,7 +11,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple, NoReturn
 
-from fedgen_jax.data import decode
+from fedgen_jax.data import decode, volumes
 from fedgen_jax.data.federated import SPLITS
 
 COLUMNS = ('image', 'center', 'patient', 'split', 'label', 'mask')
@@ -30,6 +30,7 @@ class Row(NamedTuple):
 
     number: its row in a spreadsheet.
     image, mask: paths relative to the root, normalized ('./a.png' is 'a.png').
+    volume: what the image is a slice of, '' if of nothing (`volumes.slices`).
     """
 
     number: int
@@ -39,6 +40,7 @@ class Row(NamedTuple):
     split: str = ''
     label: str = ''
     mask: str = ''
+    volume: str = ''
 
 
 class Manifest(NamedTuple):
@@ -58,7 +60,11 @@ def read_manifest(root: pathlib.Path) -> Manifest:
     file = root / 'manifest.csv'
     lines = _read_csv(file)
     columns = _check_header(file, lines[0][1])
-    rows = tuple(_read_row(root, file, columns, number, cells) for number, cells in lines[1:])
+    rows = tuple(
+        image
+        for number, cells in lines[1:]
+        for image in _images_of(root, file, _read_row(root, file, columns, number, cells))
+    )
     if not rows:
         row_error(file, 2, 'image', 'no rows below the header: list one image a row')
     _check_duplicates(root, file, rows)
@@ -112,9 +118,8 @@ def relative_path(root: pathlib.Path, path: str) -> str:
         raise ValueError(f'{path!r} links to a file outside the folder: copy the file into {root}')
     if not file.exists():
         raise ValueError(f'{path!r} does not exist: add the file, or remove the row')
-    if not file.is_file():
-        raise ValueError(f'{path!r} is not a file: name one image')
-    decode.check_suffix(path)
+    if not file.is_dir():
+        decode.check_suffix(path)
     return str(pure)
 
 
@@ -186,6 +191,32 @@ def _read_row(root, file, columns, number, cells) -> Row:
             except (OSError, RuntimeError) as error:  # a name too long, a loop of links
                 row_error(file, number, field, f'no readable path ({error}): correct it')
     return row
+
+
+def _images_of(root, file, row) -> list[Row]:
+    """A row for each image that the row stands for: one, or the slices of a volume."""
+    found = {}
+    for field in ('image', 'mask'):
+        path = getattr(row, field)
+        try:
+            found[field] = volumes.slices(root, path) if path else None
+        except ValueError as error:
+            row_error(file, row.number, field, f'{path!r}: {error}')
+    images, masks = found['image'], found['mask']
+    if masks and len(masks) != len(images):
+        row_error(
+            file, row.number, 'mask',
+            f'{row.mask!r} has {len(masks)} slices, its image {len(images)}: save both alike',
+        )
+    return [
+        row._replace(
+            image=image.path,
+            mask=masks[i].path if masks else '',
+            patient=row.patient or image.patient,
+            volume=image.volume,
+        )
+        for i, image in enumerate(images)
+    ]
 
 
 def _check_duplicates(root, file, rows):

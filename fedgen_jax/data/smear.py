@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 CLASSES = ('neutrophil', 'lymphocyte', 'monocyte', 'eosinophil', 'basophil')
+MASK_CLASSES = ('background', 'cytoplasm', 'nucleus')
 BOX_CLASSES = ('WBC', 'RBC', 'platelet')
 
 FIELD = 20.0  # what an image shows at magnification 1, um

@@ -8,11 +8,9 @@ import numpy as np
 
 from fedgen_jax.data import folder as folder_lib
 from fedgen_jax.data.builders import Record, stored
-from fedgen_jax.data.federated import SPLITS, Center, Examples, Source
+from fedgen_jax.data.federated import SPLITS, TARGETS, Center, Examples, Source
 from fedgen_jax.data.manifest import row_error
 from fedgen_jax.data.split import assign_splits
-
-_KEYS = {'label': ('label',), 'mask': ('mask',), 'box': ('box', 'box_class')}
 
 
 def load(
@@ -70,9 +68,9 @@ def assemble(
     by_center = collections.defaultdict(list)
     for record in records:
         by_center[record.center].append(record)
-    target_keys = _KEYS[target] if target else None
+    target_keys = TARGETS[target] if target else None
     centers = [_to_center(name, by_center[name], seed, target_keys) for name in sorted(by_center)]
-    first = target or next((key for key in _KEYS if key in classes), None)
+    first = target or next((key for key in TARGETS if key in classes), None)
     return Source(tuple(centers), tuple(classes.get(first, ())))
 
 
@@ -98,6 +96,9 @@ def _to_center(name, records, seed, target_keys) -> Center:
         {key: np.stack([r.target[key] for r in records]) for key in keys},
         np.ones(len(records), np.float32),
     )
+    if 'mask' in keys and any(r.volume for r in records):
+        number = {v: i for i, v in enumerate(sorted({r.volume for r in records} - {''}))}
+        examples.target['volume'] = np.array([number.get(r.volume, -1) for r in records], np.int32)
     path_N = tuple(r.path for r in records)
     split_N = assign_splits(
         name, path_N,
@@ -106,7 +107,7 @@ def _to_center(name, records, seed, target_keys) -> Center:
         [r.split for r in records],
         seed,
     )
-    return Center(name, examples, split_N, path_N)
+    return Center(name, examples, split_N, path_N, tuple(r.patient or r.path for r in records))
 
 
 def _check_train(folder, source):

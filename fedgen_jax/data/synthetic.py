@@ -15,6 +15,7 @@ import numpy as np
 from fedgen_jax.data import federated, smear, split
 
 CLASSES = smear.CLASSES
+CLASSES_OF = {'label': CLASSES, 'mask': smear.MASK_CLASSES, 'box': smear.BOX_CLASSES}
 ACQUISITION, PREVALENCE, IMAGES = range(3)  # streams of a client's key
 
 # Optical density in red, green and blue of one unit of azure, eosin and hemoglobin.
@@ -168,14 +169,22 @@ def centers(
         split_N = split.assign_splits(
             name, path, unknown, examples.target['label'].tolist(), unknown, seed
         )
-        made.append(federated.Center(name, examples, split_N, path))
+        made.append(federated.Center(name, examples, split_N, path, path))
     return tuple(made)
 
 
-def source(num_centers, num_examples, image_size, seed, spread=1.0, **kwargs) -> federated.Source:
-    """`centers` with the names of their classes, as `source.load` gives those of a folder."""
+def source(
+    num_centers, num_examples, image_size, seed, spread=1.0, *, target='label', **kwargs
+) -> federated.Source:
+    """`centers` with one target and the names of its classes, as `source.load` gives a folder's."""
     made = centers(num_centers, num_examples, image_size, seed, spread, **kwargs)
-    return federated.Source(made, CLASSES)
+    keys = federated.TARGETS[target]
+
+    def keep(c):
+        kept = c.examples._replace(target={k: c.examples.target[k] for k in keys})
+        return c._replace(examples=kept)
+
+    return federated.Source(tuple(keep(c) for c in made), CLASSES_OF[target])
 
 
 def _separable(matrix_SxS, image_SxSx3):

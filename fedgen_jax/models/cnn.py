@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from fedgen_jax.models.layers import Input, conv, norm
+from fedgen_jax.models.layers import Input, conv_norm_relu
 
 
 class CNN(nn.Module):
@@ -27,6 +27,5 @@ class CNN(nn.Module):
         x = Input(self.standardize, name='input')(x_BxHxWx3)
         for i, width in enumerate(self.widths):
             for j in range(self.depth):
-                x = conv(width, 3, stride=1 if j else 2, name=f'conv_{i}_{j}')(x)
-                x = nn.relu(norm(self.norm, train, f'norm_{i}_{j}')(x))
+                x = conv_norm_relu(x, width, self.norm, train, f'{i}_{j}', stride=1 if j else 2)
         return nn.Dense(self.num_outputs, name='head')(x.mean((1, 2)))

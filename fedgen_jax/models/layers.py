@@ -51,7 +51,6 @@ def convolution(x, kernel, strides, padding, *args, **kwargs) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, *args, **kwargs)
 
 
-
 def conv(features: int, window: int, stride: int = 1, name: str | None = None) -> nn.Conv:
     """A convolution without bias: a normalization follows each one."""
     return nn.Conv(
@@ -80,6 +79,12 @@ def norm(kind: str, train: bool, name: str) -> nn.Module:
     raise ValueError(f'model.norm={kind!r}: one of {NORMS}')
 
 
+def conv_norm_relu(x, features: int, norm_kind: str, train: bool, name: str, stride: int = 1):
+    """A 3x3 convolution `conv_NAME`, its normalization `norm_NAME`, and a ReLU."""
+    x = conv(features, 3, stride, name=f'conv_{name}')(x)
+    return nn.relu(norm(norm_kind, train, f'norm_{name}')(x))
+
+
 def max_pool_2x2(x_BxHxWxI: jax.Array) -> jax.Array:
     """2x2 max pooling as pairwise maxima: their gradient is 5 times faster than a reshape's."""
     x = x_BxHxWxI[:, : x_BxHxWxI.shape[1] // 2 * 2, : x_BxHxWxI.shape[2] // 2 * 2]
@@ -88,16 +93,18 @@ def max_pool_2x2(x_BxHxWxI: jax.Array) -> jax.Array:
 
 
 class Input(nn.Module):
-    """Standardization, then a colour matrix, a bias and a magnification: the `input` layer.
+    """Standardization, then a magnification, a colour matrix and a bias: the `input` layer.
 
     It starts as the identity.  The generator's `input` mode changes it, so that a center's images
     meet the first convolution in the base's colours and at the base's scale.
 
     standardize: 'none'; 'image' (zero mean and unit variance over an image's pixels and
         channels); 'channel' (over the pixels of each channel).
+    magnified: False where outputs belong to places in the image: its scale stays as it is.
     """
 
     standardize: str = 'image'
+    magnified: bool = True
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array) -> jax.Array:
@@ -110,8 +117,8 @@ class Input(nn.Module):
             x = nn.standardize(x, axis=axes, epsilon=1e-4)
         matrix_3x3 = self.param('kernel', lambda key: jnp.eye(3))
         bias_3 = self.param('bias', nn.initializers.zeros, (3,))
-        log_zoom = self.param('log_zoom', nn.initializers.zeros, ())
-        x = magnify(x, jnp.exp(log_zoom))
+        if self.magnified:
+            x = magnify(x, jnp.exp(self.param('log_zoom', nn.initializers.zeros, ())))
         return x @ matrix_3x3 + bias_3[None, None, None]
 
 

@@ -1,28 +1,55 @@
 """What a task is: a value that carries everything the rest of the code asks of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+HEADLINES = ('balanced_accuracy', 'dice', 'ap50')  # the metric that stands for its task
+LOWER_IS_BETTER = frozenset({'hd95', 'assd'})  # lengths, in pixels; all others are shares of 1
+
+
+def by_rank(metrics: Iterable[str]) -> list[str]:
+    """Names of metrics, the one that stands for the task first."""
+    return sorted(metrics, key=lambda m: m not in HEADLINES)
+
+
+class View(NamedTuple):
+    """What a report shows of one example: a picture (None: the image once more), and a caption.
+
+    picture: uint8 [H, W, 3].
+    wrong:   whether the caption tells of a mistake.
+    """
+
+    picture: np.ndarray | None
+    caption: str
+    wrong: bool = False
 
 
 class Task(NamedTuple):
     """A task, as pure functions.  Nothing outside this package looks inside a target.
 
     name:        as the configuration spells it.
+    target:      what of a folder it learns from: 'label', 'mask' or 'box' (`data/source.py`).
     num_outputs: channels of the model's last layer.
     loss:        (outputs_Bx..., target, weight_B) -> scalar, the weighted mean over the batch.
     predict:     outputs_Bx... -> a pytree of arrays that lead with B, on the device.
-    metrics:     (predictions, target, weight), host arrays -> {metric: float, 'n': images}.
+    metrics:     (predictions, target, weight), host arrays -> scores: {metric: float} with the
+                 headline first, 'n': images scored, and what else a reader should know (counts,
+                 scores of each class), as JSON.  {'n': 0} where nothing can be scored.
     stratum:     target -> int32 [B], the example's class for splitting and resampling; -1: none.
     num_strata:  the number of such classes.
+    show:        (image uint8 [H, W, 3], target, prediction or None), of one example -> a `View` of
+                 the prediction; of the truth, where there is none.
     """
 
     name: str
+    target: str
     num_outputs: int
     loss: Callable[[jax.Array, dict, jax.Array], jax.Array]
     predict: Callable[[jax.Array], Any]
     metrics: Callable[[Any, dict, np.ndarray], dict]
     stratum: Callable[[dict], jax.Array]
     num_strata: int
+    show: Callable[[np.ndarray, dict, Any], View]

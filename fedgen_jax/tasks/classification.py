@@ -1,16 +1,18 @@
 """Single-label classification of an image."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from sklearn import metrics as sk
 
-from fedgen_jax.tasks.base import Task
+from fedgen_jax.tasks.base import Task, View
 
 
-def classification(num_classes: int) -> Task:
-    """Cross-entropy; accuracy and balanced accuracy.
+def classification(classes: Sequence[str]) -> Task:
+    """Cross-entropy; balanced accuracy and accuracy.
 
     Balanced accuracy is the mean recall over the classes that the scored images have; a
     prediction of a class they lack counts as the error it is.  Examples with label -1 are
@@ -37,17 +39,26 @@ def classification(num_classes: int) -> Task:
             label, guess, labels=np.unique(label), average='macro', zero_division=0
         )
         return {
-            'accuracy': float(sk.accuracy_score(label, guess)),
             'balanced_accuracy': float(recall),
+            'accuracy': float(sk.accuracy_score(label, guess)),
             'n': len(label),
         }
 
+    def show(image_HxWx3, target, prediction):
+        truth = int(target['label'])
+        if prediction is None:
+            return View(image_HxWx3, classes[truth] if truth >= 0 else '')
+        guess = int(prediction['probability'].argmax())
+        return View(None, classes[guess], 0 <= truth != guess)
+
     return Task(
         'classification',
-        num_classes,
+        'label',
+        len(classes),
         loss,
         predict,
         metrics,
         stratum=lambda target: target['label'],
-        num_strata=num_classes,
+        num_strata=len(classes),
+        show=show,
     )

@@ -25,8 +25,8 @@ OPTIONS = (('code', 8), ('rank', 2))
 DARKER = Shift(lambda key: jnp.float32(0.7), lambda tau, key, image, target: (tau * image, target))
 
 LOCAL = Local(
-    model=CNN(3, widths=(8,)), task=classification(3), image_size=16, plain=chain(), shift=DARKER,
-    optimizer=optax.sgd(RATE), schedule=lambda round_: 1.0, steps=1, batch=4,
+    model=CNN(3, widths=(8,)), task=classification('abc'), image_size=16, plain=chain(),
+    shift=DARKER, optimizer=optax.sgd(RATE), schedule=lambda round_: 1.0, steps=1, batch=4,
     prevalence='natural', weighting='examples', finetune=(2, 0.1),
 )  # fmt: skip
 

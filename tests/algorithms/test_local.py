@@ -22,7 +22,7 @@ from fedgen_jax.program import make_algorithm
 from fedgen_jax.shifts import chain
 from fedgen_jax.tasks import classification
 
-TASK = classification(4)
+TASK = classification('abcd')
 
 
 def examples(labels, padding=0, size=16):

@@ -6,6 +6,7 @@ import pytest
 from fedgen_jax.data import decode
 from fedgen_jax.data.manifest import DataError
 from fedgen_jax.data.source import load
+from fedgen_jax.evaluate import halves
 
 pydicom = pytest.importorskip('pydicom')
 nibabel = pytest.importorskip('nibabel')
@@ -67,7 +68,6 @@ def test_nifti_slices_and_their_masks(small_folder, manifest_writer):
 VOLUME = np.zeros((12, 10, 3), np.float32)
 BAD_VOLUMES = {
     'nan': ('v.nii.gz#1', VOLUME + np.nan, 'NaN'),
-    'no_slice': ('v.nii.gz', VOLUME, 'name one'),
     'far_slice': ('v.nii.gz#3', VOLUME, 'slices 0 to 2'),
     'four_dimensions': ('v.nii.gz#0', VOLUME[..., None] + np.zeros(2, np.float32), 'volume of 3'),
 }
@@ -100,6 +100,96 @@ def test_bad_dicom(small_folder, manifest_writer, case):
 def test_text_named_dicom(small_folder, manifest_writer):
     (small_folder / 'a.dcm').write_text('hello')
     check_refused(small_folder, manifest_writer, 'a.dcm', 'replace the file')
+
+
+def test_a_whole_volume_enters_as_its_slices(small_folder, manifest_writer):
+    rng = np.random.default_rng(0)
+    stored = rng.uniform(size=(8, 3, 8)).astype(np.float32)  # depth is the second axis here
+    turned = np.array([[1, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])
+    for name, x in (('v', stored), ('m', stored > 0.5), ('w', stored)):
+        file = small_folder / f'{name}.nii.gz'
+        nibabel.save(nibabel.Nifti1Image(x.astype(np.float32), turned), file)
+    rows = [
+        {'image': 'v.nii.gz', 'center': 'c', 'mask': 'm.nii.gz'},
+        {'image': 'w.nii.gz', 'center': 'c', 'patient': 'p'},
+        {'image': 'images/02.png', 'center': 'c'},
+    ]
+    center = load_masks(small_folder, manifest_writer, rows)
+    assert center.path[:4] == ('v.nii.gz#0', 'v.nii.gz#1', 'v.nii.gz#2', 'w.nii.gz#0')
+    assert center.unit == ('v.nii.gz',) * 3 + ('p',) * 3 + ('images/02.png',)
+    target = center.examples.target
+    assert target['volume'].tolist() == [0, 0, 0, 1, 1, 1, -1]
+    np.testing.assert_array_equal(target['mask'][1] == 1, np.rot90(stored[:, 1, :] > 0.5))
+
+
+def write_series(folder, positions, patient='', series='1.2.3', size=(4, 4)):
+    """A slice a position, its gray value the position, written in no order."""
+    folder.mkdir()
+    for i, z in enumerate(positions):
+        write_dicom(
+            folder / f'{i}.dcm', np.full(size, z), PatientID=patient, SeriesInstanceUID=series,
+            InstanceNumber=1, ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+            ImagePositionPatient=[0, 0, z],
+        )
+
+
+def test_a_dicom_series_enters_in_the_order_of_its_slices(small_folder, manifest_writer):
+    write_series(small_folder / 'a', [2000, 0, 4000, 1000], patient='anna')
+    write_series(small_folder / 'b', [0, 1000], series='1.2.4')
+    rows = [{'image': f, 'center': 'c'} for f in ('a', 'b', 'images/02.png')]
+    center = load_masks(small_folder, manifest_writer, rows)
+    assert center.path[:4] == ('a/1.dcm', 'a/3.dcm', 'a/0.dcm', 'a/2.dcm')
+    gray = center.examples.image[:4, 0, 0, 0].astype(int)
+    assert list(gray) == sorted(gray) and len(set(gray)) == 4
+    assert center.unit[:6] == ('anna',) * 4 + ('1.2.4',) * 2
+    assert center.examples.target['volume'].tolist() == [0] * 4 + [1] * 2 + [-1]
+
+
+def test_slices_of_a_patient_never_straddle_the_splits_nor_the_halves(
+    small_folder, manifest_writer
+):
+    rows = []
+    for i in range(10):
+        write_series(small_folder / f's{i}', range(5), patient=f'p{i // 2}', series=f'1.2.{i}')
+        rows.append({'image': f's{i}', 'center': 'c'})
+    center = load_masks(small_folder, manifest_writer, rows)
+    half = halves(center)
+    assert 0 < half.sum() < len(half) == 50
+    for p in range(5):
+        of_patient = np.array([u == f'p{p}' for u in center.unit])
+        assert of_patient.sum() == 10
+        assert len(set(center.split[of_patient])) == len(set(half[of_patient])) == 1
+
+
+BAD_SERIES = {
+    'no_dicom': ('images', 'without .dcm'),
+    'two_series': ('mixed', '2 dicom series'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_SERIES)
+def test_bad_series(small_folder, manifest_writer, case):
+    path, hint = BAD_SERIES[case]
+    write_series(small_folder / 'mixed', [0, 1], series='1.2.3')
+    write_dicom(small_folder / 'mixed' / 'x.dcm', np.zeros((4, 4)), SeriesInstanceUID='1.2.9')
+    check_refused(small_folder, manifest_writer, path, hint)
+
+
+def test_a_mask_with_another_number_of_slices(small_folder, manifest_writer):
+    for name, depth in (('v', 3), ('m', 2)):
+        x = np.zeros((4, 4, depth), np.float32)
+        nibabel.save(nibabel.Nifti1Image(x, np.eye(4)), small_folder / f'{name}.nii.gz')
+    rows = [{'image': 'v.nii.gz', 'center': 'c', 'mask': 'm.nii.gz'}]
+    with pytest.raises(DataError, match='row 2, field mask.*2 slices, its image 3'):
+        load_masks(small_folder, manifest_writer, rows)
+
+
+def load_masks(root, manifest_writer, rows):
+    """The one center of a folder with these rows."""
+    (root / 'annotations.json').unlink(missing_ok=True)
+    manifest_writer(root, rows)
+    cache = root / 'cache'
+    return load(root, 8, 0, cache, require_train=False, target='mask').centers[0]
 
 
 def check_refused(root, manifest_writer, path, hint):

@@ -11,20 +11,26 @@ from fedgen_jax.models import CNN, MODELS, ResNet
 SMALL = {
     'cnn': {'widths': (8,), 'depth': 2},
     'resnet': {'widths': (8, 16), 'depth': 1},
+    'unet': {'widths': (8, 16), 'depth': 1},
+    'detector': {'widths': (8, 16), 'depth': 1},
 }
+OUT = {'cnn': (), 'resnet': (), 'unet': (16, 16), 'detector': (4, 4)}
 X = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3))
 
 
 @pytest.mark.parametrize(
     ('name', 'norm'),
-    [('cnn', 'group'), ('cnn', 'batch'), ('cnn', 'instance'), ('resnet', 'batch')],
+    [
+        ('cnn', 'group'), ('cnn', 'batch'), ('cnn', 'instance'), ('resnet', 'batch'),
+        ('unet', 'group'), ('unet', 'batch'), ('detector', 'group'), ('detector', 'batch'),
+    ],
 )
 def test_every_norm_runs_and_is_named_for_the_generator(name, norm):
     model = MODELS[name](5, norm=norm, **SMALL[name])
     logits, variables = jax.jit(lambda k, x: model.init_with_output(k, x, train=True))(
         jax.random.key(1), X
     )
-    assert logits.shape == (4, 5) and logits.dtype == jnp.float32
+    assert logits.shape == (4, *OUT[name], 5) and logits.dtype == jnp.float32
     assert np.isfinite(logits).all()
     assert ('batch_stats' in variables) == (norm == 'batch')
 
@@ -63,3 +69,28 @@ def test_resnet_18_has_11_2_million_weights():
     shapes = jax.eval_shape(ResNet(5).init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     count = sum(x.size for x in jax.tree.leaves(shapes['params']))
     assert count == pytest.approx(11.2e6, rel=0.005)
+
+
+@pytest.mark.parametrize('name', ['unet', 'detector'])
+def test_outputs_lie_where_the_image_changed(name):
+    model = MODELS[name](5, widths=(8, 8, 8), norm='group', standardize='none')
+    x = jnp.zeros((1, 64, 64, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    apply = jax.jit(lambda x: model.apply(variables, x))
+    change = np.abs(apply(x.at[:, 8:12, 40:44].set(1.0)) - apply(x)).max(-1)[0]
+    row, col = np.unravel_index(change.argmax(), change.shape)
+    cell = 64 // change.shape[0]
+    assert abs(row * cell - 10) <= 12 and abs(col * cell - 42) <= 12
+
+
+def test_sizes_that_do_not_halve_are_named():
+    model = MODELS['unet'](3, widths=(8, 8, 8))
+    with pytest.raises(ValueError, match='data.image_size=30: .* multiple of 4'):
+        model.init(jax.random.key(0), jnp.zeros((1, 30, 30, 3)))
+
+
+def test_a_detector_starts_with_little_heat():
+    model = MODELS['detector'](7, **SMALL['detector'])
+    x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
+    out, _ = jax.jit(lambda k: model.init_with_output(k, x))(jax.random.key(1))
+    assert jax.nn.sigmoid(out[..., :3]).mean() < 0.2

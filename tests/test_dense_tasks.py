@@ -1,0 +1,182 @@
+"""Segmentation and detection on real images: the path of classification, with other targets."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from configs.common import base
+from fedgen_jax.data.source import load
+from fedgen_jax.exhibits import report_run
+from fedgen_jax.onboard import onboard
+from fedgen_jax.summary import coco_results, evaluate_run
+from fedgen_jax.tasks.coco_metrics import to_folder_results
+from fedgen_jax.train import train
+
+SETS = {
+    'segmentation': ('wbc_seg', 'unet', ('dice', 'iou', 'hd95', 'assd')),
+    'detection': ('blood_det', 'detector', ('ap50', 'ap75', 'map', 'froc')),
+}
+UNSEEN = {'segmentation': 'cellavision', 'detection': 'bcdd'}
+EACH = 10  # images a center
+
+
+def subset(source, folder, centers=None, labelled=True):
+    """A folder of the first images of each center (of detection: of each split)."""
+    folder.mkdir()
+    with open(source / 'manifest.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    kept, count = [], {}
+    for row in rows:
+        key = row['center'], row['split']
+        count[key] = count.get(key, 0) + 1
+        limit = EACH // 2 if row['split'] else EACH
+        if count[key] <= limit and row['center'] in (centers or [row['center']]):
+            kept.append(row if labelled else {**row, 'mask': ''} if 'mask' in row else row)
+    for row in kept:
+        for path in filter(None, (row['image'], row.get('mask'))):
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source / path, folder / path)
+    with open(folder / 'manifest.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(kept)
+    if (source / 'classes.json').exists():
+        shutil.copy(source / 'classes.json', folder)
+    if labelled and (source / 'annotations.json').exists():
+        truth = json.loads((source / 'annotations.json').read_text())
+        names = {r['image'] for r in kept}
+        truth['images'] = [x for x in truth['images'] if x['file_name'] in names]
+        ids = {x['id'] for x in truth['images']}
+        truth['annotations'] = [x for x in truth['annotations'] if x['image_id'] in ids]
+        (folder / 'annotations.json').write_text(json.dumps(truth))
+    return folder
+
+
+@pytest.fixture(scope='module', params=SETS)
+def run(request, data_root, tmp_path_factory):
+    """(task, folder, workdir, summary) of a small federation."""
+    task = request.param
+    name, model, _ = SETS[task]
+    tmp = tmp_path_factory.mktemp(task)
+    c = base()
+    c.task, c.model.name, c.model.widths = task, model, (8, 8)
+    c.data.root = str(subset(data_root / name, tmp / 'data'))
+    c.data.cache, c.data.held_out, c.data.image_size = str(tmp / 'store'), UNSEEN[task], 32
+    c.rounds, c.eval_every, c.local_steps, c.batch_size = 2, 2, 2, 4
+    c.hypernet.support = 4
+    summary = train(c, tmp / 'run', progress=False)
+    return task, tmp / 'data', tmp / 'run', summary
+
+
+def test_summary_has_the_task_s_metrics_for_every_model(run):
+    task, _, workdir, summary = run
+    blocks = [summary, summary['center_model'], summary['controls']['shuffled']]
+    for block in (b[group] for b in blocks for group in ('seen', 'unseen')):
+        assert tuple(block['mean']) == SETS[task][2]
+        assert all(s['n'] > 0 and s['classes'] for s in block['centers'].values())
+    seen = summary['seen']
+    worst = {'hd95': max, 'assd': max}
+    for metric in SETS[task][2]:
+        each = [s[metric] for s in seen['centers'].values()]
+        assert seen['mean'][metric] == pytest.approx(np.mean(each))
+        assert seen['worst'][metric] == worst.get(metric, min)(each)
+    assert json.loads((workdir / 'summary.json').read_text())['seen'] == seen
+    assert evaluate_run(workdir)['seen'] == seen
+
+
+def test_report_shows_truth_beside_prediction(run):
+    task, _, workdir, summary = run
+    page = report_run(workdir).read_text()
+    columns = page.count('truth')
+    assert columns >= len(summary['seen']['centers'])
+    assert page.count('data:image/png;base64,') == 2 * columns
+    for metric in ('Dice', 'HD95') if task == 'segmentation' else ('AP50', 'mAP'):
+        assert metric in page
+
+
+def test_a_center_joins_with_and_without_targets(run, data_root, tmp_path):
+    task, _, workdir, summary = run
+    source, name = data_root / SETS[task][0], UNSEEN[task]
+    scored = []
+    for labelled in (True, False):
+        copy = shutil.copytree(workdir, tmp_path / f'run{labelled}')
+        report = onboard(copy, str(subset(source, tmp_path / f'new{labelled}', [name], labelled)))
+        scored.append(report['centers'][name])
+        assert report['others']['weights_before'] == report['others']['weights_after']
+    assert scored[0]['weights'] == scored[1]['weights']  # what is known of targets changes nothing
+    assert scored[0]['scores']['n'] >= EACH and scored[1]['scores'] == {'n': 0}
+
+
+@pytest.mark.parametrize('run', ['segmentation'], indirect=True)
+def test_only_detections_have_boxes_to_write(run):
+    with pytest.raises(ValueError, match='task=detection'):
+        coco_results(run[2])
+
+
+@pytest.mark.parametrize('run', ['detection'], indirect=True)
+def test_detections_are_read_by_pycocotools_against_the_folder_s_own_file(run):
+    _, folder, workdir, summary = run
+    results = coco_results(workdir)
+    truth = COCO(str(folder / 'annotations.json'))
+    found = truth.loadRes(results)
+    centers = {
+        truth.imgs[i]['file_name'].split('/')[1] for i in {r['image_id'] for r in results}
+    }
+    assert centers == set(summary['seen']['centers']) | set(summary['unseen']['centers'])
+    assert len(found.anns) == len(results) > 0
+
+
+@pytest.mark.parametrize('run', ['detection'], indirect=True)
+def test_boxes_return_to_the_pixels_of_their_images(run, tmp_path):
+    folder, size = run[1], 64
+    source = load(folder, size, 0, tmp_path / 'store', target='box')
+    results = []
+    for center in source.centers:
+        target = center.examples.target
+        perfect = {**target, 'score': np.where(target['box_class'] >= 0, 0.9, 0.0)}
+        results += to_folder_results(perfect, center.path, folder, size, source.classes)
+    truth = COCO(str(folder / 'annotations.json'))
+    judge = COCOeval(truth, truth.loadRes(results), 'bbox')
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
+    assert judge.stats[0] > 0.99
+
+
+def test_a_fourth_task_is_one_file(data_root, tmp_path, monkeypatch):
+    (tmp_path / 'brightness.py').write_text('''
+import jax.numpy as jnp
+import numpy as np
+from fedgen_jax.tasks.base import Task, View
+
+
+def task(classes):
+    """Whether a cell is of the first class, by least squares."""
+
+    def loss(outputs_Bx1, target, weight_B):
+        wanted_B = (target['label'] == 0).astype(jnp.float32)
+        return jnp.sum(weight_B * (outputs_Bx1[:, 0] - wanted_B) ** 2) / jnp.sum(weight_B)
+
+    def metrics(predictions, target, weight_N):
+        error = predictions['value'][:, 0] - (np.asarray(target['label']) == 0)
+        return {'closeness': float(1 - np.mean(error**2)), 'n': len(error)}
+
+    return Task(
+        'brightness', 'label', 1, loss, lambda outputs: {'value': outputs}, metrics,
+        stratum=lambda target: target['label'], num_strata=max(len(classes), 1),
+        show=lambda image, target, said: View(image if said is None else None, 'x'),
+    )
+''')
+    monkeypatch.syspath_prepend(tmp_path)
+    c = base()
+    c.task, c.data.root = 'brightness:task', str(data_root / 'wbc_cls')
+    c.data.held_out, c.data.image_size, c.data.cache = 'bccd', 16, str(tmp_path / 'store')
+    c.model.widths, c.rounds, c.local_steps, c.hypernet.support = (8,), 1, 1, 4
+    summary = train(c, tmp_path / 'run', progress=False)
+    assert set(summary['unseen']['mean']) == {'closeness'}
+    assert 'Closeness' in report_run(tmp_path / 'run').read_text()
