@@ -1,4 +1,7 @@
-"""Every field that a configuration has, with its default; an experiment changes a few of them."""
+"""Every field that a configuration has, with its default; an experiment changes a few of them.
+
+Below them, the methods that a table compares.
+"""
 
 from ml_collections import ConfigDict
 
@@ -77,3 +80,23 @@ def base() -> ConfigDict:
     c.finetune.steps = 0  # labelled steps at each seen center after training; 0: none
     c.finetune.lr = 0.01
     return c
+
+
+NO_SHIFTS = {'shifts.acquisition': 0.0, 'shifts.zoom': 1.0}
+
+# theta, phi and psi receive the same change: without small rates of the latter two it overshoots.
+WEIGHTS = {'local': 'weights', 'server.generator_lr': 0.03, 'server.descriptor_lr': 0.03}
+
+# What every table compares.
+METHODS = {
+    'fedgen': {},
+    'fedavg + shifts': {'algorithm': 'fedavg'},
+    'fedavg': {'algorithm': 'fedavg', **NO_SHIFTS},
+    'local-only': {'algorithm': 'local', **NO_SHIFTS},
+    'fedgen, constant': {'hypernet.descriptor': 'constant'},
+    'fedgen, no shifts': NO_SHIFTS,
+    'fedgen weights': WEIGHTS,
+    'fedgen, one-hot': {'hypernet.descriptor': 'onehot'},
+    'local-only + shifts': {'algorithm': 'local'},
+    'fedgen weights, no shifts': {**WEIGHTS, **NO_SHIFTS},
+}

@@ -9,7 +9,8 @@ Expected:  RESULTS.md.
 """
 
 from configs import common
-from fedgen_jax.sweep import grid
+from configs.common import METHODS
+from fedgen_jax.sweep import grid, ring
 
 CENTERS = ('bccd', 'cellavision', 'jtsc-jiangxi', 'pbc-barcelona', 'raabin-iran')
 SEEDS = (0, 1, 2)
@@ -33,24 +34,6 @@ def get_config():
     return c
 
 
-NO_SHIFTS = {'shifts.acquisition': 0.0, 'shifts.zoom': 1.0}
-
-# theta, phi and psi receive the same change: without small rates of the latter two it overshoots.
-WEIGHTS = {'local': 'weights', 'server.generator_lr': 0.03, 'server.descriptor_lr': 0.03}
-
-METHODS = {
-    'fedgen': {},
-    'fedavg + shifts': {'algorithm': 'fedavg'},
-    'fedavg': {'algorithm': 'fedavg', **NO_SHIFTS},
-    'local-only': {'algorithm': 'local', **NO_SHIFTS},
-    'fedgen, constant': {'hypernet.descriptor': 'constant'},
-    'fedgen, no shifts': NO_SHIFTS,
-    'fedgen weights': WEIGHTS,
-    'fedgen, one-hot': {'hypernet.descriptor': 'onehot'},
-    'local-only + shifts': {'algorithm': 'local'},
-    'fedgen weights, no shifts': {**WEIGHTS, **NO_SHIFTS},
-}
-
 MILDER = {'shifts.acquisition': 0.5, 'shifts.zoom': 1.6}
 STRONGER = {'shifts.acquisition': 1.0}
 
@@ -73,11 +56,7 @@ def sweep_main():
 
 
 def sweep_inner():
-    """Development: two centers held out at a time, scored on validation images alone.
-
-    The pairs are a ring, so that each center plays the unseen one twice.
-    """
-    ring = ('bccd', 'raabin-iran', 'cellavision', 'pbc-barcelona', 'jtsc-jiangxi')
-    pairs = [f'{a},{b}' for a, b in zip(ring, ring[1:] + ring[:1])]
+    """Development: two centers held out at a time, scored on validation images alone."""
+    pairs = ring(('bccd', 'raabin-iran', 'cellavision', 'pbc-barcelona', 'jtsc-jiangxi'))
     methods = {name: {'score_on': 'val', **overrides} for name, overrides in TRIALS.items()}
     return grid(methods, pairs, (0,))

@@ -22,6 +22,11 @@ def grid(methods: dict[str, dict], centers: Sequence[str], seeds: Sequence[int])
     ]
 
 
+def ring(centers: Sequence[str]) -> list[str]:
+    """Pairs to hold out together for development; each center stands in two of them."""
+    return [f'{a},{b}' for a, b in zip(centers, [*centers[1:], centers[0]])]
+
+
 def part_of(runs: list, part: str) -> list:
     """Every n-th of the runs, from the i-th on, for a part 'i/n'."""
     match = re.fullmatch(r'(\d+)/(\d+)', part)

@@ -1,0 +1,49 @@
+"""Blood smears of four laboratories: detection of white and red cells and platelets.
+
+Data:      a center folder of 1,260 images with 18,143 boxes, its authors' split (`data.root`).
+Command:   python -m launch.train --config=configs/blood_det.py --config.data.root=FOLDER \\
+               --config.data.held_out=bcdd --workdir=RUN
+Table:     python -m launch.sweep --config=configs/blood_det.py --sweep=main \\
+               --config.data.root=FOLDER --workdir=results/blood_det
+Expected:  RESULTS.md.
+"""
+
+from configs import common
+from configs.common import METHODS
+from fedgen_jax.sweep import grid, ring
+
+CENTERS = ('bccd', 'bcdd', 'pbc', 'raabin-wbc')
+SEEDS = (0, 1, 2)
+
+
+def get_config():
+    c = common.base()
+    c.task = 'detection'
+    c.rounds = 60
+    c.local_steps = 8
+    c.batch_size = 16
+    c.data.image_size = 96
+    c.model.name = 'detector'
+    c.model.widths = (16, 32, 64, 96)
+    c.model.depth = 2
+    c.client.schedule = 'cosine'
+    c.shifts.acquisition = 0.75
+    c.shifts.zoom = 1.6
+    c.shifts.probability = 0.8
+    c.hypernet.support = 16
+    c.hypernet.jitter = 0.3
+    c.hypernet.fade = 0.5
+    c.finetune.steps = 50
+    c.finetune.lr = 0.003
+    return c
+
+
+def sweep_main():
+    """The table: every method on every unseen center, three seeds."""
+    return grid(METHODS, CENTERS, SEEDS)
+
+
+def sweep_inner():
+    """Development: two centers held out at a time, scored on validation images alone."""
+    methods = {name: {'score_on': 'val', **overrides} for name, overrides in METHODS.items()}
+    return grid(methods, ring(CENTERS), (0,))

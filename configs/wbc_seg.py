@@ -1,0 +1,43 @@
+"""White blood cells of three laboratories: segmentation, leave one center out.
+
+Data:      a center folder of 767 cell images with masks of cytoplasm and nucleus (`data.root`).
+Command:   python -m launch.train --config=configs/wbc_seg.py --config.data.root=FOLDER \\
+               --config.data.held_out=cellavision --workdir=RUN
+Table:     python -m launch.sweep --config=configs/wbc_seg.py --sweep=main \\
+               --config.data.root=FOLDER --workdir=results/wbc_seg
+Expected:  RESULTS.md.
+"""
+
+from configs import common
+from configs.common import METHODS
+from fedgen_jax.sweep import grid
+
+CENTERS = ('bccd', 'cellavision', 'jtsc')
+SEEDS = (0, 1, 2)
+
+
+def get_config():
+    c = common.base()
+    c.task = 'segmentation'
+    c.rounds = 60
+    c.local_steps = 8
+    c.batch_size = 16
+    c.data.image_size = 64
+    c.model.name = 'unet'
+    c.model.widths = (16, 32, 64)
+    c.model.depth = 2
+    c.client.schedule = 'cosine'
+    c.shifts.acquisition = 0.75
+    c.shifts.zoom = 2.0
+    c.shifts.probability = 0.8
+    c.hypernet.support = 32
+    c.hypernet.jitter = 0.3
+    c.hypernet.fade = 0.5
+    c.finetune.steps = 50
+    c.finetune.lr = 0.003
+    return c
+
+
+def sweep_main():
+    """The table: every method on every unseen center, three seeds."""
+    return grid(METHODS, CENTERS, SEEDS)
