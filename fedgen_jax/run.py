@@ -50,6 +50,8 @@ def prepare(config: ConfigDict) -> Run:
         if config[field] < 1:
             raise ValueError(f'{field}={config[field]}: at least 1')
     source = load_source(config)
+    if not source.classes:
+        raise ValueError(f'{config.data.root}: nothing to learn for task={config.task}: no classes')
     names = [c.name for c in source.centers]
     held_out = [name for name in config.data.held_out.split(',') if name]
     for name in held_out:
