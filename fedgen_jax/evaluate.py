@@ -164,8 +164,7 @@ def predict_unseen(trained: Trained, center: Center, split: str) -> Predicted:
         predicted(trained, model_of(trained, take(center.examples, half)), center, ~half)
         for half in (first, ~first)
     ]
-    predictions, examples = jax.tree.map(lambda *x: np.concatenate(x), *(p[:2] for p in parts))
-    return Predicted(predictions, examples, parts[0].path + parts[1].path)
+    return concatenate(parts)
 
 
 def metrics_of(trained: Trained, found: Predicted) -> Scores:
@@ -175,12 +174,17 @@ def metrics_of(trained: Trained, found: Predicted) -> Scores:
     )
 
 
-def score_seen(trained: Trained, split: str) -> dict[str, Scores]:
-    """Each seen center's own refined model on its `split`."""
-    return {
-        c.name: metrics_of(trained, predict_seen(trained, i, split))
-        for i, c in enumerate(trained.seen)
-    }
+def concatenate(parts: Sequence[Predicted]) -> Predicted:
+    """The predictions of several centers, or halves of one, together."""
+    predictions, examples = jax.tree.map(lambda *x: np.concatenate(x), *(p[:2] for p in parts))
+    return Predicted(predictions, examples, sum((p.path for p in parts), ()))
+
+
+def score_seen(trained: Trained, split: str) -> dict:
+    """Each seen center's own refined model on its `split`; 'pooled': on all of them together."""
+    found = [predict_seen(trained, i, split) for i in range(len(trained.seen))]
+    centers = {c.name: metrics_of(trained, p) for c, p in zip(trained.seen, found)}
+    return {**block(centers), 'pooled': metrics_of(trained, concatenate(found))}
 
 
 def score_stranger(trained: Trained, center: Center, split: str) -> Scores:
@@ -258,7 +262,7 @@ def evaluate(trained: Trained, split: str, finetune: bool) -> dict:
     """All scores of `summary.json`."""
     unseen = block({c.name: score_stranger(trained, c, split) for c in trained.unseen})
     scores = {
-        'seen': block(score_seen(trained, split)),
+        'seen': score_seen(trained, split),
         'unseen': unseen,
         'center_model': score_center_model(trained, split),
         'controls': {'shuffled': score_shuffled(trained, split)},

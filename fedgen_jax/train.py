@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from fedgen_jax import checkpoint
 from fedgen_jax.engine.rounds import cohort, init_run, shard_clients
-from fedgen_jax.evaluate import block, score_seen
+from fedgen_jax.evaluate import score_seen
 from fedgen_jax.program import Program
 from fedgen_jax.run import Run, prepare, trained, training_data, write_json
 from fedgen_jax.summary import save_statistics, summarize
@@ -63,9 +63,9 @@ def train_rounds(run, state, private_C, data_C, id_C, first, checkpoints, workdi
         bar.set_postfix(loss=f'{loss:.3f}')
         first = last
         if first % c.eval_every == 0 or first == c.rounds:
-            scores = score_seen(trained(run, state, private_C), 'val')
+            seen = score_seen(trained(run, state, private_C), 'val')
             seconds = round(time.monotonic() - started, 2)
-            line = {'round': first, 'seconds': seconds, 'loss': loss, 'seen': block(scores)}
+            line = {'round': first, 'seconds': seconds, 'loss': loss, 'seen': seen}
             with open(workdir / 'metrics.jsonl', 'a') as file:
                 file.write(json.dumps(line) + '\n')
         if first % c.checkpoint_every == 0 or first == c.rounds:

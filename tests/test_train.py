@@ -92,6 +92,10 @@ def test_summary_has_what_the_tables_need(whole):
         per_center = [s['accuracy'] for s in block['centers'].values()]
         assert block['mean']['accuracy'] == pytest.approx(np.mean(per_center))
         assert block['worst']['accuracy'] == min(per_center)
+    seen = summary['seen']
+    n, right = ([s[k] for s in seen['centers'].values()] for k in ('n', 'accuracy'))
+    assert seen['pooled']['n'] == sum(n)
+    assert seen['pooled']['accuracy'] == pytest.approx(np.average(right, weights=n))
     cost = summary['cost']
     assert cost['bytes_up'] >= 4 * sum(cost['parameters'].values())
     assert (cost['parameters']['generator'] > 0) == (algorithm == 'fedgen')

@@ -69,7 +69,12 @@ def assemble(
     for record in records:
         by_center[record.center].append(record)
     target_keys = TARGETS[target] if target else None
-    centers = [_to_center(name, by_center[name], seed, target_keys) for name in sorted(by_center)]
+    volumes = sorted({(r.center, r.volume) for of in by_center.values() for r in of if r.volume})
+    number_of = {volume: i for i, volume in enumerate(volumes)}
+    centers = [
+        _to_center(name, by_center[name], seed, target_keys, number_of)
+        for name in sorted(by_center)
+    ]
     first = target or next((key for key in TARGETS if key in classes), None)
     return Source(tuple(centers), tuple(classes.get(first, ())))
 
@@ -89,16 +94,17 @@ def to_records(centers: Iterable[Center]) -> Iterator[Record]:
             )
 
 
-def _to_center(name, records, seed, target_keys) -> Center:
+def _to_center(name, records, seed, target_keys, number_of) -> Center:
     keys = records[0].target if target_keys is None else target_keys
     examples = Examples(
         np.stack([r.image for r in records]),
         {key: np.stack([r.target[key] for r in records]) for key in keys},
         np.ones(len(records), np.float32),
     )
-    if 'mask' in keys and any(r.volume for r in records):
-        number = {v: i for i, v in enumerate(sorted({r.volume for r in records} - {''}))}
-        examples.target['volume'] = np.array([number.get(r.volume, -1) for r in records], np.int32)
+    if 'mask' in keys and number_of:
+        examples.target['volume'] = np.array(
+            [number_of.get((name, r.volume), -1) for r in records], np.int32
+        )
     path_N = tuple(r.path for r in records)
     split_N = assign_splits(
         name, path_N,
