@@ -16,7 +16,6 @@ import numpy as np
 from fedgen_jax.data.federated import SPLITS, Center, Examples, pad, take
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.program import Program
-from fedgen_jax.tasks.base import LOWER_IS_BETTER
 
 Scores = dict[str, Any]  # as `Task.metrics` returns them
 
@@ -43,7 +42,7 @@ def of_split(center: Center, name: str) -> Examples:
 
 
 def halves(center: Center) -> np.ndarray:
-    """bool [N]: a half of the patients (or images), by hash, whatever else there is."""
+    """bool [N]: a half of the patients (or images), every other one in the order of a hash."""
     units = sorted(set(center.unit), key=lambda u: (zlib.crc32(u.encode()), u))
     return np.isin(center.unit, units[::2])
 
@@ -97,7 +96,7 @@ def score(trained: Trained, variables: Any, examples: Examples) -> Scores:
     return trained.program.task.metrics(predictions, examples.target, examples.weight)
 
 
-def block(centers: Mapping[str, Scores]) -> dict | None:
+def block(trained: Trained, centers: Mapping[str, Scores]) -> dict | None:
     """{'mean', 'worst', 'centers'} of scores a center; None where there are none.
 
     A metric's mean and worst are over the centers that have it.
@@ -106,9 +105,10 @@ def block(centers: Mapping[str, Scores]) -> dict | None:
         return None
     names = dict.fromkeys(k for s in centers.values() for k in metrics_in(s))
     values = {k: [s[k] for s in centers.values() if k in s] for k in names}
+    lower = trained.program.task.lower_is_better
     return {
         'mean': {k: float(np.mean(v)) for k, v in values.items()},
-        'worst': {k: float(max(v) if k in LOWER_IS_BETTER else min(v)) for k, v in values.items()},
+        'worst': {k: float(max(v) if k in lower else min(v)) for k, v in values.items()},
         'centers': dict(centers),
     }
 
@@ -154,16 +154,30 @@ def predicted(trained: Trained, variables: Any, center: Center, index_N: np.ndar
     return Predicted(predictions, examples, tuple(np.array(center.path)[index_N]))
 
 
-def predict_unseen(trained: Trained, center: Center, split: str) -> Predicted:
-    """A stranger's zero-shot model, cross-fitted (see the module's text)."""
+def predict_unseen(
+    trained: Trained,
+    center: Center,
+    split: str,
+    client: int | None = None,
+    m_E: np.ndarray | None = None,
+) -> Predicted:
+    """A stranger's zero-shot model, cross-fitted (see the module's text).
+
+    client: a seen center whose private model it borrows; m_E: replaces its descriptor.  Batch
+    statistics are cross-fitted all the same.
+    """
     if split == 'val':
-        variables = model_of(trained, of_split(center, 'train'))
-        return predicted(trained, variables, center, center.split == SPLITS.index('val'))
-    first = halves(center)
+        pairs = [tuple(center.split == SPLITS.index(name) for name in ('train', 'val'))]
+    else:
+        first = halves(center)
+        pairs = [(first, ~first), (~first, first)]
     parts = [
-        predicted(trained, model_of(trained, take(center.examples, half)), center, ~half)
-        for half in (first, ~first)
-    ]
+        predicted(trained, model_of(trained, take(center.examples, adapt), client, m_E), center, on)
+        for adapt, on in pairs if adapt.any() and on.any()
+    ]  # fmt: skip
+    if not parts:  # one patient: nothing is left to score
+        variables = model_of(trained, center.examples, client, m_E)
+        parts = [predicted(trained, variables, center, np.zeros(len(center.split), bool))]
     return concatenate(parts)
 
 
@@ -184,23 +198,17 @@ def score_seen(trained: Trained, split: str) -> dict:
     """Each seen center's own refined model on its `split`; 'pooled': on all of them together."""
     found = [predict_seen(trained, i, split) for i in range(len(trained.seen))]
     centers = {c.name: metrics_of(trained, p) for c, p in zip(trained.seen, found)}
-    return {**block(centers), 'pooled': metrics_of(trained, concatenate(found))}
+    return {**block(trained, centers), 'pooled': metrics_of(trained, concatenate(found))}
 
 
-def score_stranger(trained: Trained, center: Center, split: str) -> Scores:
+def score_stranger(
+    trained: Trained, center: Center, split: str, m_E: np.ndarray | None = None
+) -> Scores:
     """An unseen center's zero-shot model; of centers that learned alone, the mean of them all."""
-    if not learned_alone(trained):
-        return metrics_of(trained, predict_unseen(trained, center, split))
-    everything = scored_examples(center, split)
+    clients = range(len(trained.seen)) if learned_alone(trained) else [None]
     return mean_scores([
-        score(trained, model_of(trained, everything, i), everything)
-        for i in range(len(trained.seen))
+        metrics_of(trained, predict_unseen(trained, center, split, i, m_E)) for i in clients
     ])
-
-
-def scored_examples(center: Center, split: str) -> Examples:
-    """What an unseen center is scored on: everything, or in development its validation split."""
-    return of_split(center, 'val') if split == 'val' else center.examples
 
 
 def score_center_model(trained: Trained, split: str) -> dict | None:
@@ -210,13 +218,15 @@ def score_center_model(trained: Trained, split: str) -> dict | None:
     statistics = seen_statistics(trained)
     m_E = statistics and descriptor.mean(descriptor.pool(statistics.values()))
 
-    def of(center, examples):
+    def of(center):
         variables = model_of(trained, of_split(center, 'train'), m_E=m_E)
-        return score(trained, variables, examples)
+        return score(trained, variables, of_split(center, split))
 
     return {
-        'seen': block({c.name: of(c, of_split(c, split)) for c in trained.seen}),
-        'unseen': block({c.name: of(c, scored_examples(c, split)) for c in trained.unseen}),
+        'seen': block(trained, {c.name: of(c) for c in trained.seen}),
+        'unseen': block(
+            trained, {c.name: score_stranger(trained, c, split, m_E) for c in trained.unseen}
+        ),
     }
 
 
@@ -231,20 +241,17 @@ def score_shuffled(trained: Trained, split: str) -> dict | None:
         return None
     m_CxE = [descriptor.mean(s) for s in statistics.values()]
 
-    def under(center, client, examples, others):
-        images = of_split(center, 'train')
-        return mean_scores([
-            score(trained, model_of(trained, images, client, m_E), examples) for m_E in others
-        ])
+    def seen(i, center):
+        train, test = of_split(center, 'train'), of_split(center, split)
+        others = m_CxE[:i] + m_CxE[i + 1 :]
+        return mean_scores([score(trained, model_of(trained, train, i, m), test) for m in others])
+
+    def unseen(center):
+        return mean_scores([score_stranger(trained, center, split, m) for m in m_CxE])
 
     return {
-        'seen': block({
-            c.name: under(c, i, of_split(c, split), m_CxE[:i] + m_CxE[i + 1 :])
-            for i, c in enumerate(trained.seen)
-        }),
-        'unseen': block({
-            c.name: under(c, None, scored_examples(c, split), m_CxE) for c in trained.unseen
-        }),
+        'seen': block(trained, {c.name: seen(i, c) for i, c in enumerate(trained.seen)}),
+        'unseen': block(trained, {c.name: unseen(c) for c in trained.unseen}),
     }
 
 
@@ -255,12 +262,12 @@ def score_finetuned(trained: Trained, split: str, unseen: dict | None) -> dict:
         train = of_split(c, 'train')
         variables = model_of(trained, train, i, labelled=train)
         centers[c.name] = score(trained, variables, of_split(c, split))
-    return {'seen': block(centers), 'unseen': unseen}
+    return {'seen': block(trained, centers), 'unseen': unseen}
 
 
 def evaluate(trained: Trained, split: str, finetune: bool) -> dict:
     """All scores of `summary.json`."""
-    unseen = block({c.name: score_stranger(trained, c, split) for c in trained.unseen})
+    unseen = block(trained, {c.name: score_stranger(trained, c, split) for c in trained.unseen})
     scores = {
         'seen': score_seen(trained, split),
         'unseen': unseen,

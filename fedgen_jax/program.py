@@ -83,7 +83,7 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
 def in_chunks(fn: Callable, first: Any, image_NxHxWx3: np.ndarray) -> Any:
     """fn(first, images) over N in chunks of one shape, so that it compiles once; on the host."""
     outputs = []
-    for i in range(0, len(image_NxHxWx3), CHUNK):
+    for i in range(0, max(len(image_NxHxWx3), 1), CHUNK):
         x = image_NxHxWx3[i : i + CHUNK]
         padded = np.concatenate([x, np.zeros((CHUNK - len(x), *x.shape[1:]), x.dtype)])
         outputs.append(jax.device_get(fn(first, padded)))

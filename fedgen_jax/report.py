@@ -13,7 +13,7 @@ from PIL import Image
 
 from fedgen_jax import figures
 from fedgen_jax.figures import Cloud
-from fedgen_jax.tasks.base import LOWER_IS_BETTER, View, by_rank
+from fedgen_jax.tasks.base import View
 
 COLUMNS = 8  # example images a center
 SUBSET_SIZE = 12  # images, of each small dot of the map
@@ -97,7 +97,7 @@ def write_report(
         bars=figures.bars(scores, colors, unseen, label),
         tables=[
             _scores_table(methods, summaries, m)
-            for m in by_rank(next(iter(methods.values()))['seen']['mean'])
+            for m in next(iter(methods.values()))['seen']['mean']
         ],
         curves=figures.curves(own_lines, colors, metric, label) if any(lines.values()) else '',
         sections=sections,
@@ -121,8 +121,8 @@ def methods_of(summaries: Mapping[str, dict]) -> dict[str, dict]:
 
 
 def headline(summary: dict) -> str:
-    """The metric that stands for the summary's task."""
-    return by_rank(summary['seen']['mean'])[0]
+    """The metric that stands for the summary's task: its first."""
+    return next(iter(summary['seen']['mean']))
 
 
 def readable(metric: str) -> str:
@@ -164,7 +164,8 @@ def _scores_table(methods, summaries, metric):
         return summary + [own.get(c, {}).get(metric) for c in centers]
 
     value_MxJ = [values(blocks) for blocks in methods.values()]
-    top = min if metric in LOWER_IS_BETTER else max
+    lower = metric in next(iter(summaries.values()))['lower_is_better']
+    top = min if lower else max
     best = frozenset(
         (i, j + 1)
         for j, column in enumerate(zip(*value_MxJ))
@@ -183,7 +184,7 @@ def _scores_table(methods, summaries, metric):
         for c in centers for name in counts[c].get('left_out', ())
     ]  # fmt: skip
     head = ['', 'mean of seen', 'worst seen', *names]
-    unit = ', pixels, lower is better' if metric in LOWER_IS_BETTER else ''
+    unit = ': lower is better' if lower else ''
     return Table(titled(metric) + unit, head, rows, ' '.join(notes), best)
 
 

@@ -50,6 +50,7 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         'rounds': c.rounds,
         'device': jax.devices()[0].device_kind,
         'score_on': c.score_on,
+        'lower_is_better': run.program.task.lower_is_better,
         **scores,
         'cost': {
             'bytes_up': num_bytes(contribution),

@@ -6,15 +6,21 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fedgen_jax.tasks.base import LOWER_IS_BETTER, by_rank
-
 
 def read_summaries(folders: Sequence[str | pathlib.Path]) -> list[dict]:
-    """Every `summary.json` below the folders."""
+    """Every `summary.json` below the folders; all of one task, scored on the same split."""
     files = sorted(f for folder in folders for f in pathlib.Path(folder).rglob('summary.json'))
     if not files:
         raise ValueError(f'{", ".join(map(str, folders))}: no summary.json below')
-    return [json.loads(f.read_text()) for f in files]
+    summaries = [json.loads(f.read_text()) for f in files]
+    for field in ('task', 'score_on'):
+        found = sorted({s[field] for s in summaries})
+        if len(found) > 1:
+            raise ValueError(
+                f'{", ".join(map(str, folders))}: {field} is {" and ".join(found)}: '
+                'a table takes runs of one kind: name the folders of one'
+            )
+    return summaries
 
 
 def rows_of(summaries: Sequence[dict]) -> dict[str, list[dict]]:
@@ -23,7 +29,8 @@ def rows_of(summaries: Sequence[dict]) -> dict[str, list[dict]]:
     for s in summaries:
         rows.setdefault(s['method'], []).append(s)
         if s.get('finetuned'):
-            rows.setdefault(s['method'] + ' + fine-tuning', []).append({**s, **s['finetuned']})
+            tuned = {**s, **s['finetuned'], 'center_model': None, 'controls': {'shuffled': None}}
+            rows.setdefault(s['method'] + ' + fine-tuning', []).append(tuned)
     return rows
 
 
@@ -37,10 +44,13 @@ def over_seeds(runs: Sequence[dict], value) -> tuple[float, float, int]:
     return float(np.mean(values)), float(np.std(values, ddof=len(values) > 1)), len(values)
 
 
-def block_value(group: str, level: str, metric: str, where: Sequence[str] = ()):
+def block_value(
+    group: str, level: str, metric: str, where: Sequence[str] = (), lower: bool = False
+):
     """A value of one seed's runs: the mean over folds of a block's mean or worst score.
 
-    Of `unseen`, where a fold holds out one center, 'worst' is the worst fold.
+    Of `unseen`, where a fold holds out one center, 'worst' is the worst fold.  lower: the worst is
+    the highest.
     """
 
     def value(runs):
@@ -53,15 +63,15 @@ def block_value(group: str, level: str, metric: str, where: Sequence[str] = ()):
         if not blocks:
             return None
         if (group, level) == ('unseen', 'worst'):
-            return max(blocks) if metric in LOWER_IS_BETTER else min(blocks)
+            return max(blocks) if lower else min(blocks)
         return float(np.mean(blocks))
 
     return value
 
 
-def cell(stats: tuple[float, float, int], metric: str) -> str:
-    """'71.2 ± 0.8': shares in points, lengths in pixels."""
-    unit = 1 if metric in LOWER_IS_BETTER else 100
+def cell(stats: tuple[float, float, int], lower: bool = False) -> str:
+    """'71.2 ± 0.8': in points of 100; of lengths and errors, where less is better, as they are."""
+    unit = 1 if lower else 100
     mean, sd, n = unit * stats[0], unit * stats[1], stats[2]
     return '–' if n == 0 else f'{mean:.1f} ± {sd:.1f}' if n > 1 else f'{mean:.1f}'
 
@@ -75,12 +85,13 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def tables(summaries: Sequence[dict]) -> str:
     """The tables of RESULTS.md: methods, unseen centers, paired differences, cost."""
     rows = rows_of(summaries)
-    names = by_rank(summaries[0]['seen']['mean'])
+    names = list(dict.fromkeys(k for s in summaries for k in s['seen']['mean']))
     metric = names[0]
     parts = [f'{len(summaries)} runs; mean ± standard deviation over seeds, in points of 100.']
     for name in names:
+        lower = name in summaries[0]['lower_is_better']
         columns = [
-            (f'{group} {level}', block_value(group, level, name))
+            (f'{group} {level}', block_value(group, level, name, lower=lower))
             for group in ('seen', 'unseen') for level in ('mean', 'worst')
         ] + [
             (f'{group} mean, {title}', block_value(group, 'mean', name, where))
@@ -90,15 +101,30 @@ def tables(summaries: Sequence[dict]) -> str:
             for group in ('seen', 'unseen')
         ]  # fmt: skip
         body = [
-            [row, *(cell(over_seeds(runs, value), name) for _, value in columns)]
+            [row, *(cell(over_seeds(runs, value), lower) for _, value in columns)]
             for row, runs in rows.items()
         ]
-        unit = ', in pixels: lower is better' if name in LOWER_IS_BETTER else ''
+        unit = ', not in points: lower is better' if lower else ''
         parts += [f'**{name}**{unit}', markdown(['method', *(c for c, _ in columns)], body)]
     parts += [f'**{metric}, each center as the unseen one**', _per_center(rows, metric)]
+    parts += _left_out(summaries)
     parts += [f'**{metric}, FedGen less the others, paired by fold and seed**']
     parts += [_paired(rows, metric), '**cost**', _cost(rows)]
     return '\n\n'.join(parts)
+
+
+def _left_out(summaries) -> list[str]:
+    """Which classes had too few boxes to count, and where."""
+    found = {
+        f'{name} at {center} ({s["boxes"][name]} boxes)'
+        for summary in summaries
+        for group in ('seen', 'unseen')
+        for center, s in (summary[group] or {'centers': {}})['centers'].items()
+        for name in s.get('left_out', ())
+    }
+    if not found:
+        return []
+    return [f"Left out of a center's mean, for too few boxes: {'; '.join(sorted(found))}."]
 
 
 def _per_center(rows, metric):
@@ -121,7 +147,7 @@ def _per_center(rows, metric):
         return of
 
     body = [
-        [row, *(cell(over_seeds(runs, value(n)), metric) for n in names)]
+        [row, *(cell(over_seeds(runs, value(n))) for n in names)]
         for row, runs in rows.items()
     ]
     return markdown(['method', *(f'{n} (n = {centers[n]})' for n in names)], body)

@@ -1,13 +1,15 @@
 """Tables say what the summaries say."""
 
+import json
+
 import pytest
 
 from fedgen_jax import tables
 
 
 def block(x, names=('a', 'b')):
-    centers = {n: {'accuracy': x, 'balanced_accuracy': x, 'n': 10} for n in names}
-    level = {'accuracy': x, 'balanced_accuracy': x}
+    centers = {n: {'balanced_accuracy': x, 'accuracy': x, 'n': 10} for n in names}
+    level = {'balanced_accuracy': x, 'accuracy': x}
     return {'mean': level, 'worst': level, 'centers': centers}
 
 
@@ -15,7 +17,8 @@ def summary(method, held_out, seed, seen, unseen):
     both = {'seen': block(seen), 'unseen': block(unseen, (held_out,))}
     return {
         'method': method, 'task': 'classification', 'held_out': held_out, 'seed': seed,
-        'device': 'cpu', **both, 'center_model': both, 'controls': {'shuffled': None},
+        'device': 'cpu', 'score_on': 'test', 'lower_is_better': [], **both,
+        'center_model': both, 'controls': {'shuffled': None},
         'cost': {
             'bytes_up': 1024, 'bytes_down': 2048, 'round_seconds': 0.5, 'compile_seconds': 1.0,
             'parameters': {'base': 1, 'generator': 2, 'descriptor': 3},
@@ -62,3 +65,30 @@ def test_text_is_written_between_its_marks(tmp_path):
     assert file.read_text() == 'above\n<!-- here -->\nnew\n<!-- end -->\nbelow\n'
     with pytest.raises(ValueError, match='<!-- there -->'):
         tables.write_between(file, 'there', 'new')
+
+
+def test_fine_tuning_has_no_center_model_of_its_own(summaries):
+    summaries[0]['finetuned'] = {'seen': block(0.9), 'unseen': None}
+    (tuned,) = tables.rows_of(summaries)['fedgen + fine-tuning']
+    assert tuned['center_model'] is None and tuned['controls'] == {'shuffled': None}
+
+
+def test_lengths_are_worst_where_they_are_highest(summaries):
+    for s in summaries:
+        s['lower_is_better'] = ['accuracy']
+    assert '| fedavg | 0.8 ± 0.0 | 0.8 ± 0.0 | 0.4 ± 0.0 | 0.5 ± 0.0 |' in tables.tables(summaries)
+
+
+def test_rare_classes_are_named(summaries):
+    summaries[0]['unseen']['centers']['x'].update(left_out=['platelet'], boxes={'platelet': 2})
+    assert 'platelet at x (2 boxes)' in tables.tables(summaries)
+
+
+def test_runs_of_two_kinds_are_not_mixed(summaries, tmp_path):
+    for i, split in enumerate(('val', 'test')):
+        (tmp_path / str(i)).mkdir()
+        content = {**summaries[i], 'score_on': split}
+        (tmp_path / str(i) / 'summary.json').write_text(json.dumps(content))
+    assert len(tables.read_summaries([tmp_path / '0'])) == 1
+    with pytest.raises(ValueError, match='score_on is test and val'):
+        tables.read_summaries([tmp_path])

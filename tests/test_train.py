@@ -14,7 +14,10 @@ from PIL import Image
 
 from configs.common import base
 from fedgen_jax import program, train
-from fedgen_jax.run import prepare, restore
+from fedgen_jax.data.federated import take
+from fedgen_jax.engine.rounds import init_run
+from fedgen_jax.evaluate import halves, model_of, predict_unseen, score, score_stranger
+from fedgen_jax.run import prepare, restore, trained, training_data
 from fedgen_jax.summary import evaluate_run
 
 CENTERS = ('east', 'north', 'south', 'west')
@@ -138,6 +141,51 @@ def test_a_checkpoint_of_another_model_is_refused_and_its_run_left_alone(whole, 
         train.train(other, tmp_path / 'copy', progress=False)
     assert '\n' not in str(error.value)
     assert scores(evaluate_run(tmp_path / 'copy')) == scores(summary)
+
+
+def test_an_unseen_center_s_batch_statistics_are_cross_fitted_for_every_model(tiny, tmp_path):
+    # FedAvg's one model is its center model too: adapted alike, it scores alike.
+    config = tiny({'algorithm': 'fedavg', 'model.norm': 'batch'})
+    summary = train.train(config, tmp_path / 'fedavg', progress=False)
+    assert summary['center_model'] == {k: without_pool(summary[k]) for k in ('seen', 'unseen')}
+    # No image that is scored may decide how it is scored.
+    run = prepare(tiny({'algorithm': 'local', 'model.norm': 'batch', 'rounds': 1}))
+    data_C, id_C = training_data(run)
+    state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
+    done = trained(run, state, private_C)
+    center = run.unseen[0]
+    first = halves(center)
+    image = center.examples.image.copy()
+    image[first] = 255 - image[first]
+    other = center._replace(examples=center.examples._replace(image=image))
+    before, after = (predict_unseen(done, c, 'test', client=1) for c in (center, other))
+    for name in set(before.path):
+        i, j = before.path.index(name), after.path.index(name)
+        same = np.array_equal(
+            before.predictions['probability'][i], after.predictions['probability'][j]
+        )
+        assert not same  # a changed image, or one adapted to changed images
+    scored = [set(p) for p in (before.path[: (~first).sum()], before.path[(~first).sum() :])]
+    assert scored[0].isdisjoint(scored[1]) and scored[0] | scored[1] == set(center.path)
+
+
+def without_pool(block):
+    return {k: v for k, v in block.items() if k != 'pooled'}
+
+
+def test_a_center_too_small_to_split_scores_nothing(tiny):
+    run = prepare(tiny({'algorithm': 'fedavg', 'model.norm': 'batch'}))
+    _, id_C = training_data(run)
+    state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
+    done = trained(run, state, private_C)
+    center = run.unseen[0]
+    one = center._replace(
+        examples=take(center.examples, np.arange(1)), split=center.split[:1],
+        path=center.path[:1], unit=center.unit[:1],
+    )  # fmt: skip
+    assert score_stranger(done, one, 'test') == {'n': 0}
+    nothing = take(center.examples, np.arange(0))
+    assert score(done, model_of(done, center.examples), nothing) == {'n': 0}
 
 
 def test_seeds_and_held_out_centers_share_one_program(whole, tiny, tmp_path):

@@ -1,18 +1,10 @@
 """What a task is: a value that carries everything the rest of the code asks of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-
-HEADLINES = ('balanced_accuracy', 'dice', 'ap50')  # the metric that stands for its task
-LOWER_IS_BETTER = frozenset({'hd95', 'assd'})  # lengths, in pixels; all others are shares of 1
-
-
-def by_rank(metrics: Iterable[str]) -> list[str]:
-    """Names of metrics, the one that stands for the task first."""
-    return sorted(metrics, key=lambda m: m not in HEADLINES)
 
 
 class View(NamedTuple):
@@ -30,6 +22,8 @@ class View(NamedTuple):
 class Task(NamedTuple):
     """A task, as pure functions.  Nothing outside this package looks inside a target.
 
+    It is made from the names of its classes; made of none, it only says what it learns from.
+
     name:        as the configuration spells it.
     target:      what of a folder it learns from: 'label', 'mask' or 'box' (`data/source.py`).
     num_outputs: channels of the model's last layer.
@@ -38,10 +32,11 @@ class Task(NamedTuple):
     metrics:     (predictions, target, weight), host arrays -> scores: {metric: float} with the
                  headline first, 'n': images scored, and what else a reader should know (counts,
                  scores of each class), as JSON.  {'n': 0} where nothing can be scored.
-    stratum:     target -> int32 [B], the example's class for splitting and resampling; -1: none.
+    stratum:     target -> int32 [B], the example's class for resampling; -1: none.
     num_strata:  the number of such classes.
     show:        (image uint8 [H, W, 3], target, prediction or None), of one example -> a `View` of
                  the prediction; of the truth, where there is none.
+    lower_is_better: metrics of which less is better: lengths, errors.  All others are shares of 1.
     """
 
     name: str
@@ -53,3 +48,4 @@ class Task(NamedTuple):
     stratum: Callable[[dict], jax.Array]
     num_strata: int
     show: Callable[[np.ndarray, dict, Any], View]
+    lower_is_better: tuple[str, ...] = ()

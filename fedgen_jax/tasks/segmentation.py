@@ -52,7 +52,7 @@ def segmentation(classes: Sequence[str]) -> Task:
         truth_NxHxW, guess_NxHxW = np.asarray(target['mask']), np.asarray(predictions['mask'])
         known_NxHxW = truth_NxHxW != UNKNOWN
         scored = (np.asarray(weight_N) > 0) & known_NxHxW.any((1, 2))
-        by_class, volumes = {}, []
+        by_class, volumes = {}, {}
         for k, name in foreground:
             truth, guess = (truth_NxHxW == k)[scored], ((guess_NxHxW == k) & known_NxHxW)[scored]
             rows = [overlap(t, g) for t, g in zip(truth, guess) if t.any() or g.any()]
@@ -60,12 +60,12 @@ def segmentation(classes: Sequence[str]) -> Task:
                 means = np.mean(rows, 0).tolist()
                 by_class[name] = {**dict(zip(METRICS, means)), 'n': len(rows)}
             if 'volume' in target:
-                volumes += volume_dice(truth, guess, np.asarray(target['volume'])[scored])
+                volumes[name] = volume_dice(truth, guess, np.asarray(target['volume'])[scored])
         if not by_class:
             return {'n': 0}
         total = {m: float(np.mean([s[m] for s in by_class.values()])) for m in METRICS}
-        if volumes:
-            total['dice_volume'] = float(np.mean(volumes))
+        if any(volumes.values()):
+            total['dice_volume'] = float(np.mean([np.mean(v) for v in volumes.values() if v]))
         return {**total, 'n': int(scored.sum()), 'classes': by_class}
 
     def show(image_HxWx3, target, prediction):
@@ -87,6 +87,7 @@ def segmentation(classes: Sequence[str]) -> Task:
         stratum=lambda target: jnp.zeros(len(target['mask']), jnp.int32),
         num_strata=1,
         show=show,
+        lower_is_better=('hd95', 'assd'),
     )
 
 
