@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from fedgen_jax.data.federated import Center, take
-from fedgen_jax.evaluate import Trained, model_of, of_split
+from fedgen_jax.data.federated import Center, Examples, take
+from fedgen_jax.evaluate import Trained, learned_alone, model_of, of_split
 from fedgen_jax.figures import Cloud
 from fedgen_jax.report import COLUMNS, SUBSET_SIZE, Strip, write_report
 from fedgen_jax.run import Run, prepare, restore, trained
@@ -32,7 +32,7 @@ def read_lines(workdir: str | pathlib.Path) -> list[dict]:
 
 def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
     """A center's descriptor, and those of random subsets of its training images."""
-    vectors_NxE = done.program.describe(done.shared, of_split(center, 'train').image)
+    vectors_NxE = done.program.describe(done.shared, adapted_on(center).image)
     rng = np.random.default_rng(0)
     size = min(SUBSET_SIZE, len(vectors_NxE))
     subsets = [
@@ -53,7 +53,7 @@ def strip_of(
     examples = take(test, np.arange(min(COLUMNS, len(test.weight))))
     columns = [[] for _ in examples.weight]
     for name, (done, client) in models.items():
-        variables = model_of(done, of_split(center, 'train'), client)
+        variables = model_of(done, adapted_on(center), client)
         predictions = done.program.predict(variables, examples.image)
         for i, column in enumerate(columns):
             image, target, said = jax.tree.map(lambda x, i=i: x[i], (*examples[:2], predictions))
@@ -65,27 +65,59 @@ def strip_of(
     return Strip(center.name, kind, columns)
 
 
-def report_run(workdir: str | pathlib.Path) -> pathlib.Path:
-    """Writes `report.html` into a finished run's folder, and returns its path."""
+def names_of(run: Run) -> tuple[list[str], list[str]]:
+    """The names of the seen and of the unseen centers."""
+    return [c.name for c in run.seen], [c.name for c in run.unseen]
+
+
+def adapted_on(center: Center) -> Examples:
+    """The unlabelled images that a center's model is made from."""
+    train = of_split(center, 'train')
+    return train if len(train.weight) else center.examples
+
+
+def report_run(
+    workdir: str | pathlib.Path, beside: str | pathlib.Path | None = None
+) -> pathlib.Path:
+    """Writes `report.html` into a finished run's folder, and returns its path.
+
+    beside: another run on the same centers, whose scores and pictures stand beside its own.
+    """
     workdir = pathlib.Path(workdir)
-    if not (workdir / 'summary.json').is_file():
-        raise ValueError(f'{workdir}/summary.json: missing: let launch.train finish the run')
-    summary = json.loads((workdir / 'summary.json').read_text())
-    run, done = finished(workdir)
+    folders = [workdir, *([pathlib.Path(beside)] if beside else [])]
+    summaries, lines, models = {}, {}, {}
+    for folder in folders:
+        if not (folder / 'summary.json').is_file():
+            raise ValueError(f'{folder}/summary.json: missing: let launch.train finish the run')
+        summary = json.loads((folder / 'summary.json').read_text())
+        name = NAMES[summary['algorithm']]
+        if name in summaries:
+            name = f'{name} of {folder.name}'
+        summaries[name], lines[name], models[name] = summary, read_lines(folder), finished(folder)
+    (run, done), *others = models.values()
+    for folder, (other, _) in zip(folders[1:], others):
+        if names_of(other) != names_of(run):
+            raise ValueError(f'{folder}: has not the centers of {workdir}')
+    first = next(iter(summaries.values()))
+
+    def strip(center, kind, client):
+        shown = {
+            name: (fed, client) for name, (_, fed) in models.items()
+            if client is not None or not learned_alone(fed)
+        }  # fmt: skip
+        return strip_of(shown, center, kind)
+
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]
-    described = done.program.describe is not None
-    shown = centers if summary['algorithm'] != 'local' else centers[: len(run.seen)]
-    name = NAMES[summary['algorithm']]
     path = workdir / 'report.html'
     write_report(
         path,
-        title=f'{name}: {summary["task"]}',
+        title=f'{next(iter(summaries))}: {first["task"]}',
         lede=f'Seen centers: {len(run.seen)}; unseen: {len(run.unseen)}. '
-        f'{summary["rounds"]} rounds, seed {summary["seed"]}.',
-        summaries={name: summary},
-        lines={name: read_lines(workdir)},
-        clouds=[cloud_of(done, c, kind) for c, kind, _ in centers] if described else (),
-        strips=[strip_of({name: (done, i)}, c, kind) for c, kind, i in shown],
+        f'{first["rounds"]} rounds, seed {first["seed"]}.',
+        summaries=summaries,
+        lines=lines,
+        clouds=[cloud_of(done, c, kind) for c, kind, _ in centers] if done.program.describe else (),
+        strips=[s for s in (strip(*x) for x in centers) if s.columns and s.columns[0]],
     )
     return path

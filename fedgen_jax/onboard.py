@@ -56,9 +56,9 @@ def onboard(
         if data or update:
             raise ValueError('--remove takes neither --data nor --update')
         pooled = descriptor.remove(pooled, _own(own, remove, workdir))
+        if not pooled.count:
+            raise ValueError(f'--remove={remove}: the last center; no center model would be left')
         del own[remove]
-        (workdir / 'statistics' / f'{remove}.json').unlink()
-        shutil.rmtree(workdir / 'onboard' / remove, ignore_errors=True)
         centers = {}
     else:
         centers = {}
@@ -75,6 +75,10 @@ def onboard(
     checkpoint.save_tree(workdir / 'center_model', {'params': center_model})
     for name, s in {**own, POOLED: pooled}.items():
         write_statistic(workdir, name, s)
+    if remove:
+        (workdir / 'statistics' / f'{remove}.json').unlink()
+        shutil.rmtree(workdir / 'onboard' / remove, ignore_errors=True)
+    kept = read_statistics(workdir)
     others = {name: h for name, h in before.items() if name not in (update, remove)}
     report = {
         'action': 'remove' if remove else 'update' if update else 'join',
@@ -88,7 +92,7 @@ def onboard(
             'steps': 0,
             'bytes': 0,
             'weights_before': others,
-            'weights_after': {name: _weights_hash(done, own[name]) for name in others},
+            'weights_after': {name: _weights_hash(done, kept[name]) for name in others},
         },
     }  # fmt: skip
     write_json(workdir / 'onboard.json', report)

@@ -9,9 +9,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
-from fedgen_jax.data import synthetic
 from fedgen_jax.data.federated import Center, Source, stack
-from fedgen_jax.data.source import load
+from fedgen_jax.data.source import draw, load
 from fedgen_jax.engine.rounds import init_run, pad_clients, shard_clients
 from fedgen_jax.evaluate import Trained, of_split
 from fedgen_jax.program import Program, build, choose, make_task
@@ -33,14 +32,15 @@ def load_source(config: ConfigDict) -> Source:
     """The data set that a configuration names."""
     d = config.data
     choose('data.source', d.source, ('folder', 'synthetic'))
-    target = make_task(config.task, ()).target
+    target, cache = make_task(config.task, ()).target, d.cache or None
     if d.source == 'synthetic':
-        return synthetic.source(
-            d.centers, d.examples, d.image_size, config.seed, d.spread, target=target
+        return draw(
+            d.centers, d.examples, d.image_size, config.seed, d.spread, target, cache=cache
         )
     if not d.root:
         raise ValueError('data.root is empty: pass --config.data.root=FOLDER')
-    return load(d.root, d.image_size, config.seed, d.cache or None, target=target)
+    unseen = d.held_out.split(',')
+    return load(d.root, d.image_size, config.seed, cache, target=target, unseen=unseen)
 
 
 def prepare(config: ConfigDict) -> Run:
@@ -50,8 +50,6 @@ def prepare(config: ConfigDict) -> Run:
         if config[field] < 1:
             raise ValueError(f'{field}={config[field]}: at least 1')
     source = load_source(config)
-    if not source.classes:
-        raise ValueError(f'{config.data.root}: nothing to learn for task={config.task}: no classes')
     names = [c.name for c in source.centers]
     held_out = [name for name in config.data.held_out.split(',') if name]
     for name in held_out:

@@ -15,17 +15,28 @@ from fedgen_jax import checkpoint
 from fedgen_jax.engine.rounds import cohort, init_run, shard_clients
 from fedgen_jax.evaluate import score_seen
 from fedgen_jax.program import Program
-from fedgen_jax.run import Run, prepare, trained, training_data, write_json
+from fedgen_jax.run import (
+    Run,
+    differences,
+    prepare,
+    settings_of,
+    trained,
+    training_data,
+    write_json,
+)
 from fedgen_jax.summary import save_statistics, summarize
 
 
 def train(config: ConfigDict, workdir: str | pathlib.Path, progress: bool = True) -> dict:
     """Trains, or goes on where the last checkpoint ends; returns and writes `summary.json`.
 
+    Raises ValueError where the workdir's run has another configuration.
+
     Also writes `config.json`, `metrics.jsonl` (a line an evaluation), `checkpoints/` and, for a
     learned descriptor, `statistics/` (each center's own, and `pooled.json`, the server's).
     """
     workdir = pathlib.Path(workdir)
+    check_same_run(config, workdir)
     run = prepare(config)
     data_C, id_C = training_data(run)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
@@ -42,6 +53,20 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, progress: bool = True
     save_statistics(workdir, trained(run, state, private_C))
     write_json(workdir / 'summary.json', summary)
     return summary
+
+
+def check_same_run(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Raises ValueError where `workdir` holds a run of another configuration."""
+    file = workdir / 'config.json'
+    if file.exists():
+        made = settings_of(ConfigDict(json.loads(file.read_text())))
+        now = settings_of(config)
+        found = differences(made, now, defaults=now)
+        if found:
+            raise ValueError(
+                f'{workdir}: holds a run of another configuration ({found[0]}): '
+                'delete it or name a new workdir'
+            )
 
 
 def train_rounds(run, state, private_C, data_C, id_C, first, checkpoints, workdir, progress):

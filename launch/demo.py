@@ -12,8 +12,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import demo
-from fedgen_jax.data import synthetic
 from fedgen_jax.data.federated import Center
+from fedgen_jax.data.source import draw
 from fedgen_jax.evaluate import Trained, model_of, of_split, score, seen_statistics, statistic_of
 from fedgen_jax.exhibits import NAMES, cloud_of, finished, read_lines, strip_of
 from fedgen_jax.hypernet import descriptor
@@ -63,9 +63,9 @@ def tell(config: ConfigDict, workdir: pathlib.Path, progress: bool = True) -> pa
 def rescanned(run: Run) -> Center:
     """The first seen center after it changed its scanner: the same cells, another acquisition."""
     d = run.config.data
-    made = synthetic.source(
-        d.centers, d.examples, d.image_size, run.config.seed, d.spread, scanner=NEW_SCANNER,
-        target=run.program.task.target,
+    made = draw(
+        d.centers, d.examples, d.image_size, run.config.seed, d.spread,
+        run.program.task.target, NEW_SCANNER, d.cache or None,
     )  # fmt: skip
     return next(c for c in made.centers if c.name == run.seen[0].name)
 

@@ -1,4 +1,4 @@
-"""The page of a finished run: python -m launch.report --workdir=RUN."""
+"""The page of a finished run: python -m launch.report --workdir=RUN [--beside=OTHER]."""
 
 from absl import flags
 
@@ -6,10 +6,11 @@ from fedgen_jax.exhibits import report_run
 from launch import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')
+_BESIDE = flags.DEFINE_string('beside', None, 'another run on the same centers, to compare with')
 
 
 def main():
-    print(f'written: {report_run(_WORKDIR.value)}')
+    print(f'written: {report_run(_WORKDIR.value, _BESIDE.value)}')
 
 
 if __name__ == '__main__':

@@ -6,13 +6,16 @@ import shutil
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from configs.common import base
+from fedgen_jax.data.manifest import DataError
 from fedgen_jax.data.source import load
 from fedgen_jax.exhibits import report_run
 from fedgen_jax.onboard import onboard
+from fedgen_jax.run import prepare
 from fedgen_jax.summary import coco_results, evaluate_run
 from fedgen_jax.tasks.coco_metrics import to_folder_results
 from fedgen_jax.train import train
@@ -87,6 +90,23 @@ def test_summary_has_the_task_s_metrics_for_every_model(run):
         assert seen['worst'][metric] == worst.get(metric, min)(each)
     assert json.loads((workdir / 'summary.json').read_text())['seen'] == seen
     assert evaluate_run(workdir)['seen'] == seen
+
+
+@pytest.mark.parametrize('run', ['segmentation'], indirect=True)
+def test_two_runs_stand_side_by_side(run, tmp_path):
+    _, _, workdir, _ = run
+    config = ConfigDict(json.loads((workdir / 'config.json').read_text()))
+    config.algorithm = 'fedavg'
+    train(config, tmp_path / 'fedavg', progress=False)
+    page = report_run(workdir, beside=tmp_path / 'fedavg').read_text()
+    columns = page.count('truth')
+    assert page.count('data:image/png;base64,') == 3 * columns
+    assert page.count('FedGen: Dice') == page.count('FedAvg: Dice') == columns
+    assert '<td>FedGen, refined</td>' in page and '<td>FedAvg</td>' in page
+    config.data.held_out = ''
+    train(config, tmp_path / 'all', progress=False)
+    with pytest.raises(ValueError, match='has not the centers'):
+        report_run(workdir, beside=tmp_path / 'all')
 
 
 def test_report_shows_truth_beside_prediction(run):
@@ -180,3 +200,15 @@ def task(classes):
     summary = train(c, tmp_path / 'run', progress=False)
     assert set(summary['unseen']['mean']) == {'closeness'}
     assert 'Closeness' in report_run(tmp_path / 'run').read_text()
+
+
+@pytest.mark.parametrize('task', SETS)
+def test_a_center_without_targets_cannot_train(task, data_root, tmp_path):
+    folder = subset(data_root / SETS[task][0], tmp_path / 'data', labelled=False)
+    c = base()
+    c.task, c.model.name = task, SETS[task][1]
+    c.data.root, c.data.cache, c.data.image_size = str(folder), str(tmp_path / 'store'), 32
+    name = 'mask' if task == 'segmentation' else 'annotations'
+    with pytest.raises(DataError, match=f'field {name}: .* center .*add|fill') as error:
+        prepare(c)
+    assert str(folder) in str(error.value) and '\n' not in str(error.value)

@@ -107,6 +107,15 @@ def test_refuses_what_does_not_fit_in_one_line(run, data_root, tmp_path, options
     assert '\n' not in str(error.value)
 
 
+def test_the_last_center_stays_whole(run):
+    *others, last = [name for name in read_statistics(run) if name != 'pooled']
+    for name in others:
+        onboard(run, remove=name)
+    with pytest.raises(ValueError, match='the last center'):
+        onboard(run, remove=last)
+    assert set(read_statistics(run)) == {last, 'pooled'}
+
+
 def test_refuses_a_center_twice_an_unknown_label_and_stale_statistics(run, data_root, tmp_path):
     folder = center_folder(data_root, tmp_path / 'new', UNSEEN)
     onboard(run, str(folder))

@@ -133,14 +133,28 @@ def test_finished_training_is_only_scored_again(whole, tiny, tmp_path):
     assert scores(again) == scores(summary) and lines(tmp_path / 'copy') == lines(workdir)
 
 
-def test_a_checkpoint_of_another_model_is_refused_and_its_run_left_alone(whole, tiny, tmp_path):
+@pytest.mark.parametrize(
+    ('field', 'value'), [('seed', 1), ('data.held_out', 'east'), ('model.widths', (16,))]
+)
+def test_a_run_of_another_configuration_is_refused_and_left_alone(
+    whole, tiny, tmp_path, field, value
+):
     algorithm, summary, workdir = whole
     shutil.copytree(workdir, tmp_path / 'copy')
-    other = tiny({'algorithm': algorithm, 'model.widths': (16,)})
-    with pytest.raises(ValueError, match='saved by another model') as error:
+    other = tiny({'algorithm': algorithm, field: value})
+    with pytest.raises(ValueError, match=f'another configuration .{field}=') as error:
         train.train(other, tmp_path / 'copy', progress=False)
     assert '\n' not in str(error.value)
     assert scores(evaluate_run(tmp_path / 'copy')) == scores(summary)
+
+
+def test_a_checkpoint_of_another_model_is_refused(whole, tiny, tmp_path):
+    algorithm, _, workdir = whole
+    shutil.copytree(workdir, tmp_path / 'copy')
+    (tmp_path / 'copy' / 'config.json').unlink()
+    other = tiny({'algorithm': algorithm, 'model.widths': (16,)})
+    with pytest.raises(ValueError, match='saved by another model'):
+        train.train(other, tmp_path / 'copy', progress=False)
 
 
 def test_an_unseen_center_s_batch_statistics_are_cross_fitted_for_every_model(tiny, tmp_path):

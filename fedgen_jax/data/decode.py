@@ -209,7 +209,8 @@ def _read_nifti(path: str, window: bool) -> np.ndarray:
     k = int(match['slice'] or 0)
     if k >= depth:
         raise Problem(f'no slice {k}: the volume has slices 0 to {depth - 1}')
-    x = np.rot90(volume[:, :, k])  # rows from anterior to posterior
+    # Rows from anterior to posterior, columns from the patient's right: as dicom slices lie.
+    x = np.rot90(volume[:, :, k])[:, ::-1]
     return np.rint(_to_unit(x, low, high) * 255).astype(np.uint8) if window else x
 
 

@@ -68,6 +68,7 @@ def read_manifest(root: pathlib.Path) -> Manifest:
     if not rows:
         row_error(file, 2, 'image', 'no rows below the header: list one image a row')
     _check_duplicates(root, file, rows)
+    _check_volumes(root, file, rows)
     _check_patients(file, rows)
     return Manifest(file, rows, columns)
 
@@ -222,7 +223,8 @@ def _images_of(root, file, row) -> list[Row]:
 def _check_duplicates(root, file, rows):
     seen = {}
     for row in rows:
-        target = str((root / row.image).resolve())
+        name = decode.file_of(row.image)
+        target = str((root / name).resolve()) + row.image[len(name) :]
         if target in seen:
             first = seen[target]
             row_error(
@@ -230,6 +232,23 @@ def _check_duplicates(root, file, rows):
                 f'{row.image!r} is listed in row {first} already: remove one of the rows',
             )
         seen[target] = row.number
+
+
+def _check_volumes(root, file, rows):
+    """All slices of a volume are of one patient at one center, so that no split parts them."""
+    seen = {}
+    for row in rows:
+        if not row.volume:
+            continue
+        volume = str((root / row.volume).resolve())
+        center, patient, first = seen.setdefault(volume, (row.center, row.patient, row.number))
+        for field, is_, was in (('center', row.center, center), ('patient', row.patient, patient)):
+            if is_ != was:
+                row_error(
+                    file, row.number, field,
+                    f'{is_!r} here, {was!r} in row {first}, of one volume {row.volume!r}: '
+                    'give all slices of a volume one patient and center',
+                )
 
 
 def _check_patients(file, rows):

@@ -1,4 +1,4 @@
-"""The one entry to data on disk: a center folder in, a `Source` out."""
+"""The one entry to data: a center folder, or the arguments of drawn ones, in; a `Source` out."""
 
 import collections
 import os
@@ -7,10 +7,19 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from fedgen_jax.data import folder as folder_lib
+from fedgen_jax.data import synthetic
 from fedgen_jax.data.builders import Record, stored
+from fedgen_jax.data.decode import UNKNOWN
 from fedgen_jax.data.federated import SPLITS, TARGETS, Center, Examples, Source
-from fedgen_jax.data.manifest import row_error
+from fedgen_jax.data.manifest import DataError, row_error
 from fedgen_jax.data.split import assign_splits
+
+# Which examples have a target that is known.
+_KNOWN = {
+    'label': lambda target: target['label'] >= 0,
+    'mask': lambda target: (target['mask'] != UNKNOWN).any((1, 2)),
+    'box': lambda target: (target['box_class'] >= 0).any(1),
+}
 
 
 def load(
@@ -21,6 +30,7 @@ def load(
     classes: Sequence[str] | None = None,
     require_train: bool = True,
     *,
+    unseen: Sequence[str] = (),
     target: str | None = None,
     max_boxes: int | None = None,
 ) -> Source:
@@ -32,7 +42,9 @@ def load(
       seed: of the split, 60/20/20 by patient where one is known, else by image.
       cache: folder of the stores; default $FEDGEN_CACHE, or ~/.cache/fedgen_jax.
       classes: the class names of the target, such as a trained model's; others are an error.
-      require_train: whether each center must have a training row; False for a folder to onboard.
+      require_train: whether each center must have a training row whose target is known; False for
+          a folder to onboard.
+      unseen: centers that need none either.
       target: 'label', 'mask' or 'box' keeps that one alone, all unknown if the folder has none
           of it.  By default all that the folder has are kept, and `Source.classes` are those of
           the first of them in this order.
@@ -51,8 +63,29 @@ def load(
     )
     source = assemble(records, metadata['classes'], seed, target)
     if require_train:
-        _check_train(folder, source)
+        _check_train(folder, source, target, unseen)
     return source
+
+
+def draw(
+    num_centers: int,
+    num_examples: int,
+    image_size: int,
+    seed: int,
+    spread: float,
+    target: str,
+    scanner: int = 0,
+    cache: str | os.PathLike | None = None,
+) -> Source:
+    """The synthetic source, drawn once and kept in the store; arguments as `synthetic.centers`."""
+    arguments = [num_centers, num_examples, image_size, seed, spread, scanner]
+    records, metadata = stored(
+        {'synthetic': arguments, 'version': synthetic.VERSION},
+        lambda: to_records(synthetic.centers(*arguments[:5], scanner=scanner)),
+        {'classes': synthetic.CLASSES_OF},
+        cache,
+    )
+    return assemble(records, metadata['classes'], seed, target)
 
 
 def assemble(
@@ -89,9 +122,9 @@ def to_records(centers: Iterable[Center]) -> Iterator[Record]:
         target = {key: np.asarray(x) for key, x in center.examples.target.items()}
         for i, path in enumerate(center.path):
             split = '' if center.split is None else SPLITS[center.split[i]]
-            yield Record(
-                image[i], {key: x[i] for key, x in target.items()}, center.name, path, split=split
-            )
+            patient = '' if center.unit[i] == path else center.unit[i]
+            arrays = {key: x[i] for key, x in target.items()}
+            yield Record(image[i], arrays, center.name, path, patient, split)
 
 
 def _to_center(name, records, seed, target_keys, number_of) -> Center:
@@ -116,12 +149,26 @@ def _to_center(name, records, seed, target_keys, number_of) -> Center:
     return Center(name, examples, split_N, path_N, tuple(r.patient or r.path for r in records))
 
 
-def _check_train(folder, source):
+def _check_train(folder, source, target, unseen):
+    known = _KNOWN.get(target, lambda target: np.array(True))
     for center in source.centers:
-        if not np.any(center.split == SPLITS.index('train')):
-            row = next(row for row in folder.manifest.rows if row.center == center.name)
+        train = center.split == SPLITS.index('train')
+        if center.name in unseen or np.any(train & known(center.examples.target)):
+            continue
+        row = next(row for row in folder.manifest.rows if row.center == center.name)
+        if not np.any(train):
             row_error(
                 folder.manifest.file, row.number, 'split',
-                f'center {center.name!r} has no training row among its {len(center.split)}: write '
+                f'center {center.name!r} has no training row among its {len(train)}: write '
                 'train in some, or add images',
             )
+        if target == 'box':
+            raise DataError(
+                f'{folder.root / "annotations.json"}: field annotations: no box in a training '
+                f'image of center {center.name!r}: add its boxes, or remove it from the manifest'
+            )
+        row_error(
+            folder.manifest.file, row.number, target,
+            f'center {center.name!r} has no {target} in any of its {int(train.sum())} training '
+            f'rows: fill in the column {target}, or remove the center',
+        )

@@ -14,6 +14,8 @@ import numpy as np
 
 from fedgen_jax.data import federated, smear, split
 
+VERSION = 1  # of what is drawn; raising it makes stores anew
+
 CLASSES = smear.CLASSES
 CLASSES_OF = {'label': CLASSES, 'mask': smear.MASK_CLASSES, 'box': smear.BOX_CLASSES}
 ACQUISITION, PREVALENCE, IMAGES = range(3)  # streams of a client's key
@@ -171,20 +173,6 @@ def centers(
         )
         made.append(federated.Center(name, examples, split_N, path, path))
     return tuple(made)
-
-
-def source(
-    num_centers, num_examples, image_size, seed, spread=1.0, *, target='label', **kwargs
-) -> federated.Source:
-    """`centers` with one target and the names of its classes, as `source.load` gives a folder's."""
-    made = centers(num_centers, num_examples, image_size, seed, spread, **kwargs)
-    keys = federated.TARGETS[target]
-
-    def keep(c):
-        kept = c.examples._replace(target={k: c.examples.target[k] for k in keys})
-        return c._replace(examples=kept)
-
-    return federated.Source(tuple(keep(c) for c in made), CLASSES_OF[target])
 
 
 def _separable(matrix_SxS, image_SxSx3):

@@ -50,7 +50,8 @@ def _series(root, folder) -> list[Slice]:
     series = {s.volume for _, s in found}
     if len(series) > 1:
         raise decode.Problem(f'{len(series)} dicom series in one folder: a folder for each')
-    return [s._replace(volume=folder) for _, s in sorted(found, key=lambda x: x[0])]
+    found = [s for _, s in sorted(found, key=lambda x: x[0])]
+    return [s._replace(volume=folder, patient=s.patient or folder) for s in found]
 
 
 def _dicom(root, path) -> tuple[tuple, Slice]:

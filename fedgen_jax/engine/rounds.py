@@ -24,6 +24,8 @@ Tree = Any
 def client_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     """A mesh with one axis, `clients`, over the first `num_devices` devices (default: all)."""
     devices = jax.devices()[:num_devices]
+    if num_devices and len(devices) < num_devices:
+        raise ValueError(f'devices={num_devices}: this machine has {len(devices)}; 0 takes all')
     axes = (AxisType.Auto,)
     return jax.make_mesh((len(devices),), ('clients',), axis_types=axes, devices=devices)
 

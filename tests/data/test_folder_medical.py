@@ -60,7 +60,8 @@ def test_nifti_slices_and_their_masks(small_folder, manifest_writer):
     source = load(small_folder, 8, 0, small_folder / 'cache', require_train=False)
     examples = source.centers[0].examples
     assert examples.image[0].max() == 0 and examples.image[2].min() == 255
-    assert [tuple(i) for i in np.argwhere(examples.image[1, ..., 0])] == [(0, 6)]
+    # In front is up, and the patient's right on the left, as radiologists look.
+    assert [tuple(i) for i in np.argwhere(examples.image[1, ..., 0])] == [(0, 1)]
     np.testing.assert_array_equal(examples.target['mask'][1], examples.image[1, ..., 0] > 0)
     np.testing.assert_array_equal(examples.image[3], examples.image[1])
 
@@ -119,7 +120,8 @@ def test_a_whole_volume_enters_as_its_slices(small_folder, manifest_writer):
     assert center.unit == ('v.nii.gz',) * 3 + ('p',) * 3 + ('images/02.png',)
     target = center.examples.target
     assert target['volume'].tolist() == [0, 0, 0, 1, 1, 1, -1]
-    np.testing.assert_array_equal(target['mask'][1] == 1, np.rot90(stored[:, 1, :] > 0.5))
+    wanted = np.rot90(stored[:, 1, :] > 0.5)[:, ::-1]
+    np.testing.assert_array_equal(target['mask'][1] == 1, wanted)
 
 
 def write_series(folder, positions, patient='', series='1.2.3', size=(4, 4)):
@@ -182,6 +184,47 @@ def test_a_mask_with_another_number_of_slices(small_folder, manifest_writer):
     rows = [{'image': 'v.nii.gz', 'center': 'c', 'mask': 'm.nii.gz'}]
     with pytest.raises(DataError, match='row 2, field mask.*2 slices, its image 3'):
         load_masks(small_folder, manifest_writer, rows)
+
+
+def test_a_nifti_mask_lies_on_its_dicom_series(small_folder, manifest_writer):
+    rng = np.random.default_rng(0)
+    head_XxYxZ = rng.uniform(size=(8, 8, 3)) > 0.5  # x to the right, y to the front, z up
+    mask = nibabel.Nifti1Image(head_XxYxZ.astype(np.uint8), np.eye(4))
+    nibabel.save(mask, small_folder / 'm.nii')
+    (small_folder / 's').mkdir()
+    for z in range(3):  # dicom counts x to the left and y to the back
+        seen = head_XxYxZ[::-1, ::-1, z].T
+        write_dicom(
+            small_folder / 's' / f'{z}.dcm', np.where(seen, 4000, 0), SeriesInstanceUID='1',
+            ImageOrientationPatient=[1, 0, 0, 0, 1, 0], ImagePositionPatient=[-7, -7, z],
+        )  # fmt: skip
+    rows = [{'image': 's', 'center': 'c', 'mask': 'm.nii'}]
+    examples = load_masks(small_folder, manifest_writer, rows).examples
+    np.testing.assert_array_equal(examples.target['mask'] == 1, examples.image[..., 0] > 128)
+
+
+@pytest.mark.parametrize(
+    ('rows', 'field'),
+    [
+        ([('v.nii#0', 'c', 'p'), ('v.nii#1', 'c', '')], 'patient'),
+        ([('v.nii#0', 'c', 'p'), ('v.nii#1', 'c', 'q')], 'patient'),
+        ([('v.nii#0', 'c', ''), ('v.nii#1', 'd', '')], 'center'),
+        ([('v.nii#0', 'c', 'p'), ('link.nii#1', 'c', 'q')], 'patient'),
+        ([('v.nii#0', 'c', ''), ('link.nii#0', 'c', '')], 'image'),
+    ],
+)
+def test_slices_of_a_volume_are_not_parted(small_folder, manifest_writer, rows, field):
+    nibabel.save(nibabel.Nifti1Image(np.ones((4, 4, 2)), np.eye(4)), small_folder / 'v.nii')
+    (small_folder / 'link.nii').symlink_to(small_folder / 'v.nii')
+    rows = [dict(zip(('image', 'center', 'patient'), row)) for row in rows]
+    with pytest.raises(DataError, match=f'row 3, field {field}'):
+        load_masks(small_folder, manifest_writer, rows)
+
+
+def test_an_anonymous_series_is_one_patient(small_folder, manifest_writer):
+    write_series(small_folder / 'a', [0, 1, 2], series='')
+    center = load_masks(small_folder, manifest_writer, [{'image': 'a', 'center': 'c'}])
+    assert center.unit == ('a',) * 3
 
 
 def load_masks(root, manifest_writer, rows):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from fedgen_jax.data import federated, smear, synthetic
+from fedgen_jax.data.federated import TARGETS
+from fedgen_jax.data.source import draw
 
 SIZE, NUM = 32, 40
 KEY = jax.random.key(7)
@@ -187,9 +189,7 @@ def test_centers_are_split_by_label_and_keep_it_under_a_new_scanner():
     kwargs = {'num_centers': 2, 'num_examples': NUM, 'image_size': SIZE, 'seed': 7}
     centers = synthetic.centers(**kwargs)
     assert [c.name for c in centers] == ['synthetic-0', 'synthetic-1']
-    new_scanner = synthetic.source(**kwargs, scanner=1)
-    assert new_scanner.classes == synthetic.CLASSES
-    for center, updated in zip(centers, new_scanner.centers):
+    for center, updated in zip(centers, synthetic.centers(**kwargs, scanner=1)):
         assert len(set(center.path)) == NUM and updated.path == center.path
         np.testing.assert_array_equal(center.split, updated.split)
         np.testing.assert_allclose(np.bincount(center.split) / NUM, [0.6, 0.2, 0.2], atol=0.1)
@@ -199,6 +199,22 @@ def test_centers_are_split_by_label_and_keep_it_under_a_new_scanner():
         assert np.abs(color - new_color).max() > 2
     first = client(KEY, 1)
     assert_equal(centers[1].examples.target, first.target)
+
+
+@pytest.mark.parametrize('target', synthetic.CLASSES_OF)
+def test_drawn_centers_come_back_from_the_store(tmp_path, target):
+    args = (2, 6, 16, 3, 1.0)
+    for _ in range(2):  # drawn, then read
+        source = draw(*args, target, cache=tmp_path)
+        assert source.classes == synthetic.CLASSES_OF[target]
+        for kept, drawn in zip(source.centers, synthetic.centers(*args)):
+            assert (kept.name, kept.path, kept.unit) == (drawn.name, drawn.path, drawn.unit)
+            np.testing.assert_array_equal(kept.split, drawn.split)
+            np.testing.assert_array_equal(kept.examples.image, drawn.examples.image)
+            assert set(kept.examples.target) == set(TARGETS[target])
+            for key, x in kept.examples.target.items():
+                np.testing.assert_array_equal(x, drawn.examples.target[key])
+    assert len([f for f in tmp_path.iterdir() if not f.name.startswith('.')]) == 1
 
 
 def test_shares_no_code_with_the_shifts():

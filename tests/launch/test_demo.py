@@ -10,8 +10,9 @@ from launch.demo import tell
 
 
 @pytest.fixture(scope='module')
-def tiny():
+def tiny(tmp_path_factory):
     c = demo.get_config()
+    c.data.cache = str(tmp_path_factory.mktemp('store'))
     c.rounds = c.eval_every = c.checkpoint_every = 2
     c.local_steps, c.batch_size = 2, 8
     c.data.centers, c.data.held_out, c.data.examples = 3, 'synthetic-2', 40
