@@ -59,7 +59,7 @@ class Descriptor(nn.Module):
         learned = jnp.concatenate(moments, -1)
 
         parts = [0.6 * color, spectrum, learned / np.sqrt(learned.shape[-1])]
-        return clip_norm(jnp.concatenate([0.55 * clip_norm(p) for p in parts], -1))
+        return jnp.concatenate([0.55 * clip_norm(p) for p in parts], -1)  # sqrt(3) * 0.55 < 1
 
 
 def clip_norm(x_BxE: jax.Array) -> jax.Array:
