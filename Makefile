@@ -6,7 +6,7 @@ PY = $(VENV)/bin/python
 TASK ?= classification
 WORKDIR ?= runs/demo_$(TASK)
 
-.PHONY: demo test test-all lint
+.PHONY: demo test test-survival test-all lint
 
 $(VENV): $(VENV)/installed
 
@@ -25,6 +25,10 @@ lint: $(VENV)/installed
 
 test: lint
 	$(PY) -m pytest -n 2 --dist loadfile
+
+# Runs killed at random moments, and what they end with: minutes.
+test-survival: $(VENV)/installed
+	$(PY) -m pytest -m survival tests/test_survival.py
 
 # Every Python >= 3.11 on the PATH or under pyenv, one environment each.
 test-all:

@@ -19,6 +19,7 @@ def base() -> ConfigDict:
     c.client_map = 'auto'  # auto | vmap | map | a number of clients at once
     c.devices = 1  # of the mesh; 0: all
     c.cohort = 0  # clients a round; 0: all
+    c.max_left_out = 0.5  # share of a round's clients with NaN or infinite numbers that ends a run
     c.prevalence = 'natural'  # class mix of a batch: natural | balanced | mixed
     c.weighting = 'examples'  # of clients in the sum: examples | uniform
     c.eval_every = 20  # rounds

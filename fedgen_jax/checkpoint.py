@@ -1,6 +1,15 @@
-"""Checkpoints of a run: Orbax's `CheckpointManager`, behind three functions."""
+"""Checkpoints of a run: Orbax's `CheckpointManager`, behind four functions.
 
+Orbax writes a checkpoint beside its place and renames it, so that a killed run leaves none half
+written.  What happens to the files afterwards is told by a seal, the hashes of all of them.
+"""
+
+import contextlib
+import hashlib
+import json
 import pathlib
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -8,45 +17,138 @@ import orbax.checkpoint as ocp
 
 Tree = Any
 
+SEAL = 'seal.json'
 
-def manager(workdir: str | pathlib.Path, keep: int = 2) -> ocp.CheckpointManager:
-    """The checkpoints under `workdir`/checkpoints, the last `keep` of them."""
+
+@contextlib.contextmanager
+def manager(workdir: str | pathlib.Path, keep: int = 2) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints under `workdir`/checkpoints, the last `keep` of them; finished at the end."""
     folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
     handler = ocp.StandardCheckpointHandler()
-    return ocp.CheckpointManager(folder, options=options, item_handlers=handler)
+    checkpoints = ocp.CheckpointManager(folder, options=options, item_handlers=handler)
+    try:
+        yield checkpoints
+        finish(checkpoints)
+    finally:
+        with contextlib.suppress(Exception):  # what failed has been told
+            checkpoints.close()
 
 
 def save(checkpoints: ocp.CheckpointManager, round_: int, tree: Tree) -> None:
-    """Saves in the background; the arrays are copied before this returns."""
-    checkpoints.save(round_, args=ocp.args.StandardSave(tree))
+    """Saves in the background; the arrays are copied before this returns.
+
+    Raises OSError, here or in `finish`, where it cannot: the checkpoint before stays.
+    """
+    finish(checkpoints)
+    with _one_line(checkpoints):
+        checkpoints.save(round_, args=ocp.args.StandardSave(tree))
+
+
+def finish(checkpoints: ocp.CheckpointManager) -> None:
+    """Waits for the last save, and seals it."""
+    with _one_line(checkpoints):
+        checkpoints.wait_until_finished()
+        last = checkpoints.latest_step()
+        if last is not None and not (_folder(checkpoints, last) / SEAL).exists():
+            folder = _folder(checkpoints, last)
+            partial = folder / f'{SEAL}.partial'
+            partial.write_text(json.dumps(_hashes(folder)))
+            partial.rename(folder / SEAL)
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: Tree) -> tuple[int, Tree]:
-    """(round, tree) of the last checkpoint; (0, like) where there is none.
+    """(round, tree) of the last checkpoint that is whole; (0, like) where there is none.
+
+    A damaged one is set aside, with a warning that names it.
 
     like: arrays whose shapes, types and shardings the restored ones take.
     """
-    last = checkpoints.latest_step()
-    if last is None:
-        return 0, like
-    # Compared before reading: a restore that fails half-way leaves reads in the background.
-    saved = {x.name: x.shape for x in jax.tree.leaves(checkpoints.item_metadata(last).tree)}
-    wanted = {
-        jax.tree_util.keystr(path, simple=True, separator='.'): x.shape
-        for path, x in jax.tree_util.tree_leaves_with_path(like)
-    }
-    if saved != wanted:
-        name = min(k for k in saved | wanted if saved.get(k) != wanted.get(k))
-        raise ValueError(
-            f'{checkpoints.directory}: round {last} was saved by another model or algorithm than '
-            f'this configuration makes (they differ in {name}): use another workdir'
-        )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    return last, checkpoints.restore(last, args=ocp.args.StandardRestore(abstract))
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        problem = _damage(_folder(checkpoints, step))
+        if not problem:
+            try:
+                _check_shapes(checkpoints, step, like)
+                return step, checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+            except OtherModel:
+                raise
+            except Exception as error:  # readers raise nearly every type on malformed files
+                problem = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
+        _set_aside(checkpoints, step, problem)
+    return 0, like
+
+
+class OtherModel(ValueError):
+    """A checkpoint of another model or algorithm."""
 
 
 def save_tree(folder: str | pathlib.Path, tree: Tree) -> None:
     """One pytree in a folder of its own, replacing what was there."""
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(pathlib.Path(folder).absolute(), tree, force=True)
+
+
+def _folder(checkpoints, step) -> pathlib.Path:
+    return pathlib.Path(checkpoints.directory) / str(step)
+
+
+def _hashes(folder) -> dict[str, str]:
+    files = sorted(f for f in folder.rglob('*') if f.is_file() and not f.name.startswith(SEAL))
+    return {
+        str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files
+    }
+
+
+def _damage(folder) -> str:
+    """What is wrong with a checkpoint's files; '' if nothing, or if it was never sealed."""
+    try:
+        sealed = json.loads((folder / SEAL).read_text())
+    except FileNotFoundError:
+        return ''
+    except ValueError:
+        return f'{SEAL} is damaged'
+    found = _hashes(folder)
+    changed = [name for name in sealed if found.get(name) != sealed[name]]
+    return f'{changed[0]} is damaged or missing' if changed else ''
+
+
+def _set_aside(checkpoints, step, problem):
+    folder = _folder(checkpoints, step)
+    aside = folder.parent.parent / 'damaged' / folder.name
+    while aside.exists():
+        aside = aside.with_name(aside.name + '_')
+    aside.parent.mkdir(exist_ok=True)
+    folder.rename(aside)
+    checkpoints.reload()
+    warnings.warn(
+        f'{folder}: {problem}: set aside as {aside}; the checkpoint before is used', stacklevel=3
+    )
+
+
+def _check_shapes(checkpoints, step, like):
+    """Compared before reading: a restore that fails half-way leaves reads in the background."""
+    saved = {x.name: x.shape for x in jax.tree.leaves(checkpoints.item_metadata(step).tree)}
+    wanted = {
+        jax.tree_util.keystr(path, simple=True, separator='.'): x.shape
+        for path, x in jax.tree_util.tree_leaves_with_path(like)
+    }
+    if saved != wanted:
+        name = min(k for k in saved | wanted if saved.get(k) != wanted.get(k))
+        raise OtherModel(
+            f'{checkpoints.directory}: round {step} was saved by another model or algorithm than '
+            f'this configuration makes (they differ in {name}): use another workdir'
+        )
+
+
+@contextlib.contextmanager
+def _one_line(checkpoints):
+    try:
+        yield
+    except Exception as error:  # Orbax passes on what the file system or tensorstore raised
+        text = f'{error}'.splitlines()[0][:300] if f'{error}' else type(error).__name__
+        whole = [s for s in checkpoints.all_steps() if (_folder(checkpoints, s) / SEAL).exists()]
+        last = f'round {max(whole)} is the last whole checkpoint' if whole else 'there is none yet'
+        raise OSError(
+            f'{checkpoints.directory}: cannot save ({text}): free some space and run again; {last}'
+        ) from error

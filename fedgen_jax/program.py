@@ -28,7 +28,10 @@ from fedgen_jax.tasks import TASKS, Task
 CHUNK = 64  # images at a time where a whole center is described or predicted
 
 # What may differ between runs that share a program.
-_RUN_FIELDS = ('method', 'seed', 'eval_every', 'checkpoint_every', 'score_on', 'cohort', 'data')
+_RUN_FIELDS = (
+    'method', 'seed', 'eval_every', 'checkpoint_every', 'score_on', 'cohort', 'max_left_out',
+    'data',
+)  # fmt: skip
 
 
 class Program(NamedTuple):

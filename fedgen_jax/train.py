@@ -14,6 +14,7 @@ from tqdm import tqdm
 from fedgen_jax import checkpoint
 from fedgen_jax.engine.rounds import cohort, init_run, shard_clients
 from fedgen_jax.evaluate import score_seen
+from fedgen_jax.interrupt import Stopped, sigterm
 from fedgen_jax.program import Program
 from fedgen_jax.run import (
     Run,
@@ -30,7 +31,11 @@ from fedgen_jax.summary import save_statistics, summarize
 def train(config: ConfigDict, workdir: str | pathlib.Path, progress: bool = True) -> dict:
     """Trains, or goes on where the last checkpoint ends; returns and writes `summary.json`.
 
-    Raises ValueError where the workdir's run has another configuration.
+    On SIGTERM it saves and raises Stopped.
+
+    Raises ValueError where the workdir's run has another configuration, or where more than the
+    share `max_left_out` of a round's clients had numbers that are not finite; OSError where a
+    checkpoint cannot be saved.
 
     Also writes `config.json`, `metrics.jsonl` (a line an evaluation), `checkpoints/` and, for a
     learned descriptor, `statistics/` (each center's own, and `pooled.json`, the server's).
@@ -40,14 +45,14 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, progress: bool = True
     run = prepare(config)
     data_C, id_C = training_data(run)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
-    with checkpoint.manager(workdir) as checkpoints:
+    with checkpoint.manager(workdir) as checkpoints, sigterm() as stop:
         first, (state, private_C) = checkpoint.restore(checkpoints, (state, private_C))
         write_json(workdir / 'config.json', config.to_dict())
         names = {'seen': [c.name for c in run.seen], 'unseen': [c.name for c in run.unseen]}
         write_json(workdir / 'federation.json', {'classes': run.classes, **names})
         keep_lines(workdir / 'metrics.jsonl', first)
         state, private_C, timing = train_rounds(
-            run, state, private_C, data_C, id_C, first, checkpoints, workdir, progress
+            run, state, private_C, data_C, id_C, first, checkpoints, workdir, progress, stop
         )
     summary = summarize(run, state, private_C, timing)
     save_statistics(workdir, trained(run, state, private_C))
@@ -69,12 +74,14 @@ def check_same_run(config: ConfigDict, workdir: pathlib.Path) -> None:
             )
 
 
-def train_rounds(run, state, private_C, data_C, id_C, first, checkpoints, workdir, progress):
+def train_rounds(
+    run, state, private_C, data_C, id_C, first, checkpoints, workdir, progress, stop
+):
     """Rounds first .. config.rounds - 1, evaluated and saved at their intervals."""
     c = run.config
     started = time.monotonic()
     compile_seconds = warm_up(run, state, private_C, data_C, id_C)
-    round_seconds = []
+    round_seconds, left_out = [], 0
     bar = tqdm(
         total=c.rounds, initial=first, unit='round', desc=c.algorithm, disable=not progress
     )
@@ -83,6 +90,8 @@ def train_rounds(run, state, private_C, data_C, id_C, first, checkpoints, workdi
         begun = time.monotonic()
         state, private_C, metrics = advance(run, state, private_C, data_C, id_C, first, last)
         loss = float(metrics['loss'])
+        left_out += int(metrics['left_out'])
+        check_left_out(float(metrics['left_out_share']), c.max_left_out, first, last, workdir)
         round_seconds.append((time.monotonic() - begun) / (last - first))
         bar.update(last - first)
         bar.set_postfix(loss=f'{loss:.3f}')
@@ -90,17 +99,33 @@ def train_rounds(run, state, private_C, data_C, id_C, first, checkpoints, workdi
         if first % c.eval_every == 0 or first == c.rounds:
             seen = score_seen(trained(run, state, private_C), 'val')
             seconds = round(time.monotonic() - started, 2)
-            line = {'round': first, 'seconds': seconds, 'loss': loss, 'seen': seen}
+            line = {
+                'round': first, 'seconds': seconds, 'loss': loss, 'left_out': left_out, 'seen': seen
+            }  # fmt: skip
+            left_out = 0
             with open(workdir / 'metrics.jsonl', 'a') as file:
                 file.write(json.dumps(line) + '\n')
-        if first % c.checkpoint_every == 0 or first == c.rounds:
+        if first % c.checkpoint_every == 0 or first == c.rounds or stop.is_set():
             checkpoint.save(checkpoints, first, (state, private_C))
+        if stop.is_set() and first < c.rounds:
+            bar.close()
+            checkpoint.finish(checkpoints)
+            raise Stopped(f'{workdir}: stopped and saved at round {first}: run again to go on')
     bar.close()
     timing = {
         'round_seconds': statistics.median(round_seconds) if round_seconds else None,
         'compile_seconds': compile_seconds,
     }
     return state, private_C, timing
+
+
+def check_left_out(share: float, limit: float, first: int, last: int, workdir) -> None:
+    """Raises ValueError where too many clients of a round could not be summed."""
+    if share > limit:
+        raise ValueError(
+            f'{workdir}: in rounds {first} to {last - 1}, {share:.0%} of the clients had NaN or '
+            f'infinite numbers (max_left_out={limit}): lower client.lr, or look at their images'
+        )
 
 
 _DISPATCH = 5  # rounds at most in one dispatch: how often the progress bar moves
@@ -160,7 +185,16 @@ def compiled(program: Program, args) -> Any:
 
 
 def keep_lines(path: pathlib.Path, last: int) -> None:
-    """Drops the lines of rounds after the checkpoint that a run goes on from."""
+    """Drops the lines of rounds after the checkpoint that a run goes on from, and a cut one."""
     if path.exists():
-        lines = [x for x in path.read_text().splitlines() if json.loads(x)['round'] <= last]
-        path.write_text(''.join(x + '\n' for x in lines))
+        lines = [x for x in path.read_text().splitlines() if 0 < _round_of(x) <= last]
+        partial = path.with_suffix('.partial')
+        partial.write_text(''.join(x + '\n' for x in lines))
+        partial.rename(path)
+
+
+def _round_of(line):
+    try:
+        return json.loads(line)['round']
+    except ValueError:  # the process was killed while it wrote
+        return 0

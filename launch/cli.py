@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 from absl import app, flags, logging
 
+from fedgen_jax.interrupt import Stopped
+
 
 def run(main: Callable, takes: str | None = None) -> None:
     """Parses the flags and calls `main`; a mistake of the user's is one line and exit code 2.
@@ -33,6 +35,8 @@ def run(main: Callable, takes: str | None = None) -> None:
     def guarded(argv):
         try:
             main(argv[1:]) if takes else main()
+        except Stopped as stopped:
+            print(stopped)
         except (ValueError, OSError) as error:
             fail(error)
 

@@ -43,6 +43,11 @@ def make_rounds(
     are donated.  The bounds are traced: a whole run is one compilation.  C is a multiple of the
     mesh's devices (`pad_clients`).
 
+    A client whose contribution, private state or metrics are not all finite is left out of that
+    round: it adds exact zeros, and its private state stays as it was.  Two more metrics tell of it:
+    'left_out', their number, summed over rounds, and 'left_out_share', the largest share of a
+    round's clients.
+
     protect: (contribution, key) -> contribution, between a client and the sum: the seam for
         clipping, noise, quantization and masks.
     """
@@ -58,11 +63,15 @@ def make_rounds(
 
         def one_client(private, data, client_id):
             draw = address(key, 'client', round_, client_id)
-            contribution, private, metrics = algorithm.client_update(shared, private, data, draw)
+            contribution, new, metrics = algorithm.client_update(shared, private, data, draw)
             real = data.weight.sum() > 0
-            metrics = jax.tree.map(lambda x: jnp.where(real, x, 0), metrics)
-            contribution = protect(contribution, stream(draw, 'protect'))
-            return (contribution, metrics, real.astype(jnp.float32)), private
+            metrics = keep_if(real, metrics)
+            sane = all_finite((contribution, new, metrics))
+            contribution = keep_if(sane, protect(contribution, stream(draw, 'protect')))
+            metrics = keep_if(sane, metrics)
+            private = jax.tree.map(lambda a, b: jnp.where(sane, a, b), new, private)
+            count, left_out = (x.astype(jnp.float32) for x in (real & sane, real & ~sane))
+            return (contribution, metrics, count, left_out), private
 
         summed, private_C = map_clients(
             one_client, client_map, private_C, data_C, id_C, vary=vary
@@ -78,26 +87,42 @@ def make_rounds(
 
     def rounds(state, private_C, data_C, id_C, key, first, last):
         def body(r, carry):
-            state, private_C, sums = carry
-            (total, metrics, count), private_C = one_round(
+            state, private_C, sums, left_out, worst = carry
+            (total, metrics, count, left), private_C = one_round(
                 state.shared, private_C, data_C, id_C, key, r
             )
             state = algorithm.server_update(state, total)
             mean = jax.tree.map(lambda x: x / jnp.maximum(count, 1), metrics)
-            return state, private_C, jax.tree.map(jnp.add, sums, mean)
+            worst = jnp.maximum(worst, left / jnp.maximum(count + left, 1))
+            return state, private_C, jax.tree.map(jnp.add, sums, mean), left_out + left, worst
 
         shapes = jax.eval_shape(
             lambda: one_round(state.shared, private_C, data_C, id_C, key, first)[0][1]
         )
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        state, private_C, sums = jax.lax.fori_loop(first, last, body, (state, private_C, zeros))
+        none = jnp.zeros(())
+        state, private_C, sums, left_out, worst = jax.lax.fori_loop(
+            first, last, body, (state, private_C, zeros, none, none)
+        )
         count = (last - first).astype(jnp.float32)
-        return state, private_C, jax.tree.map(lambda x: x / count, sums)
+        means = jax.tree.map(lambda x: x / count, sums)
+        return state, private_C, {**means, 'left_out': left_out, 'left_out_share': worst}
 
     everywhere, by_client = NamedSharding(mesh, P()), NamedSharding(mesh, P('clients'))
     return jax.jit(
         rounds, donate_argnums=(0, 1), out_shardings=(everywhere, by_client, everywhere)
     )
+
+
+def all_finite(tree: Tree) -> jax.Array:
+    """Whether no number of a tree is NaN or infinite."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in floats]))
+
+
+def keep_if(condition: jax.Array, tree: Tree) -> Tree:
+    """The tree, or exact zeros."""
+    return jax.tree.map(lambda x: jnp.where(condition, x, 0), tree)
 
 
 def cohort(key: jax.Array, round_: int, num_clients: int, size: int) -> np.ndarray:

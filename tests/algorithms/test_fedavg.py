@@ -62,7 +62,7 @@ def test_a_round_in_which_nobody_took_part_changes_nothing():
 def test_local_learning_sends_nothing_and_keeps_its_own_model():
     c = base()
     c.algorithm, c.model.widths, c.local_steps, c.shifts.acquisition = 'local', (8,), 1, 0.0
-    algorithm, _ = make_algorithm(c, 16, 3, 2)
+    algorithm, _ = make_algorithm(c, 16, 'abc', 2)
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
     private = jax.eval_shape(algorithm.init_private, state, jnp.int32(0))
     image, label = np.zeros((4, 16, 16, 3), np.uint8), np.zeros(4, np.int32)

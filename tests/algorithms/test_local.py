@@ -138,7 +138,7 @@ def test_unknown_values_of_a_configuration_are_one_line_naming_the_field(field, 
     c.model.widths = (8,)
     data = examples([0, 1])
     with pytest.raises(ValueError) as error:
-        algorithm, _ = make_algorithm(c, 16, 4, 2)
+        algorithm, _ = make_algorithm(c, 16, 'abcd', 2)
         shared = jax.eval_shape(algorithm.init, jax.random.key(0)).shared
         private = {'id': jnp.int32(0)}
         jax.eval_shape(algorithm.client_update, shared, private, data, jax.random.key(0))

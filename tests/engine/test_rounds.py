@@ -119,6 +119,51 @@ def test_padding_clients_add_exactly_nothing(cells, rolled):
     assert_close(unpadded.shared['mean'], state.shared['mean'])
 
 
+@pytest.mark.parametrize('where', ['contribution', 'private', 'loss'])
+def test_a_client_that_is_not_finite_is_left_out_and_counted(cells, where):
+    bad, sick_round = 2, 1
+
+    def broken(shared, private, data, key):
+        contribution, new, metrics = dice().client_update(shared, private, data, key)
+        sick = (private['id'] == bad) & (shared['round'] == sick_round)
+        ill = jnp.where(sick, jnp.nan if where != 'loss' else jnp.inf, 0.0)
+        if where == 'contribution':
+            contribution = {**contribution, 'mean': contribution['mean'] + ill}
+        if where == 'private':
+            new = {**new, 'noise': new['noise'] + ill}
+        return contribution, new, {'loss': metrics['loss'] + ill if where == 'loss' else 0.0 * ill}
+
+    def counted(algorithm):
+        """The same, with the round in what the server sends."""
+        init = algorithm.init
+        return algorithm._replace(
+            init=lambda key: State({**init(key).shared, 'round': jnp.int32(0)}, ()),
+            client_update=broken,
+            server_update=lambda state, total: State(
+                {**{k: 0.5 * state.shared[k] + t for k, t in total.items()},
+                 'round': state.shared['round'] + 1}, (),
+            ),
+        )
+
+    mesh = client_mesh(2)
+    algorithm = counted(dice())
+    rounds = make_rounds(algorithm, mesh, 'map')
+    data_C = pad_clients(cells, C)
+    states, metrics = run(rounds, start(algorithm, mesh, data_C), 0, sick_round)
+    (state, private_C), *_ = states
+    assert metrics['left_out'] == 0
+    states, metrics = run(rounds, start(algorithm, mesh, data_C), 0, 3)
+    assert metrics['left_out'] == 1 and metrics['left_out_share'] == pytest.approx(1 / 5)
+    assert np.isfinite(metrics['loss'])
+    after, private_after = states[0]
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(after))
+    # It added nothing in its sick round: what is left is of rounds 0 and 2, with 1/4 and 1 (its
+    # row of `noise` decays by half a round).
+    healthy, _ = run(make_rounds(dice(), mesh, 'map'), start(dice(), mesh, data_C), 0, 3)
+    missing = healthy[0][0].shared['noise'] - after.shared['noise']
+    assert np.abs(missing[bad]).max() > 1e-3 and np.abs(np.delete(missing, bad, 0)).max() == 0
+
+
 def test_the_seam_before_the_sum_sees_every_contribution(cells):
     """`protect` meets each client's contribution once, with a key of its own."""
 
@@ -139,7 +184,7 @@ def test_the_seam_before_the_sum_sees_every_contribution(cells):
 @pytest.fixture(scope='module')
 def fedgen_4(tiny, cells):
     """FedGen on four devices: (rounds, fresh start)."""
-    algorithm, _ = make_algorithm(tiny({'shifts.acquisition': 0.0}), 16, 5, 5)
+    algorithm, _ = make_algorithm(tiny({'shifts.acquisition': 0.0}), 16, 'abcde', 5)
     mesh = client_mesh(4)
     return make_rounds(algorithm, mesh), lambda: start(algorithm, mesh, pad_clients(cells, C))
 
@@ -195,7 +240,8 @@ def test_only_sums_cross_devices(fedgen_4, tiny, cells):
     assert kinds == {'all-reduce'}
 
     algorithm, _ = make_algorithm(
-        tiny({'algorithm': 'fedavg', 'shifts.acquisition': 0.0, 'shifts.plain': False}), 16, 5, 5
+        tiny({'algorithm': 'fedavg', 'shifts.acquisition': 0.0, 'shifts.plain': False}),
+        16, 'abcde', 5,
     )
     mesh = client_mesh(4)
     more = jax.tree.map(lambda x: np.concatenate([x, x, x], 1), pad_clients(cells, 16))  # C and N
@@ -207,13 +253,14 @@ def test_only_sums_cross_devices(fedgen_4, tiny, cells):
         sizes.append(total)
     one = jax.tree.map(lambda x: x[0], (started[1], started[2]))
     contribution = jax.eval_shape(algorithm.client_update, started[0].shared, *one, KEY)[0]
-    assert sizes[0] == sizes[1] == num_bytes(contribution) + 8  # and the loss, and who was there
+    # And the loss, who was there, and who was left out.
+    assert sizes[0] == sizes[1] == num_bytes(contribution) + 12
 
 
 @pytest.fixture(scope='module')
 def fedavg_shifted(tiny, cells):
     """FedAvg with every shift on: (algorithm, local, rounds on one device)."""
-    algorithm, local = make_algorithm(tiny({'algorithm': 'fedavg'}), 16, 5, 5)
+    algorithm, local = make_algorithm(tiny({'algorithm': 'fedavg'}), 16, 'abcde', 5)
     return algorithm, local, make_rounds(algorithm, client_mesh(1), 'map')
 
 
@@ -257,7 +304,7 @@ def test_fedgen_without_generator_is_fedavg_to_the_bit(fedavg_shifted, tiny, cel
     algorithm, _, rounds = fedavg_shifted
     mesh, data_C = client_mesh(1), pad_clients(cells, C)
     [(expected, _)], metrics_avg = run(rounds, start(algorithm, mesh, data_C), 0, 2)
-    off, _ = make_algorithm(tiny({'local': local_update, 'hypernet.modes': ()}), 16, 5, 5)
+    off, _ = make_algorithm(tiny({'local': local_update, 'hypernet.modes': ()}), 16, 'abcde', 5)
     [(actual, _)], metrics = run(make_rounds(off, mesh, 'map'), start(off, mesh, data_C), 0, 2)
     assert_same(actual.shared['theta'], expected.shared['theta'])
     assert not jax.tree.leaves((actual.shared['phi'], actual.shared['psi']))

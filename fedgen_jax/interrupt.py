@@ -1,0 +1,50 @@
+"""SIGTERM, as schedulers send it before they take a machine away."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+GRACE = 25.0  # seconds from SIGTERM to the end, saved or not
+
+
+class Stopped(Exception):
+    """The run was told to stop, and has saved where it was."""
+
+
+@contextlib.contextmanager
+def sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets; `GRACE` seconds later the process ends with exit code 0.
+
+    Whoever sees it in time saves; else, as in a long compilation, the last checkpoint stands.
+
+    A thread listens, for Python's own handlers wait until a compilation is over.  Outside the main
+    thread the event is never set.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    near, far = socket.socketpair()
+    far.setblocking(False)
+
+    def listen():
+        for byte in iter(lambda: near.recv(1), b''):
+            if byte[0] == signal.SIGTERM:
+                event.set()
+                end = threading.Timer(GRACE, os._exit, [0])
+                end.daemon = True
+                end.start()
+
+    threading.Thread(target=listen, daemon=True).start()
+    handler = signal.signal(signal.SIGTERM, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(far.fileno(), warn_on_full_buffer=False)
+    try:
+        yield event
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGTERM, handler)
+        far.close()
+        near.close()

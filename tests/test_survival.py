@@ -1,0 +1,216 @@
+"""What happens to a run must not change what it ends with."""
+
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs.common import base
+from fedgen_jax import checkpoint
+from fedgen_jax.run import restore
+from fedgen_jax.train import keep_lines, train
+
+ROOT = pathlib.Path(__file__).parents[1]
+FIELDS = {
+    'model.widths': (8,), 'shifts.acquisition': 0.0, 'shifts.plain': False, 'rounds': 40,
+    'eval_every': 10, 'checkpoint_every': 5, 'local_steps': 2, 'batch_size': 4,
+    'hypernet.support': 4, 'data.image_size': 16,
+}  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    """A run of seconds, on two centers of noise."""
+    root = tmp_path_factory.mktemp('folder')
+    rng = np.random.default_rng(0)
+    rows = ['image,center,split,label']
+    for center in ('east', 'west'):
+        for i in range(15):
+            image = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(image).save(root / f'{center}{i}.png')
+            split = ('train', 'train', 'val', 'test')[i % 4]
+            rows.append(f'{center}{i}.png,{center},{split},a{i % 2}')
+    (root / 'manifest.csv').write_text('\n'.join(rows))
+    c = base()
+    c.update_from_flattened_dict(
+        {**FIELDS, 'data.root': str(root), 'data.cache': str(tmp_path_factory.mktemp('store'))}
+    )
+    return c
+
+
+@pytest.fixture(scope='module')
+def whole(config, tmp_path_factory):
+    """The workdir of an undisturbed run."""
+    workdir = tmp_path_factory.mktemp('whole')
+    train(config, workdir, progress=False)
+    return workdir
+
+
+def weights(workdir):
+    done = restore(workdir)
+    return done.round, done.state
+
+
+def assert_same_end(workdir, whole):
+    (round_, state), (round_whole, state_whole) = weights(workdir), weights(whole)
+    assert round_ == round_whole
+    jax.tree.map(np.testing.assert_array_equal, state, state_whole)
+    lines, lines_whole = (
+        [{**json.loads(x), 'seconds': 0} for x in (w / 'metrics.jsonl').read_text().splitlines()]
+        for w in (workdir, whole)
+    )
+    assert lines == lines_whole
+    a, b = (json.loads((w / 'summary.json').read_text()) for w in (workdir, whole))
+    assert {**a, 'cost': 0} == {**b, 'cost': 0}
+
+
+def files_of(step):
+    return sorted(f for f in step.rglob('*') if f.is_file() and f.name != checkpoint.SEAL)
+
+
+def largest(step):
+    return max(files_of(step), key=lambda f: f.stat().st_size)
+
+
+def truncate(step):
+    file = largest(step)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip(step):
+    file = largest(step)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def lose(step):
+    largest(step).unlink()
+
+
+def spoil_seal(step):
+    (step / checkpoint.SEAL).write_text('{')
+
+
+def truncate_unsealed(step):
+    (step / checkpoint.SEAL).unlink()
+    for file in files_of(step):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize('damage', [truncate, flip, lose, spoil_seal, truncate_unsealed])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    config, whole, tmp_path, damage
+):
+    run = shutil.copytree(whole, tmp_path / 'run')
+    steps = sorted((run / 'checkpoints').glob('[0-9]*'), key=lambda f: int(f.name))
+    assert [f.name for f in steps] == ['35', '40']
+    damage(steps[-1])
+    with pytest.warns(UserWarning, match=f'checkpoints/40: .*set aside as {run}/damaged/40'):
+        assert restore(run).round == 35
+    assert (run / 'damaged' / '40').is_dir()
+    train(config, run, progress=False)
+    assert_same_end(run, whole)
+
+
+def test_the_last_line_of_a_killed_run_may_be_cut(tmp_path):
+    file = tmp_path / 'metrics.jsonl'
+    file.write_text('{"round": 5}\n{"round": 10}\n{"rou')
+    keep_lines(file, 5)
+    assert file.read_text() == '{"round": 5}\n'
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path):
+    tree = {'w': jnp.asarray(np.random.default_rng(0).normal(size=(300, 300)), jnp.float32)}
+    with checkpoint.manager(tmp_path) as checkpoints:
+        checkpoint.save(checkpoints, 2, tree)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        told = pytest.raises(OSError, match='cannot save .* round 2 is the last whole')
+        with told as error, checkpoint.manager(tmp_path) as checkpoints:
+            checkpoint.save(checkpoints, 4, {'w': tree['w'] + 1})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert '\n' not in str(error.value)
+    with checkpoint.manager(tmp_path) as checkpoints:
+        round_, found = checkpoint.restore(checkpoints, tree)
+    assert round_ == 2
+    np.testing.assert_array_equal(found['w'], tree['w'])
+
+
+def test_a_run_whose_clients_are_all_infinite_stops(config, tmp_path):
+    c = config.copy_and_resolve_references()
+    c.client.lr, c.client.clip = 1e38, 0.0
+    with pytest.raises(ValueError, match=r'rounds \d+ to \d+, 100% of the clients .* lower client'):
+        train(c, tmp_path, progress=False)
+
+
+def command(config, workdir):
+    """launch.train with the configuration, as a process of its own."""
+    (workdir.parent / f'{workdir.name}.py').write_text(
+        'import json\nfrom ml_collections import ConfigDict\n'
+        f'def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n'
+    )
+    return subprocess.Popen(
+        [sys.executable, '-m', 'launch.train', f'--config={workdir}.py', f'--workdir={workdir}'],
+        cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def wait_for_a_line(workdir, process):
+    while process.poll() is None and not (workdir / 'metrics.jsonl').exists():
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
+
+
+def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(config, tmp_path):
+    c = config.copy_and_resolve_references()
+    c.rounds = 400
+    first = command(c, tmp_path / 'run')
+    wait_for_a_line(tmp_path / 'run', first)
+    first.send_signal(signal.SIGTERM)
+    started = time.monotonic()
+    out, err = first.communicate(timeout=30)
+    assert first.returncode == 0 and time.monotonic() - started < 30, err
+    assert 'stopped and saved at round' in out
+    reached = restore(tmp_path / 'run').round
+    assert 10 <= reached < 400
+    second = command(c, tmp_path / 'run')
+    assert second.wait(timeout=300) == 0
+    undisturbed = command(c, tmp_path / 'whole')
+    assert undisturbed.wait(timeout=300) == 0
+    assert_same_end(tmp_path / 'run', tmp_path / 'whole')
+
+
+@pytest.mark.survival
+def test_twenty_kills_at_random_moments(config, tmp_path):
+    c = config.copy_and_resolve_references()
+    c.rounds = 400
+    undisturbed = command(c, tmp_path / 'whole')
+    begun = time.monotonic()
+    assert undisturbed.wait(timeout=600) == 0
+    seconds = time.monotonic() - begun
+    draw = random.Random(0)
+    for i in range(20):
+        workdir = tmp_path / f'run{i}'
+        killed = command(c, workdir)
+        time.sleep(draw.uniform(0.2, 1.0) * seconds)
+        killed.kill()
+        killed.wait()
+        again = command(c, workdir)
+        assert again.wait(timeout=600) == 0, again.communicate()
+        assert_same_end(workdir, tmp_path / 'whole')
