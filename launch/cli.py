@@ -3,8 +3,10 @@
 import sys
 from collections.abc import Callable
 
+import jax
 from absl import app, flags, logging
 
+from fedgen_jax.data.builders import cache_folder
 from fedgen_jax.interrupt import Stopped
 
 
@@ -41,7 +43,14 @@ def run(main: Callable, takes: str | None = None) -> None:
             fail(error)
 
     logging.set_verbosity(logging.WARNING)
+    keep_compilations()
     app.run(guarded, flags_parser=parse)
+
+
+def keep_compilations() -> None:
+    """Compiled programs are kept in the user's cache folder, unless JAX was told of another."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update('jax_compilation_cache_dir', str(cache_folder() / 'compiled'))
 
 
 def fail(error: object) -> None:

@@ -166,9 +166,14 @@ def command(config, workdir):
     )
     return subprocess.Popen(
         [sys.executable, '-m', 'launch.train', f'--config={workdir}.py', f'--workdir={workdir}'],
-        cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu'}, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'FEDGEN_CACHE': config.data.cache},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
+
+
+def finish(process):
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
 
 
 def wait_for_a_line(workdir, process):
@@ -189,20 +194,19 @@ def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(config, tmp_path):
     assert 'stopped and saved at round' in out
     reached = restore(tmp_path / 'run').round
     assert 10 <= reached < 400
-    second = command(c, tmp_path / 'run')
-    assert second.wait(timeout=300) == 0
-    undisturbed = command(c, tmp_path / 'whole')
-    assert undisturbed.wait(timeout=300) == 0
+    finish(command(c, tmp_path / 'run'))
+    finish(command(c, tmp_path / 'whole'))
     assert_same_end(tmp_path / 'run', tmp_path / 'whole')
+    kept = list((pathlib.Path(c.data.cache) / 'compiled').iterdir())
+    assert kept  # the second and third process did not compile
 
 
 @pytest.mark.survival
 def test_twenty_kills_at_random_moments(config, tmp_path):
     c = config.copy_and_resolve_references()
     c.rounds = 400
-    undisturbed = command(c, tmp_path / 'whole')
     begun = time.monotonic()
-    assert undisturbed.wait(timeout=600) == 0
+    finish(command(c, tmp_path / 'whole'))
     seconds = time.monotonic() - begun
     draw = random.Random(0)
     for i in range(20):
@@ -210,7 +214,6 @@ def test_twenty_kills_at_random_moments(config, tmp_path):
         killed = command(c, workdir)
         time.sleep(draw.uniform(0.2, 1.0) * seconds)
         killed.kill()
-        killed.wait()
-        again = command(c, workdir)
-        assert again.wait(timeout=600) == 0, again.communicate()
+        killed.communicate()
+        finish(command(c, workdir))
         assert_same_end(workdir, tmp_path / 'whole')
