@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from fedgen_jax.engine.processes import agree, is_first
+
 Tree = Any
 
 SEAL = 'seal.json'
@@ -50,7 +52,8 @@ def finish(checkpoints: ocp.CheckpointManager) -> None:
     with _one_line(checkpoints):
         checkpoints.wait_until_finished()
         last = checkpoints.latest_step()
-        if last is not None and not (_folder(checkpoints, last) / SEAL).exists():
+        unsealed = last is not None and not (_folder(checkpoints, last) / SEAL).exists()
+        if unsealed and is_first():
             folder = _folder(checkpoints, last)
             partial = folder / f'{SEAL}.partial'
             partial.write_text(json.dumps(_hashes(folder)))
@@ -62,25 +65,31 @@ def restore(checkpoints: ocp.CheckpointManager, like: Tree) -> tuple[int, Tree]:
 
     A damaged one is set aside, with a warning that names it.
 
-    like: arrays whose shapes, types and shardings the restored ones take.
+    like: arrays whose shapes, types and shardings the restored ones take; NumPy's stay NumPy's.
     """
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    for step in sorted(checkpoints.all_steps(), reverse=True):
-        problem = _damage(_folder(checkpoints, step))
-        if not problem:
-            try:
-                _check_shapes(checkpoints, step, like)
-                return step, checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
-            except OtherModel:
-                raise
-            except Exception as error:  # readers raise nearly every type on malformed files
-                problem = f'{type(error).__name__}: {error}'.splitlines()[0][:200]
-        _set_aside(checkpoints, step, problem)
+    abstract = jax.tree.map(
+        lambda x: ocp.utils.to_shape_dtype_struct(x) if isinstance(x, jax.Array) else x, like
+    )
+    while step := last_whole(checkpoints):
+        _check_shapes(checkpoints, step, like)
+        try:
+            return step, checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:  # readers raise nearly every type on malformed files
+            _set_aside(checkpoints, step, f'{type(error).__name__}: {error}'.splitlines()[0][:200])
     return 0, like
 
 
-class OtherModel(ValueError):
-    """A checkpoint of another model or algorithm."""
+def last_whole(checkpoints: ocp.CheckpointManager) -> int:
+    """The last checkpoint whose files are as they were sealed, damaged ones set aside; 0: none."""
+    step = checkpoints.latest_step() or 0
+    if is_first():
+        while step and (problem := _damage(_folder(checkpoints, step))):
+            _set_aside(checkpoints, step, problem)
+            step = checkpoints.latest_step() or 0
+    found = agree(step)
+    if found != step:
+        checkpoints.reload()
+    return found
 
 
 def save_tree(folder: str | pathlib.Path, tree: Tree) -> None:
@@ -128,14 +137,17 @@ def _set_aside(checkpoints, step, problem):
 
 def _check_shapes(checkpoints, step, like):
     """Compared before reading: a restore that fails half-way leaves reads in the background."""
-    saved = {x.name: x.shape for x in jax.tree.leaves(checkpoints.item_metadata(step).tree)}
+    try:
+        saved = {x.name: x.shape for x in jax.tree.leaves(checkpoints.item_metadata(step).tree)}
+    except Exception:  # damaged, as restoring it will tell
+        return
     wanted = {
         jax.tree_util.keystr(path, simple=True, separator='.'): x.shape
         for path, x in jax.tree_util.tree_leaves_with_path(like)
     }
     if saved != wanted:
         name = min(k for k in saved | wanted if saved.get(k) != wanted.get(k))
-        raise OtherModel(
+        raise ValueError(
             f'{checkpoints.directory}: round {step} was saved by another model or algorithm than '
             f'this configuration makes (they differ in {name}): use another workdir'
         )

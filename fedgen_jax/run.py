@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from fedgen_jax import checkpoint
 from fedgen_jax.data.federated import Center, Source, stack
 from fedgen_jax.data.source import draw, load
+from fedgen_jax.engine.processes import is_first, to_host
 from fedgen_jax.engine.rounds import init_run, pad_clients, shard_clients
 from fedgen_jax.evaluate import Trained, of_split
 from fedgen_jax.program import Program, build, choose, make_task
@@ -87,12 +88,28 @@ def client_ids(num_clients: int, program: Program) -> np.ndarray:
     return np.arange(num_clients + -num_clients % program.mesh.size, dtype=np.int32)
 
 
+def own_states(private_C: Any, num_clients: int) -> Any:
+    """The private states on the host without those of padding: what a checkpoint keeps.
+
+    How many clients are padding depends on the devices, and a run may go on on others.
+    """
+    return jax.tree.map(lambda x: x[:num_clients], to_host(private_C))
+
+
+def on_devices(own_C: Any, private_C: Any, program: Program) -> Any:
+    """`private_C` with the clients' own states in place of the first, on the mesh."""
+    padded = jax.tree.map(
+        lambda own, x: np.concatenate([own, x[len(own) :]]), own_C, to_host(private_C)
+    )
+    return shard_clients(padded, program.mesh)
+
+
 def trained(run: Run, state, private_C) -> Trained:
     """The run after training, ready to be scored."""
-    return Trained(
-        run.program, state.shared, jax.device_get(private_C), run.seen, run.unseen, run.length,
-        run.key,
-    )  # fmt: skip
+    # What many processes hold together, each scores by itself.
+    shared = state.shared if jax.process_count() == 1 else to_host(state.shared)
+    private_C = to_host(private_C)
+    return Trained(run.program, shared, private_C, run.seen, run.unseen, run.length, run.key)
 
 
 class Restored(NamedTuple):
@@ -113,10 +130,13 @@ def restore(workdir: str | pathlib.Path) -> Restored:
         if not (workdir / name).is_file():
             raise ValueError(f'{workdir}/{name}: missing, so this is no run of launch.train')
     config = ConfigDict(json.loads((workdir / 'config.json').read_text()))
+    config.devices = 1  # whatever it was trained on
     federation = json.loads((workdir / 'federation.json').read_text())
     program = build(config, federation['classes'], len(federation['seen']))
-    id_C = client_ids(len(federation['seen']), program)
-    like = init_run(program.algorithm, program.mesh, jax.random.key(config.seed), id_C)
+    num_clients = len(federation['seen'])
+    id_C = client_ids(num_clients, program)
+    state, private_C = init_run(program.algorithm, program.mesh, jax.random.key(config.seed), id_C)
+    like = state, own_states(private_C, num_clients)
     with checkpoint.manager(workdir) as checkpoints:
         round_, (state, private_C) = checkpoint.restore(checkpoints, like)
     if not round_:
@@ -148,7 +168,9 @@ def differences(made: dict, now: dict, defaults: dict, prefix: str = '') -> list
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON whole or not at all."""
+    """Writes JSON whole or not at all; of many processes, the first alone writes."""
+    if not is_first():
+        return
     partial = path.with_suffix('.partial')
     partial.write_text(json.dumps(value, indent=1, default=list) + '\n')
     partial.rename(path)

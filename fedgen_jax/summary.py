@@ -31,7 +31,7 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
     contribution = jax.eval_shape(
         run.program.algorithm.client_update,
         shared,
-        jax.tree.map(lambda x: x[0], private_C),
+        jax.eval_shape(lambda t: jax.tree.map(lambda x: x[0], t), private_C),
         jax.tree.map(lambda x: x[0], stack([of_split(run.seen[0], 'train')])),
         run.key,
     )[0]

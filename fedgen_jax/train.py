@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fedgen_jax import checkpoint
+from fedgen_jax.engine.processes import agree, is_first, to_host
 from fedgen_jax.engine.rounds import cohort, init_run, shard_clients
 from fedgen_jax.evaluate import score_seen
 from fedgen_jax.interrupt import Stopped, sigterm
@@ -19,6 +20,8 @@ from fedgen_jax.program import Program
 from fedgen_jax.run import (
     Run,
     differences,
+    on_devices,
+    own_states,
     prepare,
     settings_of,
     trained,
@@ -46,7 +49,9 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, progress: bool = True
     data_C, id_C = training_data(run)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
     with checkpoint.manager(workdir) as checkpoints, sigterm() as stop:
-        first, (state, private_C) = checkpoint.restore(checkpoints, (state, private_C))
+        like = state, own_states(private_C, len(run.seen))
+        first, (state, own_C) = checkpoint.restore(checkpoints, like)
+        private_C = on_devices(own_C, private_C, run.program)
         write_json(workdir / 'config.json', config.to_dict())
         names = {'seen': [c.name for c in run.seen], 'unseen': [c.name for c in run.unseen]}
         write_json(workdir / 'federation.json', {'classes': run.classes, **names})
@@ -83,7 +88,8 @@ def train_rounds(
     compile_seconds = warm_up(run, state, private_C, data_C, id_C)
     round_seconds, left_out = [], 0
     bar = tqdm(
-        total=c.rounds, initial=first, unit='round', desc=c.algorithm, disable=not progress
+        total=c.rounds, initial=first, unit='round', desc=c.algorithm,
+        disable=not (progress and is_first()),
     )
     while first < c.rounds:
         last = min(next_stop(first, c), c.rounds)
@@ -103,11 +109,14 @@ def train_rounds(
                 'round': first, 'seconds': seconds, 'loss': loss, 'left_out': left_out, 'seen': seen
             }  # fmt: skip
             left_out = 0
-            with open(workdir / 'metrics.jsonl', 'a') as file:
-                file.write(json.dumps(line) + '\n')
-        if first % c.checkpoint_every == 0 or first == c.rounds or stop.is_set():
-            checkpoint.save(checkpoints, first, (state, private_C))
-        if stop.is_set() and first < c.rounds:
+            if is_first():
+                with open(workdir / 'metrics.jsonl', 'a') as file:
+                    file.write(json.dumps(line) + '\n')
+        told = agree(stop.is_set())  # all processes stop at one round
+        if first % c.checkpoint_every == 0 or first == c.rounds or told:
+            own_C = own_states(private_C, len(run.seen))
+            checkpoint.save(checkpoints, first, (state, own_C))
+        if told and first < c.rounds:
             bar.close()
             checkpoint.finish(checkpoints)
             raise Stopped(f'{workdir}: stopped and saved at round {first}: run again to go on')
@@ -147,10 +156,12 @@ def advance(run: Run, state, private_C, data_C, id_C, first: int, last: int):
         raise ValueError('rounds with a cohort are dispatched one at a time')
     chosen = cohort(run.key, first, len(run.seen), run.config.cohort)
     mesh = run.program.mesh
-    clients = jax.tree.map(lambda x: np.asarray(x)[chosen], (private_C, data_C, id_C))
+    clients = jax.tree.map(lambda x: x[chosen], to_host((private_C, data_C, id_C)))
     args = (state, *shard_clients(clients, mesh), run.key)
     state, private_K, metrics = compiled(run.program, args)(*args, *bounds)
-    private_C = jax.tree.map(lambda x, new: _put(x, chosen, new), private_C, private_K)
+    private_C = jax.tree.map(
+        lambda x, new: _put(x, chosen, new), to_host(private_C), to_host(private_K)
+    )
     return state, private_C, metrics
 
 
@@ -165,9 +176,8 @@ def warm_up(run: Run, state, private_C, data_C, id_C) -> float:
     started = time.monotonic()
     args = (private_C, data_C, id_C)
     if run.config.cohort:
-        args = shard_clients(
-            jax.tree.map(lambda x: np.asarray(x)[: run.config.cohort], args), run.program.mesh
-        )
+        some = jax.tree.map(lambda x: x[: run.config.cohort], to_host(args))
+        args = shard_clients(some, run.program.mesh)
     compiled(run.program, (state, *args, run.key))
     return time.monotonic() - started
 
@@ -186,7 +196,7 @@ def compiled(program: Program, args) -> Any:
 
 def keep_lines(path: pathlib.Path, last: int) -> None:
     """Drops the lines of rounds after the checkpoint that a run goes on from, and a cut one."""
-    if path.exists():
+    if is_first() and path.exists():
         lines = [x for x in path.read_text().splitlines() if 0 < _round_of(x) <= last]
         partial = path.with_suffix('.partial')
         partial.write_text(''.join(x + '\n' for x in lines))

@@ -1,5 +1,6 @@
 """What the commands share: flags read strictly, and errors a person can act on."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -7,7 +8,12 @@ import jax
 from absl import app, flags, logging
 
 from fedgen_jax.data.builders import cache_folder
+from fedgen_jax.engine.processes import is_first, join
 from fedgen_jax.interrupt import Stopped
+
+_CLUSTER = flags.DEFINE_string(
+    'cluster', None, 'join other processes: auto (SLURM, job sets, TPU pods) or HOST:PORT,ID,NUM'
+)
 
 
 def run(main: Callable, takes: str | None = None) -> None:
@@ -36,7 +42,15 @@ def run(main: Callable, takes: str | None = None) -> None:
 
     def guarded(argv):
         try:
+            if _CLUSTER.value:
+                join(_CLUSTER.value)
+                if not is_first():
+                    sys.stdout = open(os.devnull, 'w')  # noqa: SIM115
             main(argv[1:]) if takes else main()
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1:
+                raise
+            fail(f'another process of the cluster ended ({error}): run again to go on')
         except Stopped as stopped:
             print(stopped)
         except (ValueError, OSError) as error:

@@ -1,53 +1,27 @@
 """What happens to a run must not change what it ends with."""
 
 import json
-import os
 import pathlib
 import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from processes import finish, small_run, start
 
-from configs.common import base
 from fedgen_jax import checkpoint
 from fedgen_jax.run import restore
 from fedgen_jax.train import keep_lines, train
 
-ROOT = pathlib.Path(__file__).parents[1]
-FIELDS = {
-    'model.widths': (8,), 'shifts.acquisition': 0.0, 'shifts.plain': False, 'rounds': 40,
-    'eval_every': 10, 'checkpoint_every': 5, 'local_steps': 2, 'batch_size': 4,
-    'hypernet.support': 4, 'data.image_size': 16,
-}  # fmt: skip
-
 
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
-    """A run of seconds, on two centers of noise."""
-    root = tmp_path_factory.mktemp('folder')
-    rng = np.random.default_rng(0)
-    rows = ['image,center,split,label']
-    for center in ('east', 'west'):
-        for i in range(15):
-            image = rng.integers(0, 255, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(image).save(root / f'{center}{i}.png')
-            split = ('train', 'train', 'val', 'test')[i % 4]
-            rows.append(f'{center}{i}.png,{center},{split},a{i % 2}')
-    (root / 'manifest.csv').write_text('\n'.join(rows))
-    c = base()
-    c.update_from_flattened_dict(
-        {**FIELDS, 'data.root': str(root), 'data.cache': str(tmp_path_factory.mktemp('store'))}
-    )
-    return c
+    return small_run(tmp_path_factory.mktemp('data'))
 
 
 @pytest.fixture(scope='module')
@@ -158,24 +132,6 @@ def test_a_run_whose_clients_are_all_infinite_stops(config, tmp_path):
         train(c, tmp_path, progress=False)
 
 
-def command(config, workdir):
-    """launch.train with the configuration, as a process of its own."""
-    (workdir.parent / f'{workdir.name}.py').write_text(
-        'import json\nfrom ml_collections import ConfigDict\n'
-        f'def get_config():\n    return ConfigDict(json.loads({config.to_json()!r}))\n'
-    )
-    return subprocess.Popen(
-        [sys.executable, '-m', 'launch.train', f'--config={workdir}.py', f'--workdir={workdir}'],
-        cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'FEDGEN_CACHE': config.data.cache},
-        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def finish(process):
-    _, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
-
-
 def wait_for_a_line(workdir, process):
     while process.poll() is None and not (workdir / 'metrics.jsonl').exists():
         time.sleep(0.02)
@@ -185,7 +141,7 @@ def wait_for_a_line(workdir, process):
 def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(config, tmp_path):
     c = config.copy_and_resolve_references()
     c.rounds = 400
-    first = command(c, tmp_path / 'run')
+    first = start(c, tmp_path / 'run')
     wait_for_a_line(tmp_path / 'run', first)
     first.send_signal(signal.SIGTERM)
     started = time.monotonic()
@@ -194,8 +150,8 @@ def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(config, tmp_path):
     assert 'stopped and saved at round' in out
     reached = restore(tmp_path / 'run').round
     assert 10 <= reached < 400
-    finish(command(c, tmp_path / 'run'))
-    finish(command(c, tmp_path / 'whole'))
+    finish(start(c, tmp_path / 'run'))
+    finish(start(c, tmp_path / 'whole'))
     assert_same_end(tmp_path / 'run', tmp_path / 'whole')
     kept = list((pathlib.Path(c.data.cache) / 'compiled').iterdir())
     assert kept  # the second and third process did not compile
@@ -206,14 +162,14 @@ def test_twenty_kills_at_random_moments(config, tmp_path):
     c = config.copy_and_resolve_references()
     c.rounds = 400
     begun = time.monotonic()
-    finish(command(c, tmp_path / 'whole'))
+    finish(start(c, tmp_path / 'whole'))
     seconds = time.monotonic() - begun
     draw = random.Random(0)
     for i in range(20):
         workdir = tmp_path / f'run{i}'
-        killed = command(c, workdir)
+        killed = start(c, workdir)
         time.sleep(draw.uniform(0.2, 1.0) * seconds)
         killed.kill()
         killed.communicate()
-        finish(command(c, workdir))
+        finish(start(c, workdir))
         assert_same_end(workdir, tmp_path / 'whole')

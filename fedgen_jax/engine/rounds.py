@@ -4,6 +4,7 @@ Everything about devices is here: `shard_map` over a `clients` axis, the sum ove
 several rounds in one dispatch.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from fedgen_jax.algorithms.base import Algorithm, State
 from fedgen_jax.data.federated import Examples
 from fedgen_jax.engine.clients import group_size, map_clients
+from fedgen_jax.engine.processes import place
 from fedgen_jax.engine.random import address, stream
 
 Tree = Any
@@ -25,7 +27,9 @@ def client_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     """A mesh with one axis, `clients`, over the first `num_devices` devices (default: all)."""
     devices = jax.devices()[:num_devices]
     if num_devices and len(devices) < num_devices:
-        raise ValueError(f'devices={num_devices}: this machine has {len(devices)}; 0 takes all')
+        raise ValueError(f'devices={num_devices}: there are {len(devices)}; 0 takes all')
+    if {d.process_index for d in devices} != set(range(jax.process_count())):
+        raise ValueError(f'devices={num_devices}: leaves processes without a device; 0 takes all')
     axes = (AxisType.Auto,)
     return jax.make_mesh((len(devices),), ('clients',), axis_types=axes, devices=devices)
 
@@ -140,12 +144,17 @@ def pad_clients(data_C: Examples, multiple: int) -> Examples:
 
 
 def shard_clients(tree_C: Tree, mesh: jax.sharding.Mesh) -> Tree:
-    """Places arrays that lead with C over the mesh."""
-    return jax.device_put(tree_C, NamedSharding(mesh, P('clients')))
+    """Places arrays on the host that lead with C over the mesh."""
+    return place(tree_C, NamedSharding(mesh, P('clients')))
 
 
 def init_run(algorithm: Algorithm, mesh, key: jax.Array, id_C: np.ndarray) -> tuple[State, Tree]:
     """The first state, replicated, and every client's private state, sharded."""
-    state = jax.jit(algorithm.init, out_shardings=NamedSharding(mesh, P()))(stream(key, 'init'))
-    private_C = jax.vmap(lambda i: algorithm.init_private(state, i))(jnp.array(id_C, jnp.int32))
-    return state, shard_clients(private_C, mesh)
+    everywhere, by_client = NamedSharding(mesh, P()), NamedSharding(mesh, P('clients'))
+    state = jax.jit(algorithm.init, out_shardings=everywhere)(stream(key, 'init'))
+
+    @functools.partial(jax.jit, out_shardings=by_client)
+    def init_private(state, id_C):
+        return jax.vmap(lambda i: algorithm.init_private(state, i))(id_C)
+
+    return state, init_private(state, place(id_C, by_client))

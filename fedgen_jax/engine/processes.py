@@ -1,0 +1,72 @@
+"""The processes of a cluster: how they meet, and what one of them does for all.
+
+Every process runs the same program on the same data folder; the mesh spans their devices.  All of
+them score, and the first alone writes.  With one process nothing here does anything.
+"""
+
+import faulthandler
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+Tree = Any
+
+HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
+
+
+def join(cluster: str) -> None:
+    """Joins the other processes; call it before anything else of JAX.
+
+    cluster: 'auto' where JAX finds them by itself (SLURM, Open MPI, Kubernetes job sets, TPU pods),
+        or HOST:PORT,ID,NUM: where the first one listens, this one's number, and how many.
+    """
+    where = {}
+    if cluster != 'auto':
+        parts = cluster.split(',')
+        if len(parts) != 3 or not all(p.isdecimal() for p in parts[1:]):
+            raise ValueError(f'--cluster={cluster}: auto, or HOST:PORT,ID,NUM')
+        where = {
+            'coordinator_address': parts[0],
+            'process_id': int(parts[1]),
+            'num_processes': int(parts[2]),
+        }
+    faulthandler.disable()  # JAX ends this process when another dies; its line says it all
+    jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **where)
+
+
+def is_first() -> bool:
+    """Whether this process writes."""
+    return jax.process_index() == 0
+
+
+def to_host(tree: Tree) -> Tree:
+    """The whole arrays in every process's memory, wherever their parts lie."""
+
+    def whole(x):
+        if isinstance(x, jax.Array) and not x.is_fully_addressable and not x.is_fully_replicated:
+            return multihost_utils.process_allgather(x, tiled=True)
+        return np.asarray(x)
+
+    return jax.tree.map(whole, tree)
+
+
+def place(tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
+    """Arrays that every process holds whole, to their places on the mesh; placed ones stay."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def one(x):
+        if isinstance(x, jax.Array) and x.sharding == sharding:
+            return x
+        return jax.make_array_from_callback(x.shape, sharding, lambda i: np.asarray(x)[i])
+
+    return jax.tree.map(one, tree)
+
+
+def agree(value: int) -> int:
+    """The first process's value, in all of them; they wait for each other."""
+    if jax.process_count() == 1:
+        return value
+    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
