@@ -35,20 +35,12 @@ def get_config(task='classification'):
     # Normalization by each center's own statistics, from its unlabelled images.
     c.model.norm = 'batch'
     c.client.schedule = 'cosine'
-    if task == 'segmentation':
-        c.model.name = 'unet'
+    if task != 'classification':
+        c.model.name = {'segmentation': 'unet', 'detection': 'detector'}[task]
         c.model.norm = 'group'
         c.rounds = 60
         c.local_steps = 4
         c.batch_size = 16
         c.data.examples = 100
-        c.data.image_size = 48
-    if task == 'detection':
-        c.model.name = 'detector'
-        c.model.norm = 'group'
-        c.rounds = 60
-        c.local_steps = 4
-        c.batch_size = 16
-        c.data.examples = 100
-        c.data.image_size = 64
+        c.data.image_size = {'segmentation': 48, 'detection': 64}[task]
     return c

@@ -75,6 +75,8 @@ def restore(checkpoints: ocp.CheckpointManager, like: Tree) -> tuple[int, Tree]:
         try:
             return step, checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # readers raise nearly every type on malformed files
+            if jax.process_count() > 1:
+                raise  # only some of the processes may have met it
             _set_aside(checkpoints, step, f'{type(error).__name__}: {error}'.splitlines()[0][:200])
     return 0, like
 

@@ -99,7 +99,7 @@ def make_algorithm(
 ) -> tuple[Algorithm, Local]:
     """The algorithm that a configuration names, and the local learning it is built on."""
     task = make_task(c.task, classes)
-    model = found('model.name', c.model.name, MODELS)
+    model = look_up('model.name', c.model.name, MODELS)
     if c.model.name in MODELS and c.task in FITTING:
         choose('model.name', c.model.name, FITTING[c.task])
     model = model(
@@ -157,7 +157,7 @@ def make_algorithm(
 
 def make_task(name: str, classes: Sequence[str]) -> Task:
     """The task that a configuration names, of these classes."""
-    return found('task', name, TASKS)(classes)
+    return look_up('task', name, TASKS)(classes)
 
 
 def edge_of(task: Task) -> str:
@@ -203,7 +203,7 @@ def choose(field: str, value: str, options: dict[str, Any] | Sequence[str]) -> A
     return options[value] if isinstance(options, dict) else value
 
 
-def found(field: str, value: str, options: dict[str, Any]) -> Any:
+def look_up(field: str, value: str, options: dict[str, Any]) -> Any:
     """options[value]; or, of a value 'module:name', what a user's own module has by that name."""
     module, colon, name = value.partition(':')
     if not colon:

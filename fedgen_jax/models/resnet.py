@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from fedgen_jax.models.layers import Input, conv, max_pool_2x2, norm
+from fedgen_jax.models.layers import Input, conv, conv_norm_relu, max_pool_2x2, norm
 
 
 class Block(nn.Module):
@@ -17,8 +17,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x_BxHxWxI: jax.Array, train: bool) -> jax.Array:
-        y = conv(self.width, 3, self.stride, name='conv_0')(x_BxHxWxI)
-        y = nn.relu(norm(self.norm, train, 'norm_0')(y))
+        y = conv_norm_relu(x_BxHxWxI, self.width, self.norm, train, '0', self.stride)
         y = norm(self.norm, train, 'norm_1')(conv(self.width, 3, name='conv_1')(y))
         shortcut = x_BxHxWxI
         if shortcut.shape != y.shape:

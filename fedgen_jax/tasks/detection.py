@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedgen_jax.models.unet import NUM_SHAPES
 from fedgen_jax.tasks import coco_metrics, draw
 from fedgen_jax.tasks.base import Task, View
 
 STRIDE = 4
-EXTRA = 4  # outputs beside the heat: log height, log width, offset down, offset right
 MAX_BOXES = 100  # detections an image
 SHOWN = 0.3  # the least score of a box in a picture
 
@@ -34,7 +34,7 @@ def detection(classes: Sequence[str]) -> Task:
         heat, cell_BxMx2, goal_BxMx4, real_BxM = each(target['box'], target['box_class'])
         real_BxM = real_BxM * weight_B[:, None]
         count = jnp.maximum(real_BxM.sum(), 1)
-        logits, shape = outputs_BxHxWxF[..., :-EXTRA], outputs_BxHxWxF[..., -EXTRA:]
+        logits, shape = outputs_BxHxWxF[..., :-NUM_SHAPES], outputs_BxHxWxF[..., -NUM_SHAPES:]
         focal = jnp.sum(weight_B[:, None, None, None] * focal_loss(logits, heat)) / count
         at_BxMx4 = jax.vmap(lambda s, cell: s[cell[:, 0], cell[:, 1]])(shape, cell_BxMx2)
         l1 = jnp.sum(real_BxM[..., None] * jnp.abs(at_BxMx4 - goal_BxMx4)) / count
@@ -58,7 +58,7 @@ def detection(classes: Sequence[str]) -> Task:
     return Task(
         'detection',
         'box',
-        len(classes) + EXTRA,
+        len(classes) + NUM_SHAPES,
         loss,
         predict,
         metrics,
@@ -111,7 +111,7 @@ def decode(outputs_HxWxF: jax.Array) -> dict[str, jax.Array]:
     A peak is a cell whose heat is the highest of its 3x3 neighborhood, in its class.
     """
     rows, cols, _ = outputs_HxWxF.shape
-    heat, shape = outputs_HxWxF[..., :-EXTRA], outputs_HxWxF[..., -EXTRA:]
+    heat, shape = outputs_HxWxF[..., :-NUM_SHAPES], outputs_HxWxF[..., -NUM_SHAPES:]
     around = jax.lax.reduce_window(heat, -jnp.inf, jax.lax.max, (3, 3, 1), (1, 1, 1), 'SAME')
     peaks = jnp.where(heat == around, heat, -jnp.inf)
     top_M, index_M = jax.lax.top_k(peaks.reshape(-1), min(MAX_BOXES, peaks.size))

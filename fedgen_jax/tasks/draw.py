@@ -5,8 +5,7 @@ from PIL import Image, ImageDraw
 
 # Told apart by readers of every color vision, and from pink and violet cells.
 COLORS = np.array(
-    [[0, 0, 0], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [86, 180, 233]],
-    np.uint8,
+    [[0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0], [86, 180, 233]], np.uint8
 )
 SIDE = 192  # pixels of a picture, about
 
@@ -29,7 +28,7 @@ def masks(image_HxWx3: np.ndarray, mask_HxW: np.ndarray, num_classes: int) -> np
     for axis in (0, 1):
         for step in (-2, -1, 1, 2):
             edge |= np.roll(mask, step, axis) != mask
-    color = COLORS[1:][(mask - 1) % (len(COLORS) - 1)]
+    color = COLORS[(mask - 1) % len(COLORS)]
     return np.where(((mask > 0) & edge)[..., None], color, picture)
 
 
@@ -40,6 +39,6 @@ def boxes(image_HxWx3: np.ndarray, box_Mx4: np.ndarray, box_class_M: np.ndarray)
     pen = ImageDraw.Draw(picture)
     for (y0, x0, y1, x1), c in zip(k * np.asarray(box_Mx4), box_class_M):
         if c >= 0 and x1 > x0 and y1 > y0:
-            color = tuple(int(v) for v in COLORS[1 + c % (len(COLORS) - 1)])
+            color = tuple(int(v) for v in COLORS[c % len(COLORS)])
             pen.rectangle((float(x0), float(y0), float(x1), float(y1)), outline=color, width=2)
     return np.array(picture)

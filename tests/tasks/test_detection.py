@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fedgen_jax.models.unet import NUM_SHAPES
 from fedgen_jax.tasks import detection
 from fedgen_jax.tasks.coco_metrics import LEAST_SCORE, MIN_BOXES
-from fedgen_jax.tasks.detection import EXTRA, MAX_BOXES, STRIDE, decode, encode, focal_loss
+from fedgen_jax.tasks.detection import MAX_BOXES, STRIDE, decode, encode, focal_loss
 
 TASK = detection(('white', 'red'))
 SIZE = 64
@@ -21,7 +22,7 @@ CLASS = np.array([0, 1, 1, 0, -1], np.int32)
 def outputs_for(box_Mx4, box_class_M, confidence=8.0):
     """What a perfect model would say."""
     heat, cell, goal, real = encode(jnp.array(box_Mx4), jnp.array(box_class_M), CELLS, 2)
-    out = np.full((*CELLS, 2 + EXTRA), -confidence, np.float32)
+    out = np.full((*CELLS, 2 + NUM_SHAPES), -confidence, np.float32)
     out[..., :2] = np.where(heat == 1, confidence, -confidence)
     for c, g, r in zip(cell, goal, real):
         if r:
@@ -55,7 +56,7 @@ def test_heat_is_one_at_centers_of_its_class_and_falls_off():
 
 
 def test_neighbors_of_a_peak_are_no_peaks():
-    out = np.full((*CELLS, 2 + EXTRA), -9.0, np.float32)
+    out = np.full((*CELLS, 2 + NUM_SHAPES), -9.0, np.float32)
     out[5, 5, 0], out[5, 6, 0], out[5, 6, 1], out[9, 9, 0] = 3.0, 2.0, 1.0, 0.5
     found = decode(jnp.array(out))
     good = np.asarray(found['score']) > 0.1
@@ -72,7 +73,7 @@ def test_focal_loss():
 
 def test_the_loss_falls_towards_the_truth_and_ignores_padding():
     target = jax.tree.map(jnp.array, target_of((BOX, CLASS), (BOX, CLASS)))
-    good, bad = outputs_for(BOX, CLASS), np.zeros((*CELLS, 2 + EXTRA), np.float32)
+    good, bad = outputs_for(BOX, CLASS), np.zeros((*CELLS, 2 + NUM_SHAPES), np.float32)
     weight = jnp.array([1.0, 0.0])
     best = TASK.loss(jnp.stack([good, bad]), target, weight)
     worst = TASK.loss(jnp.stack([bad, bad]), target, weight)
