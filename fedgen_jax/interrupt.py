@@ -15,8 +15,8 @@ class Stopped(Exception):
 
 
 @contextlib.contextmanager
-def sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; `GRACE` seconds later the process ends with exit code 0.
+def sigterm(exit_code: int = 0) -> Iterator[threading.Event]:
+    """An event that SIGTERM sets; `GRACE` seconds later the process ends with `exit_code`.
 
     Whoever sees it in time saves; else, as in a long compilation, the last checkpoint stands.
 
@@ -34,7 +34,7 @@ def sigterm() -> Iterator[threading.Event]:
         for byte in iter(lambda: near.recv(1), b''):
             if byte[0] == signal.SIGTERM:
                 event.set()
-                end = threading.Timer(GRACE, os._exit, [0])
+                end = threading.Timer(GRACE, os._exit, [exit_code])
                 end.daemon = True
                 end.start()
 

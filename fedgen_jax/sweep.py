@@ -3,7 +3,9 @@
 import json
 import pathlib
 import re
+import threading
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -36,10 +38,18 @@ def part_of(runs: list, part: str) -> list:
     return runs[i - 1 :: n]
 
 
-def run_sweep(
+class Waiting(NamedTuple):
+    """A run of a sweep that is not finished yet."""
+
+    overrides: dict
+    config: ConfigDict
+    workdir: pathlib.Path
+
+
+def unfinished(
     config: ConfigDict, runs: Iterable[dict], workdir: str | pathlib.Path, defaults: ConfigDict
-) -> None:
-    """Trains what is not finished yet; a run lives in `workdir`/METHOD/HELD_OUT/SEED.
+) -> list[Waiting]:
+    """The runs that have no summary yet; a run lives in `workdir`/METHOD/HELD_OUT/SEED.
 
     defaults: of every field that a configuration has, for runs that were made when it had fewer.
 
@@ -52,9 +62,14 @@ def run_sweep(
         folder = pathlib.Path(workdir) / folder_name(c.method)
         folder = folder / folder_name(c.data.held_out or 'none') / str(c.seed)
         if not _finished(c, folder / 'summary.json', defaults):
-            waiting.append((c, folder))
-    for c, folder in tqdm(waiting, desc='runs', unit='run'):
-        train(c, folder, progress=False)
+            waiting.append(Waiting(overrides, c, folder))
+    return waiting
+
+
+def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -> None:
+    """Trains them, one after another; `stop` as in `train`."""
+    for run in tqdm(waiting, desc='runs', unit='run'):
+        train(run.config, run.workdir, progress=False, stop=stop)
 
 
 def _finished(config, file, defaults):

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import statistics
+import threading
 import time
 from typing import Any
 
@@ -15,7 +16,7 @@ from fedgen_jax import checkpoint
 from fedgen_jax.engine.processes import agree, is_first, to_host
 from fedgen_jax.engine.rounds import cohort, init_run, shard_clients
 from fedgen_jax.evaluate import score_seen
-from fedgen_jax.interrupt import Stopped, sigterm
+from fedgen_jax.interrupt import Stopped
 from fedgen_jax.program import Program
 from fedgen_jax.run import (
     Run,
@@ -31,10 +32,15 @@ from fedgen_jax.run import (
 from fedgen_jax.summary import save_statistics, summarize
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path, progress: bool = True) -> dict:
+def train(
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    progress: bool = True,
+    stop: threading.Event | None = None,
+) -> dict:
     """Trains, or goes on where the last checkpoint ends; returns and writes `summary.json`.
 
-    On SIGTERM it saves and raises Stopped.
+    Once `stop` is set it saves and raises Stopped.
 
     Raises ValueError where the workdir's run has another configuration, or where more than the
     share `max_left_out` of a round's clients had numbers that are not finite; OSError where a
@@ -43,12 +49,12 @@ def train(config: ConfigDict, workdir: str | pathlib.Path, progress: bool = True
     Also writes `config.json`, `metrics.jsonl` (a line an evaluation), `checkpoints/` and, for a
     learned descriptor, `statistics/` (each center's own, and `pooled.json`, the server's).
     """
-    workdir = pathlib.Path(workdir)
+    workdir, stop = pathlib.Path(workdir), stop or threading.Event()
     check_same_run(config, workdir)
     run = prepare(config)
     data_C, id_C = training_data(run)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
-    with checkpoint.manager(workdir) as checkpoints, sigterm() as stop:
+    with checkpoint.manager(workdir) as checkpoints:
         like = state, own_states(private_C, len(run.seen))
         first, (state, own_C) = checkpoint.restore(checkpoints, like)
         private_C = on_devices(own_C, private_C, run.program)

@@ -7,13 +7,21 @@ from collections.abc import Callable
 import jax
 from absl import app, flags, logging
 
+from fedgen_jax import interrupt
 from fedgen_jax.data.builders import cache_folder
 from fedgen_jax.engine.processes import is_first, join
-from fedgen_jax.interrupt import Stopped
 
 _CLUSTER = flags.DEFINE_string(
     'cluster', None, 'join other processes: auto (SLURM, job sets, TPU pods) or HOST:PORT,ID,NUM'
 )
+_STOPPED = flags.DEFINE_integer(
+    'stopped_code', 0, 'exit code after SIGTERM: not 0 where a scheduler takes 0 for the end'
+)
+
+
+def sigterm():
+    """As `interrupt.sigterm`, for a command."""
+    return interrupt.sigterm(_STOPPED.value)
 
 
 def run(main: Callable, takes: str | None = None) -> None:
@@ -51,8 +59,9 @@ def run(main: Callable, takes: str | None = None) -> None:
             if jax.process_count() == 1:
                 raise
             fail(f'another process of the cluster ended ({error}): run again to go on')
-        except Stopped as stopped:
+        except interrupt.Stopped as stopped:
             print(stopped)
+            sys.exit(_STOPPED.value)
         except (ValueError, OSError) as error:
             fail(error)
 

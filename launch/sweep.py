@@ -4,21 +4,28 @@ python -m launch.sweep --config=configs/wbc_cls.py --sweep=main --workdir=DIR
 
 Several processes share a sweep by `--part=1/2`, `--part=2/2`, with one and the same DIR.  On a CPU
 of two cores, two processes bound to a core each (`taskset`) finish about 1.5 times as soon as one.
+On a cluster, `--slurm=8` submits 8 parts as an array job, and `--jobset=8` prints an indexed job
+for `kubectl apply -f -`; `--print` prints a command for each run that is not finished.
 """
 
 import importlib.util
+import subprocess
+import sys
 
 from absl import flags
 from ml_collections import config_flags
 
 from configs import common
-from fedgen_jax.sweep import part_of, run_sweep
-from launch import cli
+from fedgen_jax.sweep import part_of, run_sweep, unfinished
+from launch import cli, jobs
 
 _CONFIG = config_flags.DEFINE_config_file('config', None, 'the experiment', lock_config=True)
 _SWEEP = flags.DEFINE_string('sweep', 'main', "the configuration file's sweep_NAME()")
 _PART = flags.DEFINE_string('part', '1/1', 'this process runs the i-th of n parts, as i/n')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where the runs live')
+_PRINT = flags.DEFINE_bool('print', False, 'print the commands of the runs instead')
+_SLURM = flags.DEFINE_integer('slurm', None, 'submit so many parts as an array job instead', 1)
+_JOBSET = flags.DEFINE_integer('jobset', None, 'print an indexed job of so many parts', 1)
 
 
 def main():
@@ -29,7 +36,24 @@ def main():
     sweep = getattr(module, f'sweep_{_SWEEP.value}', None)
     if sweep is None:
         raise ValueError(f'--sweep={_SWEEP.value}: {file} has no sweep_{_SWEEP.value}()')
-    run_sweep(_CONFIG.value, part_of(sweep(), _PART.value), _WORKDIR.value, common.base())
+    runs = part_of(sweep(), _PART.value)
+    given = jobs.without(sys.argv[1:], 'print', 'slurm', 'jobset', 'part')
+    if _JOBSET.value:
+        print(jobs.jobset(given, _JOBSET.value), end='')
+        return
+    if _SLURM.value:
+        submitted = subprocess.run(jobs.slurm_command(given, _SLURM.value), check=False)
+        if submitted.returncode:
+            raise ValueError(f'sbatch ended with exit code {submitted.returncode}')
+        return
+    waiting = unfinished(_CONFIG.value, runs, _WORKDIR.value, common.base())
+    if _PRINT.value:
+        own = jobs.without(given, 'sweep', 'workdir')
+        for run in waiting:
+            print(jobs.train_command(own, run.overrides, run.workdir))
+        return
+    with cli.sigterm() as stop:
+        run_sweep(waiting, stop)
 
 
 if __name__ == '__main__':

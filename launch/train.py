@@ -11,7 +11,8 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'where the run lives')
 
 
 def main():
-    summary = train(_CONFIG.value, _WORKDIR.value)
+    with cli.sigterm() as stop:
+        summary = train(_CONFIG.value, _WORKDIR.value, stop=stop)
     print(cli.show(summary))
     print(f'written: {_WORKDIR.value}/summary.json')
 

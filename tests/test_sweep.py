@@ -39,10 +39,11 @@ def test_finished_runs_are_skipped_and_others_made_by_another_configuration_refu
     (folder / 'summary.json').write_text(json.dumps({'config': made}))
 
     def run(overrides):
-        sweep.run_sweep(base(), [{'data.held_out': 'x', **overrides}], tmp_path, base())
+        runs = [{'data.held_out': 'x', **overrides}]
+        return sweep.unfinished(base(), runs, tmp_path, base())
 
-    run({})  # it would fail without data
-    run({'data.root': 'elsewhere'})
+    assert run({}) == run({'data.root': 'elsewhere'}) == []
+    assert [r.workdir for r in run({'seed': 1})] == [tmp_path / 'fedgen' / 'x' / '1']
     with pytest.raises(ValueError, match='rounds=100, now 7'):
         run({'rounds': 7})
     with pytest.raises(ValueError, match="client.schedule='constant', now 'cosine'"):
