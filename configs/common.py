@@ -101,3 +101,13 @@ METHODS = {
     'local-only + shifts': {'algorithm': 'local'},
     'fedgen weights, no shifts': {**WEIGHTS, **NO_SHIFTS},
 }
+
+
+def trials(changes: dict[str, dict]) -> dict[str, dict]:
+    """Methods that have something to choose, each with each change; of shifts if it has any."""
+    return {
+        f'{name}{", " if title else ""}{title}': {**METHODS[name], **change}
+        for name in ('fedgen', 'fedavg + shifts', 'fedavg', 'local-only')
+        for title, change in {'': {}, **changes}.items()
+        if not change.keys() & METHODS[name].keys()
+    }

@@ -9,8 +9,8 @@ Expected:  RESULTS.md.
 """
 
 from configs import common
-from configs.common import METHODS
-from fedgen_jax.sweep import grid
+from configs.common import METHODS, trials
+from fedgen_jax.sweep import grid, ring
 
 CENTERS = ('bccd', 'cellavision', 'jtsc')
 SEEDS = (0, 1, 2)
@@ -24,7 +24,7 @@ def get_config():
     c.batch_size = 16
     c.data.image_size = 64
     c.model.name = 'unet'
-    c.model.widths = (16, 32, 64)
+    c.model.widths = (16, 32, 64, 96)
     c.model.depth = 2
     c.client.schedule = 'cosine'
     c.shifts.acquisition = 0.75
@@ -38,6 +38,19 @@ def get_config():
     return c
 
 
+# What the choice was made among.
+TRIALS = trials({
+    'twice the rate': {'client.lr': 0.1},
+    'milder shifts': {'shifts.acquisition': 0.5, 'shifts.zoom': 1.5},
+})
+
+
 def sweep_main():
     """The table: every method on every unseen center, three seeds."""
     return grid(METHODS, CENTERS, SEEDS)
+
+
+def sweep_inner():
+    """Development: two centers held out at a time, scored on validation images alone."""
+    methods = {name: {'score_on': 'val', **overrides} for name, overrides in TRIALS.items()}
+    return grid(methods, ring(CENTERS), (0,))

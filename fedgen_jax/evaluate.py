@@ -119,11 +119,14 @@ def metrics_in(scores: Scores) -> dict[str, float]:
 
 
 def mean_scores(scores: Sequence[Any]) -> Any:
-    """The mean over models that were scored on the same examples; counts and names stay."""
+    """The mean over models that were scored on the same examples; counts and names stay.
+
+    A score that some models lack, as of a class that they alone found nothing of, is the others'.
+    """
     first = scores[0]
     if isinstance(first, dict):
-        common = [k for k in first if all(k in s for s in scores)]
-        return {k: mean_scores([s[k] for s in scores]) for k in common}
+        keys = dict.fromkeys(k for s in scores for k in s)
+        return {k: mean_scores([s[k] for s in scores if k in s]) for k in keys}
     if isinstance(first, float):
         return float(np.mean(scores))
     if isinstance(first, list):

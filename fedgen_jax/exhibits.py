@@ -11,7 +11,7 @@ from fedgen_jax.data.federated import Center, Examples, take
 from fedgen_jax.evaluate import Trained, learned_alone, model_of, of_split
 from fedgen_jax.figures import Cloud
 from fedgen_jax.report import COLUMNS, SUBSET_SIZE, Strip, write_report
-from fedgen_jax.run import Run, prepare, restore, trained
+from fedgen_jax.run import Run, reopen, trained
 
 NAMES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local': 'Local only'}
 SUBSETS = 30
@@ -19,8 +19,7 @@ SUBSETS = 30
 
 def finished(workdir: str | pathlib.Path) -> tuple[Run, Trained]:
     """A run from its folder, with its images and its last checkpoint."""
-    done = restore(workdir)
-    run = prepare(done.config)
+    done, run = reopen(workdir)
     return run, trained(run, done.state, done.private_C)
 
 
@@ -43,14 +42,14 @@ def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
 
 
 def strip_of(
-    models: Mapping[str, tuple[Trained, int | None]], center: Center, kind: str
+    models: Mapping[str, tuple[Trained, int | None]], center: Center, kind: str, split: str
 ) -> Strip:
-    """The first test images of a center, with what models say of them.
+    """The first images of a center's split, with what models say of them.
 
     models: name -> (federation, the center's number in it; None: a stranger there).
     """
-    test = of_split(center, 'test')
-    examples = take(test, np.arange(min(COLUMNS, len(test.weight))))
+    images = of_split(center, split)
+    examples = take(images, np.arange(min(COLUMNS, len(images.weight))))
     columns = [[] for _ in examples.weight]
     for name, (done, client) in models.items():
         variables = model_of(done, adapted_on(center), client)
@@ -65,9 +64,11 @@ def strip_of(
     return Strip(center.name, kind, columns)
 
 
-def names_of(run: Run) -> tuple[list[str], list[str]]:
-    """The names of the seen and of the unseen centers."""
-    return [c.name for c in run.seen], [c.name for c in run.unseen]
+def images_of(run: Run) -> tuple:
+    """What two runs share whose scored images are the same."""
+    c = run.config
+    names = [[center.name for center in of] for of in (run.seen, run.unseen)]
+    return c.task, c.seed, c.score_on, c.data.image_size, run.classes, names
 
 
 def adapted_on(center: Center) -> Examples:
@@ -96,8 +97,11 @@ def report_run(
         summaries[name], lines[name], models[name] = summary, read_lines(folder), finished(folder)
     (run, done), *others = models.values()
     for folder, (other, _) in zip(folders[1:], others):
-        if names_of(other) != names_of(run):
-            raise ValueError(f'{folder}: has not the centers of {workdir}')
+        if images_of(other) != images_of(run):
+            raise ValueError(
+                f'{folder}: has not the images of {workdir}: task, seed, score_on, '
+                'data.held_out and data.image_size must be the same'
+            )
     first = next(iter(summaries.values()))
 
     def strip(center, kind, client):
@@ -105,7 +109,7 @@ def report_run(
             name: (fed, client) for name, (_, fed) in models.items()
             if client is not None or not learned_alone(fed)
         }  # fmt: skip
-        return strip_of(shown, center, kind)
+        return strip_of(shown, center, kind, run.config.score_on)
 
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]

@@ -91,7 +91,7 @@ def write_report(
         title=title,
         lede=lede,
         tiles=tiles,
-        label=label,
+        label=titled(metric),
         scored_on={'test': 'held-back test images', 'val': 'validation images'}[split],
         has_unseen=bool(unseen),
         bars=figures.bars(scores, colors, unseen, label),

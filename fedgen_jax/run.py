@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,8 +30,8 @@ class Run(NamedTuple):
     key: jax.Array
 
 
-def load_source(config: ConfigDict) -> Source:
-    """The data set that a configuration names."""
+def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Source:
+    """The data set that a configuration names; classes: as in `data.source.load`."""
     d = config.data
     choose('data.source', d.source, ('folder', 'synthetic'))
     target, cache = make_task(config.task, ()).target, d.cache or None
@@ -41,16 +42,19 @@ def load_source(config: ConfigDict) -> Source:
     if not d.root:
         raise ValueError('data.root is empty: pass --config.data.root=FOLDER')
     unseen = d.held_out.split(',')
-    return load(d.root, d.image_size, config.seed, cache, target=target, unseen=unseen)
+    return load(d.root, d.image_size, config.seed, cache, classes, target=target, unseen=unseen)
 
 
-def prepare(config: ConfigDict) -> Run:
-    """Loads the data, sets the held-out centers apart and builds the program."""
+def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
+    """Loads the data, sets the held-out centers apart and builds the program.
+
+    classes: those of a trained model; the folder's own names in another order would be relabelled.
+    """
     choose('score_on', config.score_on, ('test', 'val'))
     for field in ('rounds', 'local_steps', 'batch_size', 'eval_every', 'checkpoint_every'):
         if config[field] < 1:
             raise ValueError(f'{field}={config[field]}: at least 1')
-    source = load_source(config)
+    source = load_source(config, classes)
     names = [c.name for c in source.centers]
     held_out = [name for name in config.data.held_out.split(',') if name]
     for name in held_out:
@@ -117,6 +121,8 @@ class Restored(NamedTuple):
 
     config: ConfigDict
     classes: tuple[str, ...]
+    seen: tuple[str, ...]
+    unseen: tuple[str, ...]
     program: Program
     state: Any
     private_C: Any
@@ -141,7 +147,29 @@ def restore(workdir: str | pathlib.Path) -> Restored:
         round_, (state, private_C) = checkpoint.restore(checkpoints, like)
     if not round_:
         raise ValueError(f'{workdir}/checkpoints: no checkpoint yet: let launch.train reach one')
-    return Restored(config, tuple(federation['classes']), program, state, private_C, round_)
+    names = (tuple(federation[k]) for k in ('classes', 'seen', 'unseen'))
+    return Restored(config, *names, program, state, private_C, round_)
+
+
+def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restored, Run]:
+    """The last checkpoint of a run, and its images again.
+
+    data: their folder, if it is no longer where the configuration says.
+
+    Raises ValueError where the folder has other centers or classes than the run.
+    """
+    done = restore(workdir)
+    if data:
+        done.config.data.root = data
+    run = prepare(done.config, done.classes)
+    for kind in ('seen', 'unseen'):
+        found, was = tuple(c.name for c in getattr(run, kind)), getattr(done, kind)
+        if found != was:
+            raise ValueError(
+                f'{done.config.data.root}: {kind} centers {", ".join(found)}; the run of {workdir} '
+                f'has {", ".join(was)}: pass the folder that it was trained on'
+            )
+    return done, run
 
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from fedgen_jax.evaluate import (
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.program import num_bytes
-from fedgen_jax.run import Run, prepare, restore, settings_of, trained, write_json
-from fedgen_jax.tasks.coco_metrics import to_folder_results
+from fedgen_jax.run import Run, reopen, settings_of, trained, write_json
+from fedgen_jax.tasks.coco_metrics import only_images, to_folder_results
 
 
 def summarize(run: Run, state, private_C, timing: dict) -> dict:
@@ -71,36 +71,35 @@ def evaluate_run(workdir: str | pathlib.Path, data: str | None = None) -> dict:
 
     data: the folder of its images, if it is no longer where the configuration says.
     """
-    done = restore(workdir)
-    if data:
-        done.config.data.root = data
+    done, run = reopen(workdir, data)
     timing = {'round_seconds': None, 'compile_seconds': None}
-    summary = summarize(prepare(done.config), done.state, done.private_C, timing)
-    return {**summary, 'rounds': done.round}
+    return {**summarize(run, done.state, done.private_C, timing), 'rounds': done.round}
 
 
-def coco_results(workdir: str | pathlib.Path, data: str | None = None) -> list[dict]:
-    """Detections of the refined models on the images that are scored, in COCO's format of results.
+def coco_results(
+    workdir: str | pathlib.Path, data: str | None = None
+) -> tuple[list[dict], dict]:
+    """Detections of the refined models on the images that are scored, as COCO's results; the truth.
 
-    They name images and categories by the ids of the folder's annotations.json, in its pixels.
+    They name images and categories by the ids of the folder's annotations.json, in its pixels.  The
+    truth is that file with the scored images alone, so that the others do not count as missed.
     """
-    done = restore(workdir)
-    c = done.config
-    if done.program.task.target != 'box' or c.data.source != 'folder':
+    done, run = reopen(workdir, data)
+    c, fed = run.config, trained(run, done.state, done.private_C)
+    if run.program.task.target != 'box' or c.data.source != 'folder':
         raise ValueError(f'{workdir}: COCO detections need task=detection and data.source=folder')
-    c.data.root = data or c.data.root
-    run = prepare(c)
-    fed = trained(run, done.state, done.private_C)
     found = [predict_seen(fed, i, c.score_on) for i in range(len(fed.seen))]
     if not learned_alone(fed):  # else a stranger has no model of its own
         found += [predict_unseen(fed, center, c.score_on) for center in fed.unseen]
-    return [
+    root = pathlib.Path(c.data.root)
+    results = [
         result
         for p in found
         for result in to_folder_results(
-            p.predictions, p.path, pathlib.Path(c.data.root), c.data.image_size, run.classes
+            p.predictions, p.path, root, c.data.image_size, run.classes
         )
     ]
+    return results, only_images(root, {path for p in found for path in p.path})
 
 
 POOLED = 'pooled'  # the server's sum, beside the centers' own statistics

@@ -86,12 +86,12 @@ def tables(summaries: Sequence[dict]) -> str:
     """The tables of RESULTS.md: methods, unseen centers, paired differences, cost."""
     rows = rows_of(summaries)
     names = list(dict.fromkeys(k for s in summaries for k in s['seen']['mean']))
-    metric = names[0]
+    metric, lower = names[0], names[0] in summaries[0]['lower_is_better']
     parts = [f'{len(summaries)} runs; mean ± standard deviation over seeds, in points of 100.']
     for name in names:
-        lower = name in summaries[0]['lower_is_better']
+        less = name in summaries[0]['lower_is_better']
         columns = [
-            (f'{group} {level}', block_value(group, level, name, lower=lower))
+            (f'{group} {level}', block_value(group, level, name, lower=less))
             for group in ('seen', 'unseen') for level in ('mean', 'worst')
         ] + [
             (f'{group} mean, {title}', block_value(group, 'mean', name, where))
@@ -101,15 +101,15 @@ def tables(summaries: Sequence[dict]) -> str:
             for group in ('seen', 'unseen')
         ]  # fmt: skip
         body = [
-            [row, *(cell(over_seeds(runs, value), lower) for _, value in columns)]
+            [row, *(cell(over_seeds(runs, value), less) for _, value in columns)]
             for row, runs in rows.items()
         ]
-        unit = ', not in points: lower is better' if lower else ''
+        unit = ', not in points: lower is better' if less else ''
         parts += [f'**{name}**{unit}', markdown(['method', *(c for c, _ in columns)], body)]
-    parts += [f'**{metric}, each center as the unseen one**', _per_center(rows, metric)]
+    parts += [f'**{metric}, each center as the unseen one**', _per_center(rows, metric, lower)]
     parts += _left_out(summaries)
     parts += [f'**{metric}, FedGen less the others, paired by fold and seed**']
-    parts += [_paired(rows, metric), '**cost**', _cost(rows)]
+    parts += [_paired(rows, metric, lower), '**cost**', _cost(rows)]
     return '\n\n'.join(parts)
 
 
@@ -127,7 +127,7 @@ def _left_out(summaries) -> list[str]:
     return [f"Left out of a center's mean, for too few boxes: {'; '.join(sorted(found))}."]
 
 
-def _per_center(rows, metric):
+def _per_center(rows, metric, lower):
     centers = {}
     for runs in rows.values():
         for r in runs:
@@ -147,13 +147,13 @@ def _per_center(rows, metric):
         return of
 
     body = [
-        [row, *(cell(over_seeds(runs, value(n))) for n in names)]
+        [row, *(cell(over_seeds(runs, value(n)), lower) for n in names)]
         for row, runs in rows.items()
     ]
     return markdown(['method', *(f'{n} (n = {centers[n]})' for n in names)], body)
 
 
-def _paired(rows, metric):
+def _paired(rows, metric, lower):
     """Every row's difference from the first row that is named FedGen."""
     reference = next((name for name in rows if name.startswith('fedgen')), None)
     if reference is None:
@@ -161,24 +161,27 @@ def _paired(rows, metric):
     ours = {(r['held_out'], r['seed']): r for r in rows[reference]}
 
     def compare(runs, group):
-        gaps = [
-            ours[key][group]['mean'][metric] - r[group]['mean'][metric]
-            for r in runs
-            if (key := (r['held_out'], r['seed'])) in ours
-            and all(metric in (x[group] or {'mean': {}})['mean'] for x in (ours[key], r))
-        ]
-        if not gaps:
+        of_fold = {}
+        for r in runs:
+            mine = ours.get((r['held_out'], r['seed']))
+            if mine and all(metric in (x[group] or {'mean': {}})['mean'] for x in (mine, r)):
+                gap = mine[group]['mean'][metric] - r[group]['mean'][metric]
+                of_fold.setdefault(r['held_out'], []).append(gap)
+        if not of_fold:
             return '–'
-        error = np.std(gaps, ddof=len(gaps) > 1) / len(gaps) ** 0.5
-        won = sum(g > 0 for g in gaps)
-        return f'{100 * np.mean(gaps):+.1f} ± {100 * error:.1f} ({won} of {len(gaps)})'
+        gaps, folds = sum(of_fold.values(), []), [np.mean(v) for v in of_fold.values()]
+        # Seeds of one fold share its centers, so they are no independent trials.
+        error = np.std(folds, ddof=len(folds) > 1) / len(folds) ** 0.5
+        won, unit = sum(g < 0 if lower else g > 0 for g in gaps), 1 if lower else 100
+        return f'{unit * np.mean(gaps):+.1f} ± {unit * error:.1f} ({won} of {len(gaps)})'
 
     body = [
         [row, compare(runs, 'seen'), compare(runs, 'unseen')]
         for row, runs in rows.items() if row != reference
     ]  # fmt: skip
     header = [f'{reference} less …', 'seen (better in)', 'unseen (better in)']
-    return markdown(header, body) + '\n\n± is the standard error over the pairs.'
+    note = '± is the standard error over held-out centers, each the mean of its seeds.'
+    return f'{markdown(header, body)}\n\n{note}'
 
 
 def _cost(rows):

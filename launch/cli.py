@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from fedgen_jax import interrupt
 from fedgen_jax.data.builders import cache_folder
 from fedgen_jax.engine.processes import is_first, join
+from fedgen_jax.evaluate import metrics_in
 
 _CLUSTER = flags.DEFINE_string(
     'cluster', None, 'join other processes: auto (SLURM, job sets, TPU pods) or HOST:PORT,ID,NUM'
@@ -97,6 +98,8 @@ def show(summary: dict) -> str:
         lines.append(line(f'{group}, refined', summary[group]))
         for name, key in (('center model', 'center_model'), ('fine-tuned', 'finetuned')):
             lines.append(line(f'{group}, {name}', (summary.get(key) or {}).get(group)))
+        pooled = {'mean': metrics_in(summary[group]['pooled'])} if group == 'seen' else None
+        lines.append(line('seen, images pooled', pooled))
         shuffled = summary['controls']['shuffled']
         lines.append(line(f'{group}, shuffled', (shuffled or {}).get(group)))
     return '\n'.join(x for x in lines if x)

@@ -27,6 +27,7 @@ from launch import cli
 _TASK = flags.DEFINE_string('task', 'classification', f'one of {", ".join(TASKS)}')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where the runs and the report are written')
 
+ANEW, ALIKE = 'FedAvg, normalized anew', 'FedAvg'  # with and without batch normalization
 NEW_SCANNER = 1  # of the first seen center; training saw its scanner 0
 
 
@@ -90,13 +91,16 @@ def update(fedgen: Trained, fedavg: Trained, new: Center) -> dict:
     before = {
         'FedGen, made before': model_of(fedgen, images, 0),
         'Center model, before': model_of(fedgen, images, m_E=descriptor.mean(pooled)),
-        'FedAvg, normalized before': model_of(fedavg, images, 0),
     }
     after = {
         'FedGen, re-generated': refined,
         'Center model, re-calculated': center_model,
-        'FedAvg, normalized anew': model_of(fedavg, new_images, 0),
     }
+    fedavg_before, fedavg_after = (model_of(fedavg, x, 0) for x in (images, new_images))
+    if fedavg_before['batch_stats']:
+        before['FedAvg, normalized before'], after[ANEW] = fedavg_before, fedavg_after
+    else:
+        before[ALIKE] = after[ALIKE] = fedavg_before
     test, new_test = of_split(old, 'test'), of_split(new, 'test')
     pairs = zip(before.items(), after.items())
     models = dict(model for pair in pairs for model in pair)
@@ -140,6 +144,11 @@ def print_update(change: dict, metric: str) -> None:
     )
 
 
+NORMALIZED = (
+    ' Batch normalization takes the statistics of unlabelled images: the old ones in models made '
+    'before, the new ones in those made after. FedAvg normalized anew shows what these statistics '
+    'do alone.'
+)
 LEDE = (
     'FedGen trains one model across centers without moving their images, and generates a refined '
     'model for each from the distribution of its features. Here {seen} synthetic hospitals train, '
@@ -156,7 +165,7 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
     clouds.append(cloud_of(fedgen, center, 'updated'))
 
     def strip(c, kind, client=None):
-        return strip_of({'FedGen': (fedgen, client), 'FedAvg': (fedavg, client)}, c, kind)
+        return strip_of({'FedGen': (fedgen, client), 'FedAvg': (fedavg, client)}, c, kind, 'test')
 
     strips = [strip(c, 'seen', i) for i, c in enumerate(run.seen)]
     strips.insert(1, strip(center, 'updated'))
@@ -185,7 +194,7 @@ def tiles(summaries: dict, change: dict, metric: str) -> list[tuple[str, str]]:
     def on_new(model):
         return f'{new[model][metric]:.3f}'
 
-    name = readable(metric)
+    name, fedavg_row = readable(metric), ANEW if ANEW in new else ALIKE
     return [
         (mean(fedgen, 'seen'), f'{name} at the seen centers; FedAvg {mean(fedavg, "seen")}'),
         (
@@ -196,7 +205,7 @@ def tiles(summaries: dict, change: dict, metric: str) -> list[tuple[str, str]]:
             on_new('FedGen, re-generated'),
             f'at {change["center"]} after its new scanner, with 0 steps; '
             f'{on_new("FedGen, made before")} with the model made before, '
-            f'FedAvg normalized anew {on_new("FedAvg, normalized anew")}',
+            f'{fedavg_row} {on_new(fedavg_row)}',
         ),
     ]
 
@@ -219,9 +228,7 @@ def update_section(change: dict, metric: str) -> Section:
             titled(metric),
             ['', 'old scanner', 'new scanner'],
             rows,
-            'Test images, the same cells in both columns. Batch normalization takes the statistics '
-            'of unlabelled images: the old ones in models made before, the new ones in those made '
-            'after. FedAvg normalized anew shows what these statistics do alone.',
+            'Test images, the same cells in both columns.' + (NORMALIZED if ANEW in new else ''),
         ),
     )
 

@@ -11,19 +11,24 @@ from launch import cli
 _WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')
 _DATA = flags.DEFINE_string('data', None, 'the data folder, if it has moved')
 _PREDICTIONS = flags.DEFINE_string(
-    'predictions', None, 'detection: a file for the detections on the scored images, as COCO json'
-)
+    'predictions', None,
+    'detection: a FILE.json for the detections on the scored images, as COCO results; the boxes '
+    'they are scored against go to FILE.truth.json',
+)  # fmt: skip
 
 
 def main():
     workdir = pathlib.Path(_WORKDIR.value)
+    if _PREDICTIONS.value:
+        file = pathlib.Path(_PREDICTIONS.value)
+        results, truth = coco_results(workdir, _DATA.value)
+        for path, content in ((file, results), (file.with_suffix('.truth.json'), truth)):
+            write_json(path, content)
+            print(f'written: {path}')
     evaluation = evaluate_run(workdir, _DATA.value)
     write_json(workdir / 'evaluation.json', evaluation)
     print(cli.show(evaluation))
     print(f'written: {workdir}/evaluation.json')
-    if _PREDICTIONS.value:
-        write_json(pathlib.Path(_PREDICTIONS.value), coco_results(workdir, _DATA.value))
-        print(f'written: {_PREDICTIONS.value}')
 
 
 if __name__ == '__main__':

@@ -105,7 +105,7 @@ def test_two_runs_stand_side_by_side(run, tmp_path):
     assert '<td>FedGen, refined</td>' in page and '<td>FedAvg</td>' in page
     config.data.held_out = ''
     train(config, tmp_path / 'all', progress=False)
-    with pytest.raises(ValueError, match='has not the centers'):
+    with pytest.raises(ValueError, match='has not the images'):
         report_run(workdir, beside=tmp_path / 'all')
 
 
@@ -141,7 +141,7 @@ def test_only_detections_have_boxes_to_write(run):
 @pytest.mark.parametrize('run', ['detection'], indirect=True)
 def test_detections_are_read_by_pycocotools_against_the_folder_s_own_file(run):
     _, folder, workdir, summary = run
-    results = coco_results(workdir)
+    results, scored = coco_results(workdir)
     truth = COCO(str(folder / 'annotations.json'))
     found = truth.loadRes(results)
     centers = {
@@ -149,6 +149,44 @@ def test_detections_are_read_by_pycocotools_against_the_folder_s_own_file(run):
     }
     assert centers == set(summary['seen']['centers']) | set(summary['unseen']['centers'])
     assert len(found.anns) == len(results) > 0
+    # On the images that were scored, their scores are the summary's.
+    own = COCO()
+    own.dataset = scored
+    own.createIndex()
+    run = COCOeval(own, own.loadRes(results), 'bbox')
+    names = set(summary['seen']['centers'])
+    run.params.imgIds = [x['id'] for x in scored['images'] if x['file_name'].split('/')[1] in names]
+    run.evaluate()
+    run.accumulate()
+    for category in scored['categories']:
+        k = run.params.catIds.index(category['id'])
+        ap50 = float(run.eval['precision'][0, :, k, 0, -1].mean())
+        assert ap50 == pytest.approx(
+            summary['seen']['pooled']['classes'][category['name']]['ap50'], abs=1e-3
+        )
+
+
+@pytest.mark.parametrize('run', ['detection'], indirect=True)
+def test_a_moved_folder_may_number_its_classes_anew_but_not_lose_a_center(run, tmp_path):
+    _, folder, workdir, summary = run
+    moved = shutil.copytree(folder, tmp_path / 'moved')
+    truth = json.loads((moved / 'annotations.json').read_text())
+    top = 1 + max(x['id'] for x in truth['categories'])
+    for x in truth['categories']:
+        x['id'] = top - x['id']
+    for a in truth['annotations']:
+        a['category_id'] = top - a['category_id']
+    (moved / 'annotations.json').write_text(json.dumps(truth))
+    assert evaluate_run(workdir, str(moved))['seen'] == summary['seen']
+    gone = next(iter(summary['seen']['centers']))
+    rows = (moved / 'manifest.csv').read_text().splitlines()
+    (moved / 'manifest.csv').write_text('\n'.join(r for r in rows if f'{gone}/' not in r))
+    truth['images'] = [x for x in truth['images'] if f'{gone}/' not in x['file_name']]
+    ids = {x['id'] for x in truth['images']}
+    truth['annotations'] = [a for a in truth['annotations'] if a['image_id'] in ids]
+    (moved / 'annotations.json').write_text(json.dumps(truth))
+    with pytest.raises(ValueError, match='seen centers .* the run of'):
+        evaluate_run(workdir, str(moved))
 
 
 @pytest.mark.parametrize('run', ['detection'], indirect=True)

@@ -69,7 +69,7 @@ def read_mask(path: str, num_classes: int) -> np.ndarray:
             f'class {bad[0]}, but mask_classes has {num_classes} names (0 to {num_classes - 1}; '
             f'{UNKNOWN}: unknown): correct the mask or classes.json'
         )
-    if list(values) == [0, UNKNOWN]:
+    if num_classes == 2 and list(values) == [0, UNKNOWN]:
         raise ValueError(f'only 0 and {UNKNOWN}, which means unknown: save the foreground as 1')
     return mask.astype(np.uint8)
 
@@ -83,12 +83,20 @@ def square_image(image: Image.Image, size: int) -> np.ndarray:
 
 
 def square_mask(mask_HxW: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [size, size]: padded with `UNKNOWN` to a centered square, the nearest pixel taken."""
+    """uint8 [size, size]: padded with `UNKNOWN` to a centered square; of each pixel, most of it.
+
+    The nearest pixel would be half a pixel off where the size is halved.
+    """
     height, width = mask_HxW.shape
     side, y0, x0 = square_frame(width, height)
     canvas = np.full((side, side), UNKNOWN, np.uint8)
     canvas[y0 : y0 + height, x0 : x0 + width] = mask_HxW
-    return np.array(Image.fromarray(canvas).resize((size, size), Image.Resampling.NEAREST))
+    values = np.unique(canvas)
+    cover = [
+        Image.fromarray((canvas == v).astype(np.float32)).resize((size, size), Image.Resampling.BOX)
+        for v in values
+    ]
+    return values[np.argmax(np.stack(cover), axis=0)]
 
 
 def square_boxes(box_Mx4: np.ndarray, width: int, height: int, size: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from fedgen_jax.data.manifest import (
     row_error,
 )
 
-VERSION = 3  # of what `records` computes; raising it makes stores anew
+VERSION = 4  # of what `records` computes; raising it makes stores anew
 
 
 class Folder(NamedTuple):

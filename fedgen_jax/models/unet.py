@@ -14,6 +14,7 @@ from fedgen_jax.models.layers import Input, conv_norm_relu, convolution
 
 HEAT_PRIOR = 0.05  # share of cells that hold a center, at the start (Lin et al. 2017, section 3.3)
 NUM_SHAPES = 4  # outputs after the heat: log height, log width, offset down, offset right
+FIRST_SHAPE = (1.0, 1.0, 0.5, 0.5)  # at the start: boxes of e cells, amid theirs
 
 
 class UNet(nn.Module):
@@ -51,12 +52,13 @@ class Detector(nn.Module):
         x = Input(self.standardize, magnified=False, name='input')(x_BxHxWx3)
         maps = down(self, x, train, first_stride=2)
         x = up(self, maps, train, to=1)
+        x = conv_norm_relu(x, self.widths[1], self.norm, train, 'last')
 
         def bias(key, shape, dtype=jnp.float32):
-            is_heat = jnp.arange(shape[0]) < shape[0] - NUM_SHAPES
-            return jnp.where(is_heat, jnp.log(HEAT_PRIOR / (1 - HEAT_PRIOR)), 0.0).astype(dtype)
+            heat = jnp.full(shape[0] - NUM_SHAPES, jnp.log(HEAT_PRIOR / (1 - HEAT_PRIOR)))
+            return jnp.concatenate([heat, jnp.array(FIRST_SHAPE)]).astype(dtype)
 
-        return head(self.num_outputs, bias)(x)
+        return head(self.num_outputs, bias, nn.initializers.normal(0.01))(x)
 
 
 def down(net: UNet | Detector, x: jax.Array, train: bool, first_stride: int) -> list[jax.Array]:
@@ -80,10 +82,15 @@ def up(net: UNet | Detector, maps: Sequence[jax.Array], train: bool, to: int) ->
     return x
 
 
-def head(num_outputs: int, bias_init) -> nn.Conv:
+def head(num_outputs: int, bias_init, kernel_init=nn.linear.default_kernel_init) -> nn.Conv:
     """The last layer, 1x1."""
     return nn.Conv(
-        num_outputs, (1, 1), bias_init=bias_init, conv_general_dilated=convolution, name='head'
+        num_outputs,
+        (1, 1),
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        conv_general_dilated=convolution,
+        name='head',
     )
 
 

@@ -20,7 +20,7 @@ class View(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A task, as pure functions.  Nothing outside this package looks inside a target.
+    """A task, as pure functions.  Algorithms, engine and scores never look inside a target.
 
     It is made from the names of its classes; made of none, it only says what it learns from.
 

@@ -26,7 +26,8 @@ def scores(predictions: Any, target: dict, weight_N: np.ndarray, classes: Sequen
       target: box [N, M, 4], box_class [N, M], -1 for padding.
 
     Returns:
-      ap50, ap75, map, froc: means over the classes with at least `MIN_BOXES` true boxes.
+      ap50, ap75, map, froc: means over the classes with at least `MIN_BOXES` true boxes.  What is
+      found of another class costs nothing.
       n: images.  boxes: of each class.  left_out: classes with fewer boxes than that.
       classes: of every class with a box, the four and the sensitivity at `FALSE_POSITIVES`.
     """
@@ -39,7 +40,7 @@ def scores(predictions: Any, target: dict, weight_N: np.ndarray, classes: Sequen
     found = to_results({k: np.asarray(v)[scored] for k, v in predictions.items()})
     by_class = dict(zip(classes, _evaluate(truth, found, len(truth_NxM), len(classes))))
     by_class = {name: by_class[name] for name in classes if count[name]}
-    left_out = [name for name in by_class if count[name] < MIN_BOXES]
+    left_out = [name for name in classes if count[name] < MIN_BOXES]
     kept = [s for name, s in by_class.items() if name not in left_out]
     metrics = ('ap50', 'ap75', 'map', 'froc') if kept else ()
     return {
@@ -101,6 +102,15 @@ def to_folder_results(
         r['image_id'] = images[r['image_id'] - 1]['id']
         r['category_id'] = category_of[classes[r['category_id'] - 1]]
     return results
+
+
+def only_images(root: pathlib.Path, paths: set[str]) -> dict:
+    """A folder's `annotations.json` with these images alone."""
+    truth = read_json(root / 'annotations.json')
+    images = [x for x in truth['images'] if str(pathlib.PurePosixPath(x['file_name'])) in paths]
+    ids = {x['id'] for x in images}
+    annotations = [a for a in truth['annotations'] if a['image_id'] in ids]
+    return {**truth, 'images': images, 'annotations': annotations}
 
 
 def to_xywh(box_4: np.ndarray) -> list[float]:

@@ -24,7 +24,8 @@ def segmentation(classes: Sequence[str]) -> Task:
 
         neither truth nor prediction has a pixel   left out of the class's mean
         only one of them has                       Dice 0, IoU 0, HD95 and ASSD the image's diagonal
-        both have                                  as usual; HD95 and ASSD in pixels
+        both have                                  as usual; HD95 and ASSD in pixels of the
+                                                   model's image (`data.image_size`)
 
     HD95 is the larger of the two directed 95th percentiles, ASSD the mean distance over both
     surfaces.  A class's score is the mean over its images, a center's the mean over classes.
@@ -52,20 +53,22 @@ def segmentation(classes: Sequence[str]) -> Task:
         truth_NxHxW, guess_NxHxW = np.asarray(target['mask']), np.asarray(predictions['mask'])
         known_NxHxW = truth_NxHxW != UNKNOWN
         scored = (np.asarray(weight_N) > 0) & known_NxHxW.any((1, 2))
-        by_class, volumes = {}, {}
+        by_class = {}
         for k, name in foreground:
             truth, guess = (truth_NxHxW == k)[scored], ((guess_NxHxW == k) & known_NxHxW)[scored]
             rows = [overlap(t, g) for t, g in zip(truth, guess) if t.any() or g.any()]
             if rows:
                 means = np.mean(rows, 0).tolist()
                 by_class[name] = {**dict(zip(METRICS, means)), 'n': len(rows)}
-            if 'volume' in target:
-                volumes[name] = volume_dice(truth, guess, np.asarray(target['volume'])[scored])
+                if 'volume' in target:
+                    each = volume_dice(truth, guess, np.asarray(target['volume'])[scored])
+                    by_class[name] |= {'dice_volume': float(np.mean(each))} if each else {}
         if not by_class:
             return {'n': 0}
         total = {m: float(np.mean([s[m] for s in by_class.values()])) for m in METRICS}
-        if any(volumes.values()):
-            total['dice_volume'] = float(np.mean([np.mean(v) for v in volumes.values() if v]))
+        of_volumes = [s['dice_volume'] for s in by_class.values() if 'dice_volume' in s]
+        if of_volumes:
+            total['dice_volume'] = float(np.mean(of_volumes))
         return {**total, 'n': int(scored.sum()), 'classes': by_class}
 
     def show(image_HxWx3, target, prediction):

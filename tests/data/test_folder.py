@@ -74,6 +74,17 @@ def test_resizing_a_mask_invents_no_class():
     )
 
 
+def test_a_mask_stays_under_its_image():
+    y, x = np.mgrid[:128, :128]
+    mask = (((y - 50) / 20) ** 2 + ((x - 71) / 31) ** 2 < 1).astype(np.uint8)
+    for size in (48, 64, 100, 200):
+        small = decode.square_mask(mask, size)
+        turned = decode.square_mask(mask[::-1, ::-1], size)[::-1, ::-1]
+        assert np.mean(small != turned) < 1e-3  # of ties alone
+        gray = decode.square_image(Image.fromarray(255 * mask), size)[:, :, 0] > 127
+        assert np.mean(small != gray) < 5e-3
+
+
 def test_classes_labels_and_dtypes(small_folder):
     source = read(small_folder)
     assert source.classes == ('a', 'b')

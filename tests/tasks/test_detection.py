@@ -126,6 +126,7 @@ def test_rare_classes_are_left_out_and_named():
     guess['score'][1] = 0  # misses every red box
     found = TASK.metrics(guess, target, np.ones(2))
     assert found['left_out'] == ['red'] and found['boxes']['red'] == MIN_BOXES - 1
+    assert TASK.metrics(guess, target, np.array([1.0, 0.0]))['left_out'] == ['red']  # none at all
     assert found['ap50'] == pytest.approx(1) and found['classes']['red']['ap50'] == 0
     only = TASK.metrics(guess, target, np.array([0.0, 1.0]))
     assert 'ap50' not in only and only['n'] == 1
