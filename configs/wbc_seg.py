@@ -19,12 +19,12 @@ SEEDS = (0, 1, 2)
 def get_config():
     c = common.base()
     c.task = 'segmentation'
-    c.rounds = 60
+    c.rounds = 40
     c.local_steps = 8
     c.batch_size = 16
     c.data.image_size = 64
     c.model.name = 'unet'
-    c.model.widths = (16, 32, 64, 96)
+    c.model.widths = (8, 16, 32, 64)
     c.model.depth = 2
     c.client.schedule = 'cosine'
     c.shifts.acquisition = 0.75
