@@ -17,7 +17,7 @@ SEEDS = (0, 1, 2)
 
 
 def get_config():
-    c = common.base()
+    c = common.tuned()
     c.task = 'detection'
     c.rounds = 60
     c.local_steps = 8
@@ -26,15 +26,8 @@ def get_config():
     c.model.name = 'detector'
     c.model.widths = (16, 32, 64, 96)
     c.model.depth = 2
-    c.client.schedule = 'cosine'
-    c.shifts.acquisition = 0.75
     c.shifts.zoom = 1.6
-    c.shifts.probability = 0.8
     c.hypernet.support = 16
-    c.hypernet.jitter = 0.3
-    c.hypernet.fade = 0.5
-    c.finetune.steps = 50
-    c.finetune.lr = 0.003
     return c
 
 

@@ -83,6 +83,21 @@ def base() -> ConfigDict:
     return c
 
 
+def tuned() -> ConfigDict:
+    """The same with what was chosen for `configs/wbc_cls.py` (RESULTS.md), where others begin."""
+    c = base()
+    c.client.schedule = 'cosine'
+    c.shifts.acquisition = 0.75
+    c.shifts.zoom = 2.0
+    c.shifts.probability = 0.8
+    c.hypernet.support = 32
+    c.hypernet.jitter = 0.3
+    c.hypernet.fade = 0.5
+    c.finetune.steps = 50
+    c.finetune.lr = 0.003
+    return c
+
+
 NO_SHIFTS = {'shifts.acquisition': 0.0, 'shifts.zoom': 1.0}
 
 # theta, phi and psi receive the same change: without small rates of the latter two it overshoots.

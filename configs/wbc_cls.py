@@ -17,20 +17,11 @@ SEEDS = (0, 1, 2)
 
 
 def get_config():
-    c = common.base()
+    c = common.tuned()
     c.rounds = 150
     c.model.norm = 'batch'
     c.client.lr = 0.1
-    c.client.schedule = 'cosine'
-    c.shifts.acquisition = 0.75
-    c.shifts.zoom = 2.0
-    c.shifts.probability = 0.8
     c.hypernet.modes = ('input', 'film', 'lowrank')  # a generated head memorizes the client
-    c.hypernet.support = 32
-    c.hypernet.jitter = 0.3
-    c.hypernet.fade = 0.5
-    c.finetune.steps = 50
-    c.finetune.lr = 0.003
     return c
 
 

@@ -17,7 +17,7 @@ SEEDS = (0, 1, 2)
 
 
 def get_config():
-    c = common.base()
+    c = common.tuned()
     c.task = 'segmentation'
     c.rounds = 40
     c.local_steps = 8
@@ -26,15 +26,6 @@ def get_config():
     c.model.name = 'unet'
     c.model.widths = (8, 16, 32, 64)
     c.model.depth = 2
-    c.client.schedule = 'cosine'
-    c.shifts.acquisition = 0.75
-    c.shifts.zoom = 2.0
-    c.shifts.probability = 0.8
-    c.hypernet.support = 32
-    c.hypernet.jitter = 0.3
-    c.hypernet.fade = 0.5
-    c.finetune.steps = 50
-    c.finetune.lr = 0.003
     return c
 
 

@@ -24,6 +24,10 @@ COLORS = {
     'FedAvg': '#d55e00',
     'Local only': '#7a7a7a',
 }
+ABBREVIATIONS = {
+    'map': 'mAP', 'ap50': 'AP50', 'ap75': 'AP75', 'froc': 'FROC', 'iou': 'IoU', 'hd95': 'HD95',
+    'assd': 'ASSD',
+}  # fmt: skip
 _OTHER_COLORS = ('#009e73', '#cc79a7', '#b8860b', '#6a3d9a')
 
 
@@ -127,15 +131,13 @@ def headline(summary: dict) -> str:
 
 def readable(metric: str) -> str:
     """A metric's name in words."""
-    known = {'map': 'mAP', 'ap50': 'AP50', 'ap75': 'AP75', 'froc': 'FROC', 'iou': 'IoU',
-             'hd95': 'HD95', 'assd': 'ASSD'}  # fmt: skip
-    return known.get(metric, metric.replace('_', ' '))
+    return ABBREVIATIONS.get(metric, metric.replace('_', ' '))
 
 
 def titled(metric: str) -> str:
     """The same at the beginning of a line."""
     name = readable(metric)
-    return name[0].upper() + name[1:]
+    return name if metric in ABBREVIATIONS else name[0].upper() + name[1:]
 
 
 def _own_model(name, summary):

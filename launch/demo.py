@@ -1,4 +1,4 @@
-"""The method in four minutes: python -m launch.demo --task=classification --workdir=RUN.
+"""The method in minutes: python -m launch.demo --task=classification --workdir=RUN.
 
 Trains FedGen, FedAvg and local-only models on synthetic centers, takes in an unseen center from
 unlabelled images, replaces one center's scanner, and writes it all to RUN/report.html.

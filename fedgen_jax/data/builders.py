@@ -104,7 +104,8 @@ def stored(
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix='.writing-') as folder:
             builder = Store(records(), metadata, data_dir=folder)
-            # TFDS would print that it downloads, and the name of the temporary folder.
+            # TFDS would print that it downloads, and bars with names of temporary folders.
+            tfds.disable_progress_bar()
             with contextlib.redirect_stdout(io.StringIO()):
                 builder.download_and_prepare()
             try:
