@@ -58,7 +58,7 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     shared = config.to_dict()
     image_size = shared['data']['image_size']
     for field in _RUN_FIELDS:
-        del shared[field]
+        shared.pop(field, None)  # a run that is older than the field lacks it
     return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
 
 
