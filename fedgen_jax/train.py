@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fedgen_jax import checkpoint
+from fedgen_jax.engine.cost import cost_of, line_of
 from fedgen_jax.engine.processes import agree, is_first, to_host
 from fedgen_jax.engine.rounds import cohort, init_run, shard_clients
 from fedgen_jax.evaluate import score_seen
@@ -91,7 +92,9 @@ def train_rounds(
     """Rounds first .. config.rounds - 1, evaluated and saved at their intervals."""
     c = run.config
     started = time.monotonic()
-    compile_seconds = warm_up(run, state, private_C, data_C, id_C)
+    program, compile_seconds = warm_up(run, state, private_C, data_C, id_C)
+    if progress and is_first():
+        print(line_of(cost_of(program, c.cohort or len(id_C), run.program.mesh, c)))
     round_seconds, left_out = [], 0
     bar = tqdm(
         total=c.rounds, initial=first, unit='round', desc=c.algorithm,
@@ -177,15 +180,15 @@ def _put(x_C, chosen, new_K):
     return x_C
 
 
-def warm_up(run: Run, state, private_C, data_C, id_C) -> float:
-    """Compiles the rounds, if no earlier run of this process has; returns the seconds it took."""
+def warm_up(run: Run, state, private_C, data_C, id_C) -> tuple[Any, float]:
+    """The compiled rounds, an earlier run's if this process had one; the seconds it took."""
     started = time.monotonic()
     args = (private_C, data_C, id_C)
     if run.config.cohort:
         some = jax.tree.map(lambda x: x[: run.config.cohort], to_host(args))
         args = shard_clients(some, run.program.mesh)
-    compiled(run.program, (state, *args, run.key))
-    return time.monotonic() - started
+    program = compiled(run.program, (state, *args, run.key))
+    return program, time.monotonic() - started
 
 
 _COMPILED = {}
