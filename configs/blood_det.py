@@ -47,3 +47,12 @@ def sweep_inner():
     """Development: two centers held out at a time, scored on validation images alone."""
     methods = {name: {'score_on': 'val', **overrides} for name, overrides in TRIALS.items()}
     return grid(methods, ring(CENTERS), (0,))
+
+
+def sweep_large():
+    """One run at the images' own size, all centers seen; a fifth level to see whole white cells."""
+    large = {
+        'method': 'fedgen, 256 pixels', 'data.image_size': 256, 'rounds': 80, 'batch_size': 8,
+        'model.widths': (16, 32, 64, 96, 128), 'eval_every': 20,
+    }  # fmt: skip
+    return [large]

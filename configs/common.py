@@ -90,6 +90,7 @@ def tuned() -> ConfigDict:
     c.shifts.acquisition = 0.75
     c.shifts.zoom = 2.0
     c.shifts.probability = 0.8
+    c.hypernet.modes = ('input', 'film', 'lowrank')  # a generated head memorizes the client
     c.hypernet.support = 32
     c.hypernet.jitter = 0.3
     c.hypernet.fade = 0.5

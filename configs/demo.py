@@ -35,7 +35,6 @@ def get_config(task='classification'):
     c.model.widths = (16, 32, 64)
     # Normalization by each center's own statistics, from its unlabelled images.
     c.model.norm = 'batch'
-    c.hypernet.modes = ('input', 'film', 'lowrank')
     c.finetune.steps = 0
     if task != 'classification':
         c.model.name = {'segmentation': 'unet', 'detection': 'detector'}[task]

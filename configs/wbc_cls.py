@@ -21,7 +21,6 @@ def get_config():
     c.rounds = 150
     c.model.norm = 'batch'
     c.client.lr = 0.1
-    c.hypernet.modes = ('input', 'film', 'lowrank')  # a generated head memorizes the client
     return c
 
 
