@@ -6,7 +6,7 @@ PY = $(VENV)/bin/python
 TASK ?= classification
 WORKDIR ?= runs/demo_$(TASK)
 
-.PHONY: demo test test-survival test-all lint
+.PHONY: demo test test-survival test-all lint bench-peers
 
 $(VENV): $(VENV)/installed
 
@@ -29,6 +29,14 @@ test: lint
 # Runs killed at random moments, and what they end with: minutes.
 test-survival: $(VENV)/installed
 	$(PY) -m pytest -m survival tests/test_survival.py
+
+# What `benchmarks/speed.py` compares with, each in an environment of its own.
+bench-peers:
+	@for file in benchmarks/peers/*.txt; do \
+	  name=$$(basename $$file .txt); echo "== $$name"; \
+	  $(PYTHON) -m venv .venv-peers/$$name && \
+	  .venv-peers/$$name/bin/pip install --quiet -r $$file || exit 1; \
+	done
 
 # Every Python >= 3.11 on the PATH or under pyenv, one environment each.
 test-all:

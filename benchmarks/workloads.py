@@ -1,0 +1,114 @@
+"""The work that this project and its peers are timed on: random images, plain FedAvg.
+
+W1, cross-silo:   20 clients x 320 images of 32x32x3, three convolutions and a dense layer, batch
+                  32, one epoch of SGD a round.
+W2, cross-device: 1,000 clients x 16 images of 28x28x1, LeNet, batch 16, 5 steps a round.
+W3, the method:   W1's clients, the project's own CNN with group normalization and acquisition
+                  shifts: a round of FedGen against one of FedAvg.
+"""
+
+import time
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fedgen_jax.models.layers import convolution, max_pool_2x2
+
+NUM_CLASSES = 10
+
+
+class Workload(NamedTuple):
+    """Arrays' sizes and the length of a round; model as `model.name` takes it."""
+
+    clients: int
+    examples: int
+    image: tuple[int, int, int]
+    batch: int
+    steps: int
+    model: str
+
+
+WORKLOADS = {
+    'W1': Workload(20, 320, (32, 32, 3), 32, 10, 'benchmarks.workloads:SmallCNN'),
+    'W2': Workload(1000, 16, (28, 28, 1), 16, 5, 'benchmarks.workloads:LeNet'),
+    'W3': Workload(20, 320, (32, 32, 3), 32, 10, 'cnn'),
+}
+RATE = 0.01  # of SGD
+
+
+def arrays(w: Workload) -> tuple[np.ndarray, np.ndarray]:
+    """(images uint8 [C, N, H, W, I], labels int32 [C, N])."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (w.clients, w.examples, *w.image), dtype=np.uint8)
+    label = rng.integers(0, NUM_CLASSES, (w.clients, w.examples)).astype(np.int32)
+    return image, label
+
+
+class _Peer(nn.Module):
+    """The fields that the project gives every model, of which these networks use the first."""
+
+    num_outputs: int
+    widths: tuple = ()
+    depth: int = 1
+    norm: str = 'group'
+    standardize: str = 'none'
+
+
+class SmallCNN(_Peer):
+    """3-32-64-64: 3x3 convolutions, ReLU and 2x2 max pooling, then a dense layer; no biases."""
+
+    @nn.compact
+    def __call__(self, x_BxHxWxI: jax.Array, train: bool = False) -> jax.Array:
+        x = x_BxHxWxI
+        for i, width in enumerate((32, 64, 64)):
+            conv = nn.Conv(
+                width, (3, 3), use_bias=False, conv_general_dilated=convolution, name=f'conv_{i}'
+            )
+            x = max_pool_2x2(nn.relu(conv(x)))
+        return nn.Dense(self.num_outputs, use_bias=False, name='head')(x.reshape(len(x), -1))
+
+
+class LeNet(_Peer):
+    """5x5x6, 5x5x16, 120, 84, 10, with ReLU and 2x2 max pooling; reads the first channel."""
+
+    @nn.compact
+    def __call__(self, x_BxHxWxI: jax.Array, train: bool = False) -> jax.Array:
+        x = x_BxHxWxI[..., :1]
+        for i, (width, padding) in enumerate(((6, 'SAME'), (16, 'VALID'))):
+            conv = nn.Conv(
+                width, (5, 5), padding=padding, conv_general_dilated=convolution, name=f'conv_{i}'
+            )
+            x = max_pool_2x2(nn.relu(conv(x)))
+        x = x.reshape(len(x), -1)
+        for i, width in enumerate((120, 84)):
+            x = nn.relu(nn.Dense(width, name=f'dense_{i}')(x))
+        return nn.Dense(self.num_outputs, name='head')(x)
+
+
+def three_channels(image: np.ndarray) -> np.ndarray:
+    """Gray images as the project keeps all images."""
+    return np.broadcast_to(image, (*image.shape[:-1], 3)) if image.shape[-1] == 1 else image
+
+
+def gemm_seconds(w: Workload, size: int = 1024) -> float:
+    """Seconds that a round's multiplications would take at the machine's rate of large ones."""
+    a = jnp.ones((size, size))
+    product = jax.jit(lambda a: a @ a)
+    product(a).block_until_ready()
+    best = float('inf')
+    for _ in range(10):
+        started = time.perf_counter()
+        product(a).block_until_ready()
+        best = min(best, time.perf_counter() - started)
+    rate = 2 * size**3 / best
+    return w.clients * w.steps * w.batch * 3 * flops(w) / rate
+
+
+def flops(w: Workload) -> float:
+    """Of one image forward, two for a multiplication and addition; backward takes twice that."""
+    if w.model.endswith('LeNet'):
+        return 2 * (28**2 * 25 * 6 + 10**2 * 25 * 6 * 16 + 400 * 120 + 120 * 84 + 84 * 10)
+    return 2 * (32**2 * 27 * 32 + 16**2 * 9 * 32 * 64 + 8**2 * 9 * 64 * 64 + 1024 * 10)
