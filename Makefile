@@ -28,7 +28,7 @@ test: lint
 
 # Runs killed at random moments, and what they end with: minutes.
 test-survival: $(VENV)/installed
-	$(PY) -m pytest -m survival tests/test_survival.py
+	$(PY) -m pytest -m survival
 
 # What `benchmarks/speed.py` compares with, each in an environment of its own.
 bench-peers:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from fedgen_jax.engine.processes import agree, is_first
+from fedgen_jax.engine.processes import from_first, is_first
 
 Tree = Any
 
@@ -60,6 +60,12 @@ def finish(checkpoints: ocp.CheckpointManager) -> None:
             partial.rename(folder / SEAL)
 
 
+def seal_if_done(checkpoints: ocp.CheckpointManager) -> None:
+    """Seals the last save as soon as it is done, so that a killed run mostly leaves it sealed."""
+    if jax.process_count() == 1 and not checkpoints.is_saving_in_progress():
+        finish(checkpoints)
+
+
 def restore(checkpoints: ocp.CheckpointManager, like: Tree) -> tuple[int, Tree]:
     """(round, tree) of the last checkpoint that is whole; (0, like) where there is none.
 
@@ -70,25 +76,26 @@ def restore(checkpoints: ocp.CheckpointManager, like: Tree) -> tuple[int, Tree]:
     abstract = jax.tree.map(
         lambda x: ocp.utils.to_shape_dtype_struct(x) if isinstance(x, jax.Array) else x, like
     )
-    while step := last_whole(checkpoints):
+    while step := _set_damaged_aside(checkpoints):
         _check_shapes(checkpoints, step, like)
         try:
             return step, checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # readers raise nearly every type on malformed files
-            if jax.process_count() > 1:
-                raise  # only some of the processes may have met it
+            sealed = (_folder(checkpoints, step) / SEAL).exists()
+            if sealed or jax.process_count() > 1:
+                raise  # its files are whole; or only some of the processes may have met it
             _set_aside(checkpoints, step, f'{type(error).__name__}: {error}'.splitlines()[0][:200])
     return 0, like
 
 
-def last_whole(checkpoints: ocp.CheckpointManager) -> int:
-    """The last checkpoint whose files are as they were sealed, damaged ones set aside; 0: none."""
+def _set_damaged_aside(checkpoints) -> int:
+    """The last checkpoint whose files are as they were sealed; 0: none."""
     step = checkpoints.latest_step() or 0
     if is_first():
         while step and (problem := _damage(_folder(checkpoints, step))):
             _set_aside(checkpoints, step, problem)
             step = checkpoints.latest_step() or 0
-    found = agree(step)
+    found = from_first(step)
     if found != step:
         checkpoints.reload()
     return found

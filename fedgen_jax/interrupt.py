@@ -14,6 +14,11 @@ class Stopped(Exception):
     """The run was told to stop, and has saved where it was."""
 
 
+def _end(exit_code):
+    os.write(2, b'stopped unsaved: the last checkpoint stands; run again to go on\n')
+    os._exit(exit_code)
+
+
 @contextlib.contextmanager
 def sigterm(exit_code: int = 0) -> Iterator[threading.Event]:
     """An event that SIGTERM sets; `GRACE` seconds later the process ends with `exit_code`.
@@ -34,7 +39,7 @@ def sigterm(exit_code: int = 0) -> Iterator[threading.Event]:
         for byte in iter(lambda: near.recv(1), b''):
             if byte[0] == signal.SIGTERM:
                 event.set()
-                end = threading.Timer(GRACE, os._exit, [exit_code])
+                end = threading.Timer(GRACE, _end, [exit_code])
                 end.daemon = True
                 end.start()
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from fedgen_jax.engine.processes import any_of, is_first
+from fedgen_jax.interrupt import Stopped
 from fedgen_jax.run import differences, settings_of
 from fedgen_jax.train import train
 
@@ -67,9 +69,20 @@ def unfinished(
 
 
 def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -> None:
-    """Trains them, one after another; `stop` as in `train`."""
-    for run in tqdm(waiting, desc='runs', unit='run'):
-        train(run.config, run.workdir, progress=False, stop=stop)
+    """Trains them, one after another; `stop` as in `train`.
+
+    Raises ValueError at the end, where some failed: the others are finished.
+    """
+    failed = []
+    for run in tqdm(waiting, desc='runs', unit='run', disable=not is_first()):
+        if any_of(stop is not None and stop.is_set()):
+            raise Stopped('stopped between two runs: run again to go on')
+        try:
+            train(run.config, run.workdir, progress=False, stop=stop)
+        except ValueError as error:
+            failed.append(f'{run.workdir}: {error}')
+    if failed:
+        raise ValueError(f'{len(failed)} of {len(waiting)} runs failed; the first: {failed[0]}')
 
 
 def _finished(config, file, defaults):

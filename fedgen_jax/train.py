@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from fedgen_jax import checkpoint
 from fedgen_jax.engine.cost import cost_of, line_of
-from fedgen_jax.engine.processes import agree, is_first, to_host
+from fedgen_jax.engine.processes import any_of, is_first, to_host
 from fedgen_jax.engine.rounds import cohort, init_run, shard_clients
 from fedgen_jax.evaluate import score_seen
 from fedgen_jax.interrupt import Stopped
@@ -105,8 +105,14 @@ def train_rounds(
         begun = time.monotonic()
         state, private_C, metrics = advance(run, state, private_C, data_C, id_C, first, last)
         loss = float(metrics['loss'])
+        checkpoint.seal_if_done(checkpoints)
         left_out += int(metrics['left_out'])
         check_left_out(float(metrics['left_out_share']), c.max_left_out, first, last, workdir)
+        if not metrics['finite']:
+            raise ValueError(
+                f'{workdir}: the server has NaN or infinite weights after rounds {first} to '
+                f'{last - 1}: lower server.lr or client.lr; the checkpoint before stands'
+            )
         round_seconds.append((time.monotonic() - begun) / (last - first))
         bar.update(last - first)
         bar.set_postfix(loss=f'{loss:.3f}')
@@ -121,7 +127,7 @@ def train_rounds(
             if is_first():
                 with open(workdir / 'metrics.jsonl', 'a') as file:
                     file.write(json.dumps(line) + '\n')
-        told = agree(stop.is_set())  # all processes stop at one round
+        told = any_of(stop.is_set())  # all processes stop at one round
         if first % c.checkpoint_every == 0 or first == c.rounds or told:
             own_C = own_states(private_C, len(run.seen))
             checkpoint.save(checkpoints, first, (state, own_C))

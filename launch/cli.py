@@ -13,7 +13,7 @@ from fedgen_jax.engine.processes import is_first, join
 from fedgen_jax.evaluate import metrics_in
 
 _CLUSTER = flags.DEFINE_string(
-    'cluster', None, 'join other processes: auto (SLURM, job sets, TPU pods) or HOST:PORT,ID,NUM'
+    'cluster', None, 'join other processes: auto (SLURM, Open MPI, TPU pods) or HOST:PORT,ID,NUM'
 )
 _STOPPED = flags.DEFINE_integer(
     'stopped_code', 0, 'exit code after SIGTERM: not 0 where a scheduler takes 0 for the end'
@@ -59,7 +59,7 @@ def run(main: Callable, takes: str | None = None) -> None:
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
                 raise
-            fail(f'another process of the cluster ended ({error}): run again to go on')
+            fail(f'the cluster stopped, or another of its processes ended ({error})')
         except interrupt.Stopped as stopped:
             print(stopped)
             sys.exit(_STOPPED.value)

@@ -21,7 +21,8 @@ def train_command(flags: Sequence[str], overrides: dict, workdir: pathlib.Path) 
 
 def slurm_command(flags: Sequence[str], parts: int) -> list[str]:
     """The sbatch command of an array job, each task of which runs a part of the sweep."""
-    own = [f'--array=1-{parts}', '--ntasks-per-node=1', '--gpus-per-node=1']
+    own = [f'--array=1-{parts}', f'--export=ALL,PARTS={parts}']
+    own += ['--ntasks-per-node=1', '--gpus-per-node=1']
     return ['sbatch', *own, str(TEMPLATES / 'slurm.sh'), 'launch.sweep', *flags]
 
 
@@ -31,6 +32,7 @@ def jobset(flags: Sequence[str], parts: int) -> str:
     job = tree['spec']['replicatedJobs'][0]['template']['spec']
     # A pod that fails is made anew by itself.
     job |= {'completions': parts, 'parallelism': parts, 'backoffLimit': 100 * parts}
+    tree['metadata']['name'] += '-sweep'
     container = job['template']['spec']['containers'][0]
     # Indices count from 0, parts from 1.
     part = f'--part=$((JOB_COMPLETION_INDEX + 1))/{parts}'

@@ -5,36 +5,37 @@
 #
 # or a sweep as an array job, one GPU each (`launch.sweep --slurm=8` submits this very line):
 #
-#   sbatch --array=1-8 --ntasks-per-node=1 --gpus-per-node=1 launch/slurm.sh launch.sweep ...
+#   sbatch --array=1-8 --export=ALL,PARTS=8 --ntasks-per-node=1 --gpus-per-node=1 \
+#     launch/slurm.sh launch.sweep ...
 #
 # Submit from the repository, its environment active (PYTHON names another interpreter).  What is
-# the cluster's own (account, partition, time) stands before the script's name.
+# the cluster's own (account, partition, time) stands before the script's name.  A job that is
+# preempted is queued again by SLURM, and saves first if PreemptParameters has send_user_signal.
 #SBATCH --job-name=fedgen
 #SBATCH --ntasks-per-node=8
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=8
 #SBATCH --requeue
 #SBATCH --open-mode=append
-#SBATCH --signal=B:USR1@120
+#SBATCH --signal=TERM@120
 set -uo pipefail
 
-flags=()
+flags=(--stopped_code=75)
 if [[ ${SLURM_NTASKS:-1} -gt 1 ]]; then
   flags+=(--cluster=auto)
 fi
+job=$SLURM_JOB_ID
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
-  flags+=("--part=$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")
+  flags+=("--part=$SLURM_ARRAY_TASK_ID/${PARTS:-$SLURM_ARRAY_TASK_COUNT}")
+  job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 fi
 
-# Two minutes before the time limit: the processes save and end, and the job is queued again.
-queue_again() {
-  kill -TERM "$step" && wait "$step"
-  scontrol requeue "$SLURM_JOB_ID"
-  exit
-}
-trap queue_again USR1
-
-# In the background, for bash runs a trap only between commands.  srun hands SIGTERM on.
-srun --kill-on-bad-exit=1 "${PYTHON:-python}" -m "$@" "${flags[@]}" &
-step=$!
-wait "$step"
+# srun takes the number of cores from here alone.  Two minutes before the time limit SLURM sends
+# SIGTERM to its tasks, which save and end with the code above.
+srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+  "${PYTHON:-python}" -m "$@" "${flags[@]}"
+code=$?
+if [[ $code == 75 ]]; then
+  exec scontrol requeue "$job"
+fi
+exit "$code"

@@ -161,15 +161,17 @@ def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(config, tmp_path):
 def test_twenty_kills_at_random_moments(config, tmp_path):
     c = config.copy_and_resolve_references()
     c.rounds = 400
-    begun = time.monotonic()
     finish(start(c, tmp_path / 'whole'))
+    begun = time.monotonic()
+    finish(start(c, tmp_path / 'again'))  # without compiling, as those that are killed
     seconds = time.monotonic() - begun
     draw = random.Random(0)
     for i in range(20):
         workdir = tmp_path / f'run{i}'
         killed = start(c, workdir)
-        time.sleep(draw.uniform(0.2, 1.0) * seconds)
+        time.sleep(draw.uniform(0.2, 0.95) * seconds)
         killed.kill()
         killed.communicate()
+        assert killed.returncode == -signal.SIGKILL
         finish(start(c, workdir))
         assert_same_end(workdir, tmp_path / 'whole')

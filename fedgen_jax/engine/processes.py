@@ -19,8 +19,10 @@ HEARTBEAT = 30  # seconds without a sign of life after which a process counts as
 def join(cluster: str) -> None:
     """Joins the other processes; call it before anything else of JAX.
 
-    cluster: 'auto' where JAX finds them by itself (SLURM, Open MPI, Kubernetes job sets, TPU pods),
-        or HOST:PORT,ID,NUM: where the first one listens, this one's number, and how many.
+    cluster: 'auto' where JAX finds them by itself (SLURM, Open MPI, TPU pods), or HOST:PORT,ID,NUM:
+        where the first one listens, this one's number, and how many.
+
+    Raises ValueError where they do not meet.
     """
     where = {}
     if cluster != 'auto':
@@ -33,7 +35,13 @@ def join(cluster: str) -> None:
             'num_processes': int(parts[2]),
         }
     faulthandler.disable()  # JAX ends this process when another dies; its line says it all
-    jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT, **where)
+    jax.config.update('jax_enable_preemption_service', False)  # it would take SIGTERM from us
+    try:
+        jax.distributed.initialize(
+            heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT, **where
+        )
+    except RuntimeError as error:
+        raise ValueError(f'--cluster={cluster}: cannot join ({error})') from error
 
 
 def is_first() -> bool:
@@ -65,8 +73,15 @@ def place(tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
     return jax.tree.map(one, tree)
 
 
-def agree(value: int) -> int:
+def from_first(value: int) -> int:
     """The first process's value, in all of them; they wait for each other."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def any_of(value: bool) -> bool:
+    """Whether it is true in any process; they wait for each other."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.process_allgather(np.int32(value)).any())

@@ -50,7 +50,7 @@ def make_rounds(
     A client whose contribution, private state or metrics are not all finite is left out of that
     round: it adds exact zeros, and its private state stays as it was.  Two more metrics tell of it:
     'left_out', their number, summed over rounds, and 'left_out_share', the largest share of a
-    round's clients.
+    round's clients.  'finite' tells whether what the server sends next is.
 
     protect: (contribution, key) -> contribution, between a client and the sum: the seam for
         clipping, noise, quantization and masks.
@@ -71,7 +71,9 @@ def make_rounds(
             real = data.weight.sum() > 0
             metrics = keep_if(real, metrics)
             sane = all_finite((contribution, new, metrics))
-            contribution = keep_if(sane, protect(contribution, stream(draw, 'protect')))
+            # A client that is left out still masks and adds noise to its zeros; padding does not.
+            contribution = protect(keep_if(sane, contribution), stream(draw, 'protect'))
+            contribution = keep_if(real, contribution)
             metrics = keep_if(sane, metrics)
             private = jax.tree.map(lambda a, b: jnp.where(sane, a, b), new, private)
             count, left_out = (x.astype(jnp.float32) for x in (real & sane, real & ~sane))
@@ -110,7 +112,8 @@ def make_rounds(
         )
         count = (last - first).astype(jnp.float32)
         means = jax.tree.map(lambda x: x / count, sums)
-        return state, private_C, {**means, 'left_out': left_out, 'left_out_share': worst}
+        told = {'left_out': left_out, 'left_out_share': worst, 'finite': all_finite(state.shared)}
+        return state, private_C, {**means, **told}
 
     everywhere, by_client = NamedSharding(mesh, P()), NamedSharding(mesh, P('clients'))
     return jax.jit(

@@ -31,16 +31,17 @@ while [[ $1 == --* ]]; do [[ $1 == --array=1-* ]] && array=${1#--array=1-}; shif
 export SLURM_JOB_ID=71 SLURM_NTASKS=${NTASKS:-1}
 if [[ -z $array ]]; then exec bash "$@"; fi
 for ((i = 1; i <= array; i++)); do
-  SLURM_ARRAY_TASK_ID=$i SLURM_ARRAY_TASK_COUNT=$array bash "$@"
+  SLURM_ARRAY_JOB_ID=71 SLURM_ARRAY_TASK_ID=$i SLURM_ARRAY_TASK_COUNT=$array bash "$@"
 done
 """
-# Starts the tasks of a job on this machine, and hands SIGTERM on to them.
+# Starts the tasks of a job on this machine, writes who they are, and ends as the worst of them.
 SRUN = """
 while [[ $1 == --* ]]; do shift; done
 export SLURM_STEP_NODELIST=localhost SLURM_STEP_NUM_NODES=1
 for ((i = 0; i < SLURM_NTASKS; i++)); do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & tasks+=($!); done
-trap 'kill -TERM "${tasks[@]}"; wait' TERM
-wait
+echo "${tasks[@]}" > "$LOG.tasks"
+for task in "${tasks[@]}"; do wait "$task"; code=$?; ((code > worst)) && worst=$code; done
+exit "${worst:-0}"
 """
 
 
@@ -168,7 +169,8 @@ def test_a_slurm_job_whose_time_is_up_saves_and_queues_again(config, stand_in, t
     while not (run / 'metrics.jsonl').exists():
         assert job.poll() is None, job.communicate()[0]
         time.sleep(0.1)
-    job.send_signal(signal.SIGUSR1)
+    tasks = (tmp_path / 'log.tasks').read_text().split()
+    os.kill(int(tasks[1]), signal.SIGTERM)  # one is told, and all stop
     out, _ = job.communicate(timeout=60)
     assert (tmp_path / 'log').read_text() == 'requeue 71\n', out
     assert 'stopped and saved' in out and restore(run).round >= 10
