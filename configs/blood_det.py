@@ -10,7 +10,7 @@ Expected:  RESULTS.md.
 
 from configs import common
 from configs.common import METHODS, trials
-from fedgen_jax.sweep import grid, ring
+from fedgen_jax.sweep import grid, inner
 
 CENTERS = ('bccd', 'bcdd', 'pbc', 'raabin-wbc')
 SEEDS = (0, 1, 2)
@@ -45,9 +45,7 @@ def sweep_main():
 
 
 def sweep_inner():
-    """Development: two centers held out at a time, scored on validation images alone."""
-    methods = {name: {'score_on': 'val', **overrides} for name, overrides in TRIALS.items()}
-    return grid(methods, ring(CENTERS), (0,))
+    return inner(TRIALS, CENTERS)
 
 
 def sweep_large():

@@ -10,7 +10,7 @@ Expected:  2.5 minutes a run on a CPU core, 3 hours for the table on two; scores
 
 from configs import common
 from configs.common import METHODS
-from fedgen_jax.sweep import grid, ring
+from fedgen_jax.sweep import grid, inner
 
 CENTERS = ('bccd', 'cellavision', 'jtsc-jiangxi', 'pbc-barcelona', 'raabin-iran')
 SEEDS = (0, 1, 2)
@@ -46,7 +46,5 @@ def sweep_main():
 
 
 def sweep_inner():
-    """Development: two centers held out at a time, scored on validation images alone."""
-    pairs = ring(('bccd', 'raabin-iran', 'cellavision', 'pbc-barcelona', 'jtsc-jiangxi'))
-    methods = {name: {'score_on': 'val', **overrides} for name, overrides in TRIALS.items()}
-    return grid(methods, pairs, (0,))
+    ring = ('bccd', 'raabin-iran', 'cellavision', 'pbc-barcelona', 'jtsc-jiangxi')
+    return inner(TRIALS, ring)

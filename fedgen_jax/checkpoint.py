@@ -1,4 +1,4 @@
-"""Checkpoints of a run: Orbax's `CheckpointManager`, behind four functions.
+"""Checkpoints of a run: Orbax's `CheckpointManager`, behind a few functions.
 
 Orbax writes a checkpoint beside its place and renames it, so that a killed run leaves none half
 written.  What happens to the files afterwards is told by a seal, the hashes of all of them.

@@ -31,6 +31,12 @@ def ring(centers: Sequence[str]) -> list[str]:
     return [f'{a},{b}' for a, b in zip(centers, [*centers[1:], centers[0]])]
 
 
+def inner(methods: dict[str, dict], centers: Sequence[str]) -> list[dict]:
+    """Development: each pair of the ring held out, scored on validation images alone; one seed."""
+    on_val = {name: {'score_on': 'val', **overrides} for name, overrides in methods.items()}
+    return grid(on_val, ring(centers), (0,))
+
+
 def part_of(runs: list, part: str) -> list:
     """Every n-th of the runs, from the i-th on, for a part 'i/n'."""
     match = re.fullmatch(r'(\d+)/(\d+)', part)

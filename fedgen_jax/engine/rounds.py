@@ -69,12 +69,10 @@ def make_rounds(
             draw = address(key, 'client', round_, client_id)
             contribution, new, metrics = algorithm.client_update(shared, private, data, draw)
             real = data.weight.sum() > 0
-            metrics = keep_if(real, metrics)
             sane = all_finite((contribution, new, metrics))
             # A client that is left out still masks and adds noise to its zeros; padding does not.
             contribution = protect(keep_if(sane, contribution), stream(draw, 'protect'))
-            contribution = keep_if(real, contribution)
-            metrics = keep_if(sane, metrics)
+            contribution, metrics = keep_if(real, contribution), keep_if(real & sane, metrics)
             private = jax.tree.map(lambda a, b: jnp.where(sane, a, b), new, private)
             count, left_out = (x.astype(jnp.float32) for x in (real & sane, real & ~sane))
             return (contribution, metrics, count, left_out), private

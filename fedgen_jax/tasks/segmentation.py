@@ -53,6 +53,7 @@ def segmentation(classes: Sequence[str]) -> Task:
         truth_NxHxW, guess_NxHxW = np.asarray(target['mask']), np.asarray(predictions['mask'])
         known_NxHxW = truth_NxHxW != UNKNOWN
         scored = (np.asarray(weight_N) > 0) & known_NxHxW.any((1, 2))
+        volume_N = np.asarray(target.get('volume', np.full(len(truth_NxHxW), -1)))
         by_class = {}
         for k, name in foreground:
             truth, guess = (truth_NxHxW == k)[scored], ((guess_NxHxW == k) & known_NxHxW)[scored]
@@ -60,9 +61,9 @@ def segmentation(classes: Sequence[str]) -> Task:
             if rows:
                 means = np.mean(rows, 0).tolist()
                 by_class[name] = {**dict(zip(METRICS, means)), 'n': len(rows)}
-                if 'volume' in target:
-                    each = volume_dice(truth, guess, np.asarray(target['volume'])[scored])
-                    by_class[name] |= {'dice_volume': float(np.mean(each))} if each else {}
+                each = volume_dice(truth, guess, volume_N[scored])
+                if each:
+                    by_class[name]['dice_volume'] = float(np.mean(each))
         if not by_class:
             return {'n': 0}
         total = {m: float(np.mean([s[m] for s in by_class.values()])) for m in METRICS}
