@@ -25,16 +25,20 @@ SEAL = 'seal.json'
 @contextlib.contextmanager
 def manager(workdir: str | pathlib.Path, keep: int = 2) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints under `workdir`/checkpoints, the last `keep` of them; finished at the end."""
-    folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    handler = ocp.StandardCheckpointHandler()
-    checkpoints = ocp.CheckpointManager(folder, options=options, item_handlers=handler)
+    checkpoints = _open(workdir, max_to_keep=keep, create=True)
     try:
         yield checkpoints
         finish(checkpoints)
     finally:
         with contextlib.suppress(Exception):  # what failed has been told
             checkpoints.close()
+
+
+def _open(workdir, **options) -> ocp.CheckpointManager:
+    folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    options = ocp.CheckpointManagerOptions(**options)
+    handler = ocp.StandardCheckpointHandler()
+    return ocp.CheckpointManager(folder, options=options, item_handlers=handler)
 
 
 def save(checkpoints: ocp.CheckpointManager, round_: int, tree: Tree) -> None:
@@ -73,19 +77,47 @@ def restore(checkpoints: ocp.CheckpointManager, like: Tree) -> tuple[int, Tree]:
 
     like: arrays whose shapes, types and shardings the restored ones take; NumPy's stay NumPy's.
     """
-    abstract = jax.tree.map(
-        lambda x: ocp.utils.to_shape_dtype_struct(x) if isinstance(x, jax.Array) else x, like
-    )
     while step := _set_damaged_aside(checkpoints):
         _check_shapes(checkpoints, step, like)
         try:
-            return step, checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+            return step, _read_step(checkpoints, step, like)
         except Exception as error:  # readers raise nearly every type on malformed files
             sealed = (_folder(checkpoints, step) / SEAL).exists()
             if sealed or jax.process_count() > 1:
                 raise  # its files are whole; or only some of the processes may have met it
-            _set_aside(checkpoints, step, f'{type(error).__name__}: {error}'.splitlines()[0][:200])
+            _set_aside(checkpoints, step, _in_short(error))
     return 0, like
+
+
+def read(workdir: str | pathlib.Path, like: Tree) -> tuple[int, Tree]:
+    """As `restore`, of a run that may be going on: nothing is written, damaged ones stay."""
+    if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+        return 0, like
+    with contextlib.closing(_open(workdir, read_only=True)) as checkpoints:
+        for step in sorted(checkpoints.all_steps(), reverse=True):
+            folder = _folder(checkpoints, step)
+            problem = _damage(folder)
+            if not problem:
+                _check_shapes(checkpoints, step, like)
+                try:
+                    return step, _read_step(checkpoints, step, like)
+                except Exception as error:
+                    if (folder / SEAL).exists():
+                        raise
+                    problem = _in_short(error)
+            warnings.warn(f'{folder}: {problem}: the checkpoint before is read', stacklevel=2)
+    return 0, like
+
+
+def _read_step(checkpoints, step, like):
+    abstract = jax.tree.map(
+        lambda x: ocp.utils.to_shape_dtype_struct(x) if isinstance(x, jax.Array) else x, like
+    )
+    return checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+
+
+def _in_short(error):
+    return f'{type(error).__name__}: {error}'.splitlines()[0][:200]
 
 
 def _set_damaged_aside(checkpoints) -> int:

@@ -143,8 +143,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     id_C = client_ids(num_clients, program)
     state, private_C = init_run(program.algorithm, program.mesh, jax.random.key(config.seed), id_C)
     like = state, own_states(private_C, num_clients)
-    with checkpoint.manager(workdir) as checkpoints:
-        round_, (state, private_C) = checkpoint.restore(checkpoints, like)
+    round_, (state, private_C) = checkpoint.read(workdir, like)
     if not round_:
         raise ValueError(f'{workdir}/checkpoints: no checkpoint yet: let launch.train reach one')
     names = (tuple(federation[k]) for k in ('classes', 'seen', 'unseen'))

@@ -92,11 +92,21 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     steps = sorted((run / 'checkpoints').glob('[0-9]*'), key=lambda f: int(f.name))
     assert [f.name for f in steps] == ['35', '40']
     damage(steps[-1])
-    with pytest.warns(UserWarning, match=f'checkpoints/40: .*set aside as {run}/damaged/40'):
+    with pytest.warns(UserWarning, match='checkpoints/40: .*the checkpoint before is read'):
         assert restore(run).round == 35
+    assert steps[-1].is_dir()  # whoever only reads, moves nothing
+    with pytest.warns(UserWarning, match=f'checkpoints/40: .*set aside as {run}/damaged/40'):
+        train(config, run, progress=False)
     assert (run / 'damaged' / '40').is_dir()
-    train(config, run, progress=False)
     assert_same_end(run, whole)
+
+
+def test_a_reader_leaves_a_run_that_goes_on_as_it_is(whole, tmp_path):
+    run = shutil.copytree(whole, tmp_path / 'run')
+    (run / 'checkpoints' / '40' / checkpoint.SEAL).unlink()
+    before = sorted(run.rglob('*'))
+    assert restore(run).round == 40
+    assert sorted(run.rglob('*')) == before
 
 
 def test_the_last_line_of_a_killed_run_may_be_cut(tmp_path):
