@@ -18,7 +18,7 @@ def base() -> ConfigDict:
     c.batch_size = 32  # B, a step
     c.client_map = 'auto'  # auto | vmap | map | a number of clients at once
     c.devices = 1  # of the mesh; 0: all
-    c.cohort = 0  # clients a round; 0: all
+    c.cohort = 0  # clients a round, fetched while the last trains; 0: all, kept on the devices
     c.max_left_out = 0.5  # share of a round's clients with NaN or infinite numbers that ends a run
     c.prevalence = 'natural'  # class mix of a batch: natural | balanced | mixed
     c.weighting = 'examples'  # of clients in the sum: examples | uniform
@@ -32,9 +32,11 @@ def base() -> ConfigDict:
     c.data.held_out = ''  # unseen centers, comma-separated; empty: none
     c.data.image_size = 48  # pixels, square
     c.data.cache = ''  # where decoded images are kept; empty: the user's cache folder
+    c.data.images = 'memory'  # memory | disk: read from the cache as cohorts and scores need them
     c.data.centers = 6  # synthetic only
     c.data.examples = 150  # synthetic only: images a center
     c.data.spread = 1.0  # synthetic only: how far scanners differ
+    c.data.virtual = 0  # synthetic only: centers beside these, drawn for their cohort, not scored
 
     c.model = ConfigDict()
     c.model.name = 'cnn'  # cnn | resnet | unet | detector | module:class

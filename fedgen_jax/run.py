@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
-from fedgen_jax.data.federated import Center, Source, stack
+from fedgen_jax.data.federated import Center, Examples, Source, stack
 from fedgen_jax.data.source import draw, load
 from fedgen_jax.engine.processes import is_first, to_host
 from fedgen_jax.engine.rounds import init_run, pad_clients, shard_clients
@@ -34,15 +34,20 @@ def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Sou
     """The data set that a configuration names; classes: as in `data.source.load`."""
     d = config.data
     choose('data.source', d.source, ('folder', 'synthetic'))
+    choose('data.images', d.images, ('memory', 'disk'))
     target, cache = make_task(config.task, ()).target, d.cache or None
     if d.source == 'synthetic':
         return draw(
-            d.centers, d.examples, d.image_size, config.seed, d.spread, target, cache=cache
-        )
+            d.centers, d.examples, d.image_size, config.seed, d.spread, target, cache=cache,
+            images=d.images,
+        )  # fmt: skip
     if not d.root:
         raise ValueError('data.root is empty: pass --config.data.root=FOLDER')
     unseen = d.held_out.split(',')
-    return load(d.root, d.image_size, config.seed, cache, classes, target=target, unseen=unseen)
+    return load(
+        d.root, d.image_size, config.seed, cache, classes, target=target, unseen=unseen,
+        images=d.images,
+    )  # fmt: skip
 
 
 def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
@@ -64,27 +69,34 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
         raise ValueError('data.held_out holds out every center: leave at least one to train')
     unseen = tuple(c for c in source.centers if c.name in held_out)
     program = build(config, source.classes, len(seen))
-    check_cohort(config.cohort, len(seen), program.mesh.size)
+    check_cohort(config, len(seen), program.mesh.size)
     length = max(len(c.split) for c in source.centers)
     return Run(config, source.classes, program, seen, unseen, length, jax.random.key(config.seed))
 
 
-def check_cohort(size: int, num_clients: int, num_devices: int) -> None:
+def check_cohort(c: ConfigDict, num_seen: int, num_devices: int) -> None:
     """A cohort is a part of the clients, and divides evenly over the devices."""
-    if size and (not 0 < size <= num_clients or size % num_devices):
+    num_clients = num_seen + c.data.virtual
+    if c.cohort and (not 0 < c.cohort <= num_clients or c.cohort % num_devices):
         raise ValueError(
-            f'cohort={size}: 0 for all, or a multiple of the {num_devices} devices up to the '
+            f'cohort={c.cohort}: 0 for all, or a multiple of the {num_devices} devices up to the '
             f'{num_clients} clients'
+        )
+    if c.data.virtual and (c.data.source != 'synthetic' or not c.cohort):
+        raise ValueError(
+            f"data.virtual={c.data.virtual}: with data.source='synthetic' and a cohort alone"
+        )
+    if c.data.virtual and (c.algorithm == 'local' or c.hypernet.descriptor == 'onehot'):
+        raise ValueError(
+            f'data.virtual={c.data.virtual}: centers that are drawn anew keep nothing of their '
+            "own, as algorithm='local' and hypernet.descriptor='onehot' would have them"
         )
 
 
-def training_data(run: Run):
-    """(data_C, id_C), padded so that every choice of held-out centers has one shape."""
+def training_data(run: Run) -> Examples:
+    """All seen centers' data, padded so that every choice of held-out centers has one shape."""
     data_C = stack([of_split(c, 'train') for c in run.seen], run.length)
-    id_C = client_ids(len(run.seen), run.program)
-    if run.config.cohort:  # only the round's cohort travels to the devices
-        return data_C, id_C
-    return shard_clients((pad_clients(data_C, run.program.mesh.size), id_C), run.program.mesh)
+    return shard_clients(pad_clients(data_C, run.program.mesh.size), run.program.mesh)
 
 
 def client_ids(num_clients: int, program: Program) -> np.ndarray:

@@ -1,5 +1,6 @@
 """One run: data in, rounds, checkpoints, scores out."""
 
+import itertools
 import json
 import pathlib
 import statistics
@@ -14,13 +15,15 @@ from tqdm import tqdm
 
 from fedgen_jax import checkpoint
 from fedgen_jax.engine.cost import cost_of, line_of
-from fedgen_jax.engine.processes import any_of, is_first, to_host
-from fedgen_jax.engine.rounds import cohort, init_run, shard_clients
+from fedgen_jax.engine.processes import any_of, from_first, is_first, to_host
+from fedgen_jax.engine.rounds import init_run, shard_clients
 from fedgen_jax.evaluate import score_seen
+from fedgen_jax.feed import Cohort, cohorts
 from fedgen_jax.interrupt import Stopped
 from fedgen_jax.program import Program
 from fedgen_jax.run import (
     Run,
+    client_ids,
     differences,
     on_devices,
     own_states,
@@ -53,7 +56,7 @@ def train(
     workdir, stop = pathlib.Path(workdir), stop or threading.Event()
     check_same_run(config, workdir)
     run = prepare(config)
-    data_C, id_C = training_data(run)
+    id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
     with checkpoint.manager(workdir) as checkpoints:
         like = state, own_states(private_C, len(run.seen))
@@ -64,7 +67,7 @@ def train(
         write_json(workdir / 'federation.json', {'classes': run.classes, **names})
         keep_lines(workdir / 'metrics.jsonl', first)
         state, private_C, timing = train_rounds(
-            run, state, private_C, data_C, id_C, first, checkpoints, workdir, progress, stop
+            run, state, private_C, first, checkpoints, workdir, progress, stop
         )
     summary = summarize(run, state, private_C, timing)
     save_statistics(workdir, trained(run, state, private_C))
@@ -86,24 +89,28 @@ def check_same_run(config: ConfigDict, workdir: pathlib.Path) -> None:
             )
 
 
-def train_rounds(
-    run, state, private_C, data_C, id_C, first, checkpoints, workdir, progress, stop
-):
+def train_rounds(run, state, private_C, first, checkpoints, workdir, progress, stop):
     """Rounds first .. config.rounds - 1, evaluated and saved at their intervals."""
     c = run.config
+    if first == c.rounds:
+        return state, private_C, {'round_seconds': None, 'compile_seconds': 0.0}
     started = time.monotonic()
-    program, compile_seconds = warm_up(run, state, private_C, data_C, id_C)
+    if c.cohort:
+        private_C = jax.tree.map(np.array, to_host(private_C))
+    advance, args = (cohort_steps if c.cohort else all_steps)(run, state, private_C, first)
+    program = compiled(run.program, args)
+    compile_seconds = time.monotonic() - started
     if progress and is_first():
-        print(line_of(cost_of(program, c.cohort or len(id_C), run.program.mesh, c)))
-    round_seconds, left_out = [], 0
+        print(line_of(cost_of(program, len(args[3]), run.program.mesh, c)))
+    round_seconds, left_out, length = [], 0, 1
     bar = tqdm(
         total=c.rounds, initial=first, unit='round', desc=c.algorithm,
         disable=not (progress and is_first()),
     )
     while first < c.rounds:
-        last = min(next_stop(first, c), c.rounds)
+        last = next_stop(first, length, c)
         begun = time.monotonic()
-        state, private_C, metrics = advance(run, state, private_C, data_C, id_C, first, last)
+        state, private_C, metrics = advance(state, private_C, first, last)
         loss = float(metrics['loss'])
         checkpoint.seal_if_done(checkpoints)
         left_out += int(metrics['left_out'])
@@ -114,6 +121,8 @@ def train_rounds(
                 f'{last - 1}: lower server.lr or client.lr; the checkpoint before stands'
             )
         round_seconds.append((time.monotonic() - begun) / (last - first))
+        if not c.cohort:
+            length = from_first(max(1, int(_DISPATCH / round_seconds[-1])))
         bar.update(last - first)
         bar.set_postfix(loss=f'{loss:.3f}')
         first = last
@@ -137,7 +146,7 @@ def train_rounds(
             raise Stopped(f'{workdir}: stopped and saved at round {first}: run again to go on')
     bar.close()
     timing = {
-        'round_seconds': statistics.median(round_seconds) if round_seconds else None,
+        'round_seconds': statistics.median(round_seconds),
         'compile_seconds': compile_seconds,
     }
     return state, private_C, timing
@@ -152,49 +161,68 @@ def check_left_out(share: float, limit: float, first: int, last: int, workdir) -
         )
 
 
-_DISPATCH = 5  # rounds at most in one dispatch: how often the progress bar moves
+_DISPATCH = 2.0  # seconds of a dispatch, about: how often the bar moves and SIGTERM is seen
 
 
-def next_stop(first: int, c: ConfigDict) -> int:
-    """The round at which a dispatch that begins at `first` ends."""
-    steps = (1 if c.cohort else _DISPATCH, c.eval_every, c.checkpoint_every)
-    return min((first // n + 1) * n for n in steps)
+def next_stop(first: int, length: int, c: ConfigDict) -> int:
+    """The round at which a dispatch that begins at `first` ends, at most `length` later."""
+    ends = ((first // n + 1) * n for n in (c.eval_every, c.checkpoint_every))
+    return min(first + length, c.rounds, *ends)
 
 
-def advance(run: Run, state, private_C, data_C, id_C, first: int, last: int):
-    """Rounds first .. last - 1, by all clients or, one round at a time, by each round's cohort."""
-    bounds = np.int32(first), np.int32(last)
-    if not run.config.cohort:
+def all_steps(run: Run, state, private_C, first: int):
+    """(advance, the arguments it is compiled for) where all clients learn in every round.
+
+    advance(state, private_C, first, last) -> (state, private_C, metrics) of rounds first .. last-1.
+    """
+    id_C = shard_clients(client_ids(len(run.seen), run.program), run.program.mesh)
+    data_C = training_data(run)
+
+    def advance(state, private_C, first, last):
         args = (state, private_C, data_C, id_C, run.key)
-        return compiled(run.program, args)(*args, *bounds)
-    if last != first + 1:
-        raise ValueError('rounds with a cohort are dispatched one at a time')
-    chosen = cohort(run.key, first, len(run.seen), run.config.cohort)
-    mesh = run.program.mesh
-    clients = jax.tree.map(lambda x: x[chosen], to_host((private_C, data_C, id_C)))
-    args = (state, *shard_clients(clients, mesh), run.key)
-    state, private_K, metrics = compiled(run.program, args)(*args, *bounds)
-    private_C = jax.tree.map(
-        lambda x, new: _put(x, chosen, new), to_host(private_C), to_host(private_K)
-    )
-    return state, private_C, metrics
+        return compiled(run.program, args)(*args, np.int32(first), np.int32(last))
+
+    return advance, (state, private_C, data_C, id_C, run.key)
 
 
-def _put(x_C, chosen, new_K):
-    x_C = np.array(x_C)
-    x_C[chosen] = new_K
-    return x_C
+def cohort_steps(run: Run, state, private_C, first: int):
+    """The same where each round has a cohort; `private_C` are arrays of the host, changed in place.
 
+    A virtual center's private state is a first one, and is dropped.
+    """
+    algorithm, mesh, num_seen = run.program.algorithm, run.program.mesh, len(run.seen)
+    first_states = jax.jit(jax.vmap(algorithm.init_private, in_axes=(None, 0)))
 
-def warm_up(run: Run, state, private_C, data_C, id_C) -> tuple[Any, float]:
-    """The compiled rounds, an earlier run's if this process had one; the seconds it took."""
-    started = time.monotonic()
-    args = (private_C, data_C, id_C)
-    if run.config.cohort:
-        some = jax.tree.map(lambda x: x[: run.config.cohort], to_host(args))
-        args = shard_clients(some, run.program.mesh)
-    program = compiled(run.program, (state, *args, run.key))
-    return program, time.monotonic() - started
+    def arguments(state, private_C, c: Cohort):
+        own_K = c.number_K < num_seen
+
+        def put(fresh_K, x_C):
+            fresh_K = np.array(fresh_K)
+            fresh_K[own_K] = x_C[c.number_K[own_K]]
+            return fresh_K
+
+        fresh_K = to_host(first_states(state, c.number_K))
+        private_K = shard_clients(jax.tree.map(put, fresh_K, private_C), mesh)
+        return state, private_K, c.data_K, c.id_K, run.key
+
+    feed = cohorts(run, first)
+    begin = next(feed)
+    feed = itertools.chain([begin], feed)
+
+    def advance(state, private_C, first, last):
+        if last != first + 1:
+            raise ValueError('rounds with a cohort are dispatched one at a time')
+        c = next(feed)
+        args = arguments(state, private_C, c)
+        state, private_K, metrics = compiled(run.program, args)(
+            *args, np.int32(first), np.int32(last)
+        )
+        own_K = c.number_K < num_seen
+        for x_C, new_K in zip(jax.tree.leaves(private_C), jax.tree.leaves(to_host(private_K))):
+            x_C[c.number_K[own_K]] = new_K[own_K]
+        return state, private_C, metrics
+
+    return advance, arguments(state, private_C, begin)
 
 
 _COMPILED = {}

@@ -17,7 +17,7 @@ from fedgen_jax import program, train
 from fedgen_jax.data.federated import take
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import halves, model_of, predict_unseen, score, score_stranger
-from fedgen_jax.run import prepare, restore, trained, training_data
+from fedgen_jax.run import client_ids, prepare, restore, trained
 from fedgen_jax.summary import evaluate_run
 
 CENTERS = ('east', 'north', 'south', 'west')
@@ -164,7 +164,7 @@ def test_an_unseen_center_s_batch_statistics_are_cross_fitted_for_every_model(ti
     assert summary['center_model'] == {k: without_pool(summary[k]) for k in ('seen', 'unseen')}
     # No image that is scored may decide how it is scored.
     run = prepare(tiny({'algorithm': 'local', 'model.norm': 'batch', 'rounds': 1}))
-    data_C, id_C = training_data(run)
+    id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
     done = trained(run, state, private_C)
     center = run.unseen[0]
@@ -189,7 +189,7 @@ def without_pool(block):
 
 def test_a_center_too_small_to_split_scores_nothing(tiny):
     run = prepare(tiny({'algorithm': 'fedavg', 'model.norm': 'batch'}))
-    _, id_C = training_data(run)
+    id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
     done = trained(run, state, private_C)
     center = run.unseen[0]
@@ -273,14 +273,15 @@ def test_mistakes_are_one_line_before_anything_is_written(tiny, tmp_path, field,
     assert not (tmp_path / 'run').exists()
 
 
-def test_dispatches_end_at_evaluations_and_checkpoints(tiny):
-    c = tiny({'eval_every': 4, 'checkpoint_every': 6})
-    stops = [0]
-    while stops[-1] < 12:
-        stops.append(train.next_stop(stops[-1], c))
-    assert stops == [0, 4, 5, 6, 8, 10, 12]
-    c.cohort = 2
-    assert train.next_stop(0, c) == 1
+@pytest.mark.parametrize(
+    ('length', 'stops'), [(100, [4, 6, 8, 11]), (3, [3, 4, 6, 8, 11]), (1, [*range(1, 12)])]
+)
+def test_dispatches_end_at_evaluations_checkpoints_and_the_last_round(tiny, length, stops):
+    c = tiny({'eval_every': 4, 'checkpoint_every': 6, 'rounds': 11})
+    found = [train.next_stop(0, length, c)]
+    while found[-1] < c.rounds:
+        found.append(train.next_stop(found[-1], length, c))
+    assert found == stops
 
 
 def test_programs_do_not_depend_on_the_run(tiny):

@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,42 @@ class Record(NamedTuple):
     patient: str = ''
     split: str = ''
     volume: str = ''
+
+
+class Row(NamedTuple):
+    """Where one array of a record lies on disk, in place of the array."""
+
+    examples: Any
+    number: int
+    key: str
+    like: np.ndarray
+
+    def read(self) -> np.ndarray:
+        return np.asarray(self.examples[self.number][self.key], self.like.dtype)
+
+
+class Rows:
+    """Arrays [N, ...] that stay on disk: indexing along N reads those, and gives a NumPy array."""
+
+    def __init__(self, rows: Sequence[Row]):
+        self._rows = list(rows)
+        self.shape = (len(rows), *rows[0].like.shape)
+        self.dtype = rows[0].like.dtype
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index) -> np.ndarray:
+        chosen = np.arange(len(self))[index]
+        if not np.ndim(chosen):
+            return self._rows[chosen].read()
+        found = [self._rows[i].read() for i in chosen]
+        return np.stack(found) if found else np.zeros((0, *self.shape[1:]), self.dtype)
+
+
+def gather(arrays: Sequence[np.ndarray | Row]) -> np.ndarray | Rows:
+    """One array of many, in memory or still on disk."""
+    return Rows(arrays) if isinstance(arrays[0], Row) else np.stack(arrays)
 
 
 class Store(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -83,6 +119,7 @@ def stored(
     records: Callable[[], Iterable[Record]],
     metadata: Mapping[str, Any],
     cache: str | os.PathLike | None = None,
+    on_disk: Sequence[str] = (),
 ) -> tuple[Iterator[Record], dict[str, Any]]:
     """Reads records and metadata from the store, after writing them if they are not there yet.
 
@@ -93,6 +130,7 @@ def stored(
       metadata: JSON kept with them, such as the class names.
       cache: folder of the stores; default $FEDGEN_CACHE, or ~/.cache/fedgen_jax.  It may be
           deleted at any time.
+      on_disk: names of arrays ('image', or of a target) that stay there, each as a `Row`.
 
     Two processes may write one key at the same time: each writes a folder of its own, and the
     first to be done renames it into place.
@@ -115,7 +153,17 @@ def stored(
                     raise
     builder = tfds.builder_from_directory(final)
     examples = builder.as_data_source(_SPLIT)
-    return (_from_example(e, builder.info.features) for e in examples), builder.info.metadata
+    return _records_of(examples, builder.info.features, on_disk), builder.info.metadata
+
+
+def _records_of(examples, features, on_disk):
+    for number, example in enumerate(examples):
+        record = _from_example(example, features)
+        arrays = {'image': record.image, **record.target}
+        for key in {*on_disk} & {*arrays}:
+            like = np.broadcast_to(np.zeros((), arrays[key].dtype), arrays[key].shape)
+            arrays[key] = Row(examples, number, key, like)
+        yield record._replace(image=arrays.pop('image'), target=arrays)
 
 
 def cache_folder(cache: str | os.PathLike | None = None) -> pathlib.Path:

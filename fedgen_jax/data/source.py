@@ -8,7 +8,7 @@ import numpy as np
 
 from fedgen_jax.data import folder as folder_lib
 from fedgen_jax.data import synthetic
-from fedgen_jax.data.builders import Record, stored
+from fedgen_jax.data.builders import Record, gather, stored
 from fedgen_jax.data.decode import UNKNOWN
 from fedgen_jax.data.federated import SPLITS, TARGETS, Center, Examples, Source
 from fedgen_jax.data.manifest import DataError, row_error
@@ -17,9 +17,11 @@ from fedgen_jax.data.split import assign_splits
 # Which examples have a target that is known.
 _KNOWN = {
     'label': lambda target: target['label'] >= 0,
-    'mask': lambda target: (target['mask'] != UNKNOWN).any((1, 2)),
+    'mask': lambda target: (target['mask'][:] != UNKNOWN).any((1, 2)),
     'box': lambda target: (target['box_class'] >= 0).any(1),
 }
+
+_ON_DISK = {'memory': (), 'disk': ('image', 'mask')}
 
 
 def load(
@@ -33,6 +35,7 @@ def load(
     unseen: Sequence[str] = (),
     target: str | None = None,
     max_boxes: int | None = None,
+    images: str = 'memory',
 ) -> Source:
     """Loads a center folder (see `folder`), decoded once and kept in the store.
 
@@ -49,6 +52,7 @@ def load(
           of it.  By default all that the folder has are kept, and `Source.classes` are those of
           the first of them in this order.
       max_boxes: M; default: the most boxes in one image of this folder.
+      images: 'memory', or 'disk': images and masks are read from the store as they are indexed.
 
     Raises DataError: one line that names file, row and field, and the way out.
     """
@@ -60,6 +64,7 @@ def load(
         lambda: folder_lib.records(folder, image_size),
         {'classes': folder.classes},
         cache,
+        _ON_DISK[images],
     )
     source = assemble(records, metadata['classes'], seed, target)
     if require_train:
@@ -76,14 +81,19 @@ def draw(
     target: str,
     scanner: int = 0,
     cache: str | os.PathLike | None = None,
+    images: str = 'memory',
 ) -> Source:
-    """The synthetic source, drawn once and kept in the store; arguments as `synthetic.centers`."""
+    """The synthetic source, drawn once and kept in the store; arguments as `synthetic.centers`.
+
+    images: as in `load`.
+    """
     arguments = [num_centers, num_examples, image_size, seed, spread, scanner]
     records, metadata = stored(
         {'synthetic': arguments, 'version': synthetic.VERSION},
         lambda: to_records(synthetic.centers(*arguments[:5], scanner=scanner)),
         {'classes': synthetic.CLASSES_OF},
         cache,
+        _ON_DISK[images],
     )
     return assemble(records, metadata['classes'], seed, target)
 
@@ -130,8 +140,8 @@ def to_records(centers: Iterable[Center]) -> Iterator[Record]:
 def _to_center(name, records, seed, target_keys, number_of) -> Center:
     keys = records[0].target if target_keys is None else target_keys
     examples = Examples(
-        np.stack([r.image for r in records]),
-        {key: np.stack([r.target[key] for r in records]) for key in keys},
+        gather([r.image for r in records]),
+        {key: gather([r.target[key] for r in records]) for key in keys},
         np.ones(len(records), np.float32),
     )
     if 'mask' in keys and number_of:

@@ -4,7 +4,6 @@ Everything about devices is here: `shard_map` over a `clients` axis, the sum ove
 several rounds in one dispatch.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -43,9 +42,9 @@ def make_rounds(
     """The compiled loop over rounds.
 
     Returns rounds(state, private_C, data_C, id_C, key, first, last) -> (state, private_C,
-    {metric: mean over clients and rounds}), for rounds first .. last - 1.  `state` and `private_C`
-    are donated.  The bounds are traced: a whole run is one compilation.  C is a multiple of the
-    mesh's devices (`pad_clients`).
+    {metric: mean over the clients of the last of them}), for rounds first .. last - 1.  `state` and
+    `private_C` are donated.  The bounds are traced: a whole run is one compilation.  C is a
+    multiple of the mesh's devices (`pad_clients`).
 
     A client whose contribution, private state or metrics are not all finite is left out of that
     round: it adds exact zeros, and its private state stays as it was.  Two more metrics tell of it:
@@ -91,25 +90,23 @@ def make_rounds(
 
     def rounds(state, private_C, data_C, id_C, key, first, last):
         def body(r, carry):
-            state, private_C, sums, left_out, worst = carry
+            state, private_C, _, left_out, worst = carry
             (total, metrics, count, left), private_C = one_round(
                 state.shared, private_C, data_C, id_C, key, r
             )
             state = algorithm.server_update(state, total)
             mean = jax.tree.map(lambda x: x / jnp.maximum(count, 1), metrics)
             worst = jnp.maximum(worst, left / jnp.maximum(count + left, 1))
-            return state, private_C, jax.tree.map(jnp.add, sums, mean), left_out + left, worst
+            return state, private_C, mean, left_out + left, worst
 
         shapes = jax.eval_shape(
             lambda: one_round(state.shared, private_C, data_C, id_C, key, first)[0][1]
         )
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         none = jnp.zeros(())
-        state, private_C, sums, left_out, worst = jax.lax.fori_loop(
+        state, private_C, means, left_out, worst = jax.lax.fori_loop(
             first, last, body, (state, private_C, zeros, none, none)
         )
-        count = (last - first).astype(jnp.float32)
-        means = jax.tree.map(lambda x: x / count, sums)
         told = {'left_out': left_out, 'left_out_share': worst, 'finite': all_finite(state.shared)}
         return state, private_C, {**means, **told}
 
@@ -151,11 +148,13 @@ def shard_clients(tree_C: Tree, mesh: jax.sharding.Mesh) -> Tree:
 
 def init_run(algorithm: Algorithm, mesh, key: jax.Array, id_C: np.ndarray) -> tuple[State, Tree]:
     """The first state, replicated, and every client's private state, sharded."""
-    everywhere, by_client = NamedSharding(mesh, P()), NamedSharding(mesh, P('clients'))
+    everywhere = NamedSharding(mesh, P())
     state = jax.jit(algorithm.init, out_shardings=everywhere)(stream(key, 'init'))
+    return state, init_private(algorithm, mesh, state, id_C)
 
-    @functools.partial(jax.jit, out_shardings=by_client)
-    def init_private(state, id_C):
-        return jax.vmap(lambda i: algorithm.init_private(state, i))(id_C)
 
-    return state, init_private(state, place(id_C, by_client))
+def init_private(algorithm: Algorithm, mesh, state: State, id_C: np.ndarray) -> Tree:
+    """The first private states of clients, sharded."""
+    by_client = NamedSharding(mesh, P('clients'))
+    of_all = jax.vmap(algorithm.init_private, in_axes=(None, 0))
+    return jax.jit(of_all, out_shardings=by_client)(state, place(id_C, by_client))

@@ -121,11 +121,29 @@ def conv_norm_relu(x, features: int, norm_kind: str, train: bool, name: str, str
     return nn.relu(norm(norm_kind, train, f'norm_{name}')(x))
 
 
+@jax.custom_vjp
 def max_pool_2x2(x_BxHxWxI: jax.Array) -> jax.Array:
-    """2x2 max pooling as pairwise maxima: their gradient is 5 times faster than a reshape's."""
-    x = x_BxHxWxI[:, : x_BxHxWxI.shape[1] // 2 * 2, : x_BxHxWxI.shape[2] // 2 * 2]
-    x = jnp.maximum(x[:, ::2], x[:, 1::2])
-    return jnp.maximum(x[:, :, ::2], x[:, :, 1::2])
+    """2x2 max pooling, with the gradient of pairwise maxima: 5 times faster than a reduction's.
+
+    The columns' maxima are a reduction all the same: XLA:CPU computes that once, and pairwise ones
+    again for each slice that a convolution then takes of them.
+    """
+    x = _pairs(x_BxHxWxI, 1)
+    x = x[:, :, : x.shape[2] // 2 * 2]
+    return x.reshape(*x.shape[:2], -1, 2, x.shape[3]).max(3)
+
+
+def _pairs(x, axis):
+    last = x.shape[axis] // 2 * 2
+    even, odd = (jax.lax.slice_in_dim(x, i, last, 2, axis) for i in range(2))
+    return jnp.maximum(even, odd)
+
+
+def _pool_backward(x, g):
+    return jax.vjp(lambda x: _pairs(_pairs(x, 1), 2), x)[1](g)
+
+
+max_pool_2x2.defvjp(lambda x: (max_pool_2x2(x), x), _pool_backward)
 
 
 class Input(nn.Module):

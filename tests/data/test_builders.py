@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedgen_jax.data import builders, folder, source
-from fedgen_jax.data.builders import Record, stored
+from fedgen_jax.data.builders import Record, Rows, stored
 from fedgen_jax.data.manifest import DataError
 
 PROBE = """
@@ -71,6 +71,20 @@ def test_the_store_is_the_folder(small_folder, tmp_path):
         assert (x.name, x.path) == (y.name, y.path)
         np.testing.assert_array_equal(x.split, y.split)
         np.testing.assert_array_equal(x.examples.image, y.examples.image)
+
+
+def test_images_on_disk_are_the_same_when_indexed(small_folder, tmp_path):
+    options = {'target': 'label', 'cache': tmp_path}
+    memory = source.load(small_folder, 8, 3, **options).centers[0].examples.image
+    disk = source.load(small_folder, 8, 3, images='disk', **options).centers[0].examples.image
+    assert isinstance(disk, Rows) and (disk.shape, disk.dtype) == (memory.shape, memory.dtype)
+    assert len(disk) == len(memory) >= 2
+    odd = np.arange(len(memory)) % 2 == 1
+    for index in (0, -1, slice(None), slice(1, 3), odd, ~odd & odd, np.array([1, 0, 1])):
+        np.testing.assert_array_equal(disk[index], memory[index])
+        assert disk[index].dtype == memory.dtype
+    with pytest.raises(IndexError):
+        disk[len(memory)]
 
 
 def test_it_is_made_once_a_key(tmp_path):

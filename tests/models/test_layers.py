@@ -55,9 +55,12 @@ def test_conv_as_matmul_refuses_groups_and_dilation():
 
 
 @pytest.mark.parametrize('size', [(8, 8), (7, 10)])
-def test_max_pool_is_the_library_s(size):
+def test_max_pool_is_the_library_s_and_so_is_its_gradient(size):
     x = jax.random.normal(jax.random.key(1), (2, *size, 3))
-    np.testing.assert_array_equal(max_pool_2x2(x), nn.max_pool(x, (2, 2), (2, 2)))
+    expected, pull_expected = jax.vjp(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
+    actual, pull_actual = jax.vjp(max_pool_2x2, x)
+    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(pull_actual(expected)[0], pull_expected(expected)[0])
 
 
 def test_magnify_at_one_is_the_identity():
