@@ -23,17 +23,21 @@ from absl import app, flags, logging
 from benchmarks import workloads
 from benchmarks.workloads import RATE, WORKLOADS, Workload
 from configs import common
-from fedgen_jax.data.federated import Examples
-from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, shard_clients
-from fedgen_jax.program import make_algorithm
+from fedgen_jax.data.builders import stored
+from fedgen_jax.data.federated import Center, Examples
+from fedgen_jax.data.source import assemble, to_records
+from fedgen_jax.engine.rounds import init_run
+from fedgen_jax.program import build
+from fedgen_jax.run import Run, client_ids
 from fedgen_jax.tables import markdown
+from fedgen_jax.train import all_steps, cohort_steps
 
 PEERS = pathlib.Path(__file__).parent / 'peers'
 ENVIRONMENTS = PEERS.parents[1] / '.venv-peers'
 
 WORKLOAD = flags.DEFINE_enum('workload', 'W1', WORKLOADS, 'the work')
 ROUNDS = flags.DEFINE_integer('rounds', 5, 'timed rounds, after a first one; the median counts')
-OURS = flags.DEFINE_enum('ours', None, ('fedavg', 'fedgen'), 'this alone, as JSON')
+OURS = flags.DEFINE_enum('ours', None, ('fedavg', 'fedgen', 'disk'), 'this alone, as JSON')
 
 
 def configuration(name: str, algorithm: str):
@@ -49,34 +53,55 @@ def configuration(name: str, algorithm: str):
     return c
 
 
-def ours(name: str, algorithm: str) -> dict:
-    """{'seconds': of each timed round, 'first': of the first, which compiles}."""
-    w, c = WORKLOADS[name], configuration(name, algorithm)
-    classes = [str(k) for k in range(workloads.NUM_CLASSES)]
-    program, _ = make_algorithm(c, w.image[0], classes, w.clients)
-    mesh, key = client_mesh(c.devices), jax.random.key(0)
-    image, label = workloads.arrays(w)
-    data = Examples(
-        workloads.three_channels(image), {'label': label}, np.ones(label.shape, np.float32)
-    )
-    data_C, id_C = shard_clients((data, np.arange(w.clients, dtype=np.int32)), mesh)
-    state, private_C = init_run(program, mesh, key, id_C)
-    rounds = make_rounds(program, mesh, c.client_map)
+def ours(name: str, kind: str) -> dict:
+    """{'seconds': of each timed round, 'first': of the first, which compiles}.
+
+    kind: 'fedavg' or 'fedgen', or 'disk': FedAvg whose images are read from the store every round.
+    """
+    w, c = WORKLOADS[name], configuration(name, 'fedgen' if kind == 'fedgen' else 'fedavg')
+    c.rounds = 1 + ROUNDS.value
+    c.cohort = w.clients if kind == 'disk' else 0
+    classes = tuple(str(k) for k in range(workloads.NUM_CLASSES))
+    program, key = build(c, classes, w.clients), jax.random.key(0)
     seconds = []
-    for r in range(1 + ROUNDS.value):
+    with tempfile.TemporaryDirectory() as folder:
+        seen = on_disk(w, folder) if kind == 'disk' else centers(w)
+        run = Run(c, classes, program, seen, (), w.examples, key)
+        id_C = client_ids(w.clients, program)
+        state, private_C = init_run(program.algorithm, program.mesh, key, id_C)
         started = time.perf_counter()
-        state, private_C, metrics = rounds(
-            state, private_C, data_C, id_C, key, np.int32(r), np.int32(r + 1)
-        )
-        loss = float(metrics['loss'])
-        seconds.append(time.perf_counter() - started)
+        private_C = jax.tree.map(np.array, private_C) if c.cohort else private_C
+        advance, _ = (cohort_steps if c.cohort else all_steps)(run, state, private_C, 0)
+        for r in range(c.rounds):
+            state, private_C, metrics = advance(state, private_C, r, r + 1)
+            loss = float(metrics['loss'])
+            seconds.append(time.perf_counter() - started)
+            started = time.perf_counter()
     if not np.isfinite(loss):
         raise ValueError(f'{name}: the loss is {loss}')
     return {'seconds': seconds[1:], 'first': seconds[0]}
 
 
+def centers(w: Workload) -> tuple[Center, ...]:
+    """The clients; all their images are for training."""
+    image, label = workloads.arrays(w)
+    path = tuple(f'{i:06d}' for i in range(w.examples))
+    split, weight = np.zeros(w.examples, np.int8), np.ones(w.examples, np.float32)
+    return tuple(
+        Center(f'{c:06d}', Examples(x, {'label': y}, weight), split, path, path)
+        for c, (x, y) in enumerate(zip(workloads.three_channels(image), label))
+    )
+
+
+def on_disk(w: Workload, folder: str) -> tuple[Center, ...]:
+    """The same, their images in array_record files."""
+    classes = {'label': [str(k) for k in range(workloads.NUM_CLASSES)]}
+    records, _ = stored({}, lambda: to_records(centers(w)), {}, folder, ('image',))
+    return assemble(records, classes, 0, 'label').centers
+
+
 def peer(script: pathlib.Path, w: Workload, arrays: pathlib.Path) -> dict | None:
-    """The same of a peer; None where it is not installed."""
+    """{row: the same} of a peer; None where it is not installed."""
     python = ENVIRONMENTS / script.stem / 'bin' / 'python'
     if not python.exists():
         return None
@@ -102,6 +127,7 @@ def main(_):
     if name == 'W3':
         found['fedgen_jax, FedGen'] = call([*here, '--ours=fedgen'])
     else:
+        found['fedgen_jax, FedAvg, images on disk'] = call([*here, '--ours=disk'])
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / 'arrays.npz'
             image, label = workloads.arrays(w)
@@ -111,7 +137,7 @@ def main(_):
                 if times is None:
                     print(f'{script.stem}: not installed (make bench-peers), so not timed')
                 else:
-                    found[script.stem] = times
+                    found |= times
     median = {k: statistics.median(t['seconds']) for k, t in found.items()}
     if name != 'W3':
         median['bound'] = workloads.gemm_seconds(w)

@@ -89,7 +89,7 @@ def main():
         state, _ = algorithm.apply(state, clients)
         jax.block_until_ready(state.params)
         seconds.append(time.perf_counter() - started)
-    print(json.dumps({'seconds': seconds[1:], 'first': seconds[0]}))
+    print(json.dumps({'FedJAX': {'seconds': seconds[1:], 'first': seconds[0]}}))
 
 
 if __name__ == '__main__':

@@ -71,7 +71,7 @@ def main():
         [clock],
     )  # fmt: skip
     seconds = np.diff(clock.at).tolist()
-    print(json.dumps({'seconds': seconds[1:], 'first': seconds[0]}))
+    print(json.dumps({'pfl-research': {'seconds': seconds[1:], 'first': seconds[0]}}))
 
 
 if __name__ == '__main__':

@@ -1,10 +1,13 @@
 """A hand-written PyTorch loop over clients, channels last: the peer without a framework.
 
-Called by `benchmarks/speed.py`; prints {"seconds": [...], "first": ...}.
+Called by `benchmarks/speed.py`; prints {row: {"seconds": [...], "first": ...}}, a row for one
+process whose operations share the cores, and one for a process on each core.
 """
 
 import copy
 import json
+import multiprocessing
+import os
 import sys
 import time
 
@@ -28,37 +31,80 @@ def network(model: str) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, 10, bias=False))
 
 
-def main():
-    work = json.loads(sys.argv[1])
+def load(work: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images [C, N, I, H, W] in [0, 1] and labels [C, N]."""
     with np.load(work['arrays']) as file:
-        image, label = file['image'], file['label']
-    x = torch.from_numpy(image).permute(0, 1, 4, 2, 3).float() / 255
-    y = torch.from_numpy(label).long()
-    model = network(work['model']).to(memory_format=torch.channels_last)
-    local = copy.deepcopy(model)
+        image, label = (torch.from_numpy(file[k]) for k in ('image', 'label'))
+    return image.permute(0, 1, 4, 2, 3).float() / 255, label.long()
+
+
+def learn(local: nn.Module, x_NxIxHxW: torch.Tensor, y_N: torch.Tensor, work: dict) -> None:
+    """A client's local steps, in place."""
     loss_of, batch = nn.CrossEntropyLoss(), work['batch']
+    optimizer = torch.optim.SGD(local.parameters(), lr=work['rate'])
+    epochs = -(-work['steps'] * batch // len(y_N))
+    order = torch.cat([torch.randperm(len(y_N)) for _ in range(epochs)])
+    for t in range(work['steps']):
+        index = order[t * batch : (t + 1) * batch]
+        optimizer.zero_grad(set_to_none=True)
+        images = x_NxIxHxW[index].contiguous(memory_format=torch.channels_last)
+        loss_of(local(images), y_N[index]).backward()
+        optimizer.step()
+
+
+def total(weights: dict, x: torch.Tensor, y: torch.Tensor, work: dict) -> dict:
+    """The sum of the weights that these clients end with."""
+    local = network(work['model']).to(memory_format=torch.channels_last)
+    found = {k: torch.zeros_like(v) for k, v in weights.items()}
+    for x_NxIxHxW, y_N in zip(x, y):
+        local.load_state_dict(weights)
+        learn(local, x_NxIxHxW, y_N, work)
+        for k, v in local.state_dict().items():
+            found[k] += v
+    return found
+
+
+def serve(pipe, work: dict, part: int, parts: int) -> None:
+    """A process for every `parts`-th client: weights in, their total out."""
+    torch.set_num_threads(1)
+    x, y = (a[part::parts].clone() for a in load(work))
+    while (weights := pipe.recv()) is not None:
+        pipe.send({k: v.numpy() for k, v in total(weights, x, y, work).items()})
+
+
+def timed(one_round, work: dict) -> dict:
+    """Rounds of a function weights -> total weights of all clients."""
+    weights = copy.deepcopy(network(work['model']).state_dict())
     seconds = []
     for _ in range(1 + work['rounds']):
         started = time.perf_counter()
-        mean = {k: torch.zeros_like(v) for k, v in model.state_dict().items()}
-        for x_NxIxHxW, y_N in zip(x, y):
-            local.load_state_dict(model.state_dict())
-            optimizer = torch.optim.SGD(local.parameters(), lr=work['rate'])
-            order = torch.cat([
-                torch.randperm(len(y_N))
-                for _ in range(-(-work['steps'] * batch // len(y_N)))
-            ])
-            for t in range(work['steps']):
-                index = order[t * batch : (t + 1) * batch]
-                optimizer.zero_grad(set_to_none=True)
-                images = x_NxIxHxW[index].contiguous(memory_format=torch.channels_last)
-                loss_of(local(images), y_N[index]).backward()
-                optimizer.step()
-            for k, v in local.state_dict().items():
-                mean[k] += v / len(y)
-        model.load_state_dict(mean)
+        weights = {k: v / work['clients'] for k, v in one_round(weights).items()}
         seconds.append(time.perf_counter() - started)
-    print(json.dumps({'seconds': seconds[1:], 'first': seconds[0]}))
+    return {'seconds': seconds[1:], 'first': seconds[0]}
+
+
+def main():
+    work = json.loads(sys.argv[1])
+    x, y = load(work)
+    found = {'PyTorch loop': timed(lambda weights: total(weights, x, y, work), work)}
+    cores = len(os.sched_getaffinity(0))
+    context = multiprocessing.get_context('spawn')
+    pipes = []
+    for part in range(cores):
+        here, there = context.Pipe()
+        context.Process(target=serve, args=(there, work, part, cores), daemon=True).start()
+        pipes.append(here)
+
+    def one_round(weights):
+        for pipe in pipes:
+            pipe.send(weights)
+        parts = [pipe.recv() for pipe in pipes]
+        return {k: sum(torch.from_numpy(p[k]) for p in parts) for k in weights}
+
+    found[f'PyTorch loop, {cores} processes'] = timed(one_round, work)
+    for pipe in pipes:
+        pipe.send(None)
+    print(json.dumps(found))
 
 
 if __name__ == '__main__':
