@@ -26,7 +26,7 @@ def get_config():
     c.data.image_size = 96
     c.model.name = 'detector'
     c.model.widths = (16, 32, 64, 96)
-    c.model.depth = 2
+    c.model.depth = 1
     c.shifts.zoom = 1.6
     c.hypernet.support = 16
     return c
@@ -52,6 +52,6 @@ def sweep_large():
     """One run at the images' own size, all centers seen; a fifth level to see whole white cells."""
     large = {
         'method': 'fedgen, 256 pixels', 'data.image_size': 256, 'rounds': 80, 'batch_size': 8,
-        'model.widths': (16, 32, 64, 96, 128), 'eval_every': 20,
+        'model.widths': (16, 32, 64, 96, 128), 'model.depth': 2, 'eval_every': 20,
     }  # fmt: skip
     return [large]

@@ -1,4 +1,4 @@
-"""Strict promotion, four virtual devices, warnings as errors, and where the real images are."""
+"""Strict promotion, eight virtual devices, warnings as errors, and where the real images are."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ import pathlib
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '')
-    + ' --xla_force_host_platform_device_count=4'
+    + ' --xla_force_host_platform_device_count=8'
     + ' --xla_backend_optimization_level=0'  # compiling takes most of the tests' time
 )
 
