@@ -20,8 +20,9 @@ NORMS = ('group', 'batch', 'instance')
 def conv_as_matmul(x_BxHxWxI, kernel, strides: Sequence[int], padding, **unused) -> jax.Array:
     """`lax.conv_general_dilated` for NHWC, HWIO and no dilation or groups, as one matrix product.
 
-    The window's shifted slices stand side by side along the channels: [B, H', W', kh * kw * I],
-    times the kernel as a [kh * kw * I, O] matrix.
+    The window's shifted slices stand side by side along the channels, [B, H', W', kh * kw * I],
+    times the kernel as a [kh * kw * I, O] matrix.  Of few features, several columns are computed at
+    once, from a window so much wider: fewer, longer patches, and a matrix as wide as the CPU likes.
     """
     kh, kw, in_features, features = kernel.shape
     if x_BxHxWxI.shape[-1] != in_features:
@@ -31,9 +32,21 @@ def conv_as_matmul(x_BxHxWxI, kernel, strides: Sequence[int], padding, **unused)
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x_BxHxWxI.shape[1:3], (kh, kw), strides, padding)
     x = jnp.pad(x_BxHxWxI, ((0, 0), *padding, (0, 0)))
-    # Columns first: the second step then copies runs of kw * I numbers.
-    x = side_by_side(side_by_side(x, 2, kw, strides[1]), 1, kh, strides[0])
-    return rows_times_matrix(x, kernel.reshape(-1, features))
+    width = (x.shape[2] - kw) // strides[1] + 1
+    at_once = columns_at_once(width, features) if kw > 1 and strides[1] == 1 else 1
+    # Columns first: the second step then copies runs of many numbers.
+    x = side_by_side(x, 2, kw + at_once - 1, strides[1] * at_once)
+    x = side_by_side(x, 1, kh, strides[0])
+    shifted = [
+        jnp.pad(kernel, ((0, 0), (i, at_once - 1 - i), (0, 0), (0, 0))) for i in range(at_once)
+    ]
+    y = rows_times_matrix(x, jnp.stack(shifted, 3).reshape(-1, at_once * features))
+    return y.reshape(*y.shape[:2], width, features)
+
+
+def columns_at_once(width: int, features: int) -> int:
+    """4, 2 or 1 columns of an output that is `width` wide: at most 32 numbers together."""
+    return next(n for n in (4, 2, 1) if n == 1 or width % n == 0 and n * features <= 32)
 
 
 def side_by_side(x_BxHxWxI: jax.Array, axis: int, window: int, stride: int) -> jax.Array:

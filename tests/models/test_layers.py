@@ -13,6 +13,8 @@ from fedgen_jax.models.layers import Input, conv_as_matmul, magnify, max_pool_2x
     ('window', 'size', 'strides', 'padding'),
     [
         (3, (8, 9), (1, 1), 'SAME'),
+        (3, (9, 8), (1, 1), 'SAME'),  # 4 columns at once
+        (5, (9, 10), (1, 1), 'VALID'),  # 2 columns
         (3, (8, 9), (2, 2), 'SAME'),
         (3, (7, 10), (2, 2), 'VALID'),
         (4, (7, 10), (1, 2), 'SAME'),
