@@ -31,10 +31,18 @@ from benchmarks.workloads import WORKLOADS
 from configs import common
 from fedgen_jax.data.federated import Examples
 from fedgen_jax.engine.cost import cost_of
-from fedgen_jax.engine.rounds import client_mesh, cohort, init_run, make_rounds, shard_clients
+from fedgen_jax.engine.rounds import (
+    client_mesh,
+    cohort,
+    init_run,
+    make_rounds,
+    shard_clients,
+    suitable_devices,
+)
 from fedgen_jax.program import make_algorithm
 from fedgen_jax.tables import markdown
 from fedgen_jax.train import train
+from launch import cli
 
 CLIENTS, COHORT = (10, 100, 1_000, 10_000), 10
 KINDS = {'all': 'all, on the device', 'cohort': f'cohorts of {COHORT}, from the host'}
@@ -48,9 +56,10 @@ ROUNDS = flags.DEFINE_integer('rounds', 3, 'timed rounds; the fastest counts')
 def measure(kind: str, clients: int) -> dict:
     """{'seconds', 'device', 'process'}: of a round, and bytes."""
     w, c = WORKLOADS['W2']._replace(clients=clients), configuration('W2', 'fedavg')
+    devices = suitable_devices(clients if kind == 'all' else COHORT, padded=False)
     classes = [str(k) for k in range(workloads.NUM_CLASSES)]
     algorithm, _ = make_algorithm(c, w.image[0], classes, clients)
-    mesh, key = client_mesh(c.devices), jax.random.key(0)
+    mesh, key = client_mesh(devices), jax.random.key(0)
     image, label = workloads.arrays(w)
     data_C = Examples(
         workloads.three_channels(image), {'label': label}, np.ones(label.shape, np.float32)
@@ -155,4 +164,5 @@ def main(_):
 
 
 if __name__ == '__main__':
+    jax.config.update('jax_num_cpu_devices', cli.num_cores())
     app.run(main)

@@ -31,6 +31,7 @@ from fedgen_jax.program import build
 from fedgen_jax.run import Run, client_ids
 from fedgen_jax.tables import markdown
 from fedgen_jax.train import all_steps, cohort_steps
+from launch import cli
 
 PEERS = pathlib.Path(__file__).parent / 'peers'
 ENVIRONMENTS = PEERS.parents[1] / '.venv-peers'
@@ -153,4 +154,5 @@ def main(_):
 
 
 if __name__ == '__main__':
+    jax.config.update('jax_num_cpu_devices', cli.num_cores())
     app.run(main)

@@ -17,7 +17,7 @@ def base() -> ConfigDict:
     c.local_steps = 8  # T, a round
     c.batch_size = 32  # B, a step
     c.client_map = 'auto'  # auto | vmap | map | a number of clients at once
-    c.devices = 1  # of the mesh; 0: all
+    c.devices = 0  # of the mesh; 0: as suits (`engine.rounds.suitable_devices`)
     c.cohort = 0  # clients a round, fetched while the last trains; 0: all, kept on the devices
     c.max_left_out = 0.5  # share of a round's clients with NaN or infinite numbers that ends a run
     c.prevalence = 'natural'  # class mix of a batch: natural | balanced | mixed

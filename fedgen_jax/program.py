@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from fedgen_jax.algorithms.base import Algorithm, Local, images_of
 from fedgen_jax.algorithms.fedavg import fedavg, local_only
 from fedgen_jax.algorithms.fedgen import Hypernet, fedgen
-from fedgen_jax.engine.rounds import client_mesh, make_rounds
+from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
 from fedgen_jax.hypernet.generator import MODES
 from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.shifts import Shift, acquisition, chain, magnification, plain, sometimes
@@ -57,6 +57,8 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     """The program of a configuration; the same object for runs that can share it."""
     shared = config.to_dict()
     image_size = shared['data']['image_size']
+    a_round = config.cohort or num_clients
+    shared['devices'] = config.devices or suitable_devices(a_round, padded=not config.cohort)
     for field in _RUN_FIELDS:
         shared.pop(field, None)  # a run that is older than the field lacks it
     return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
@@ -66,7 +68,7 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
 def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: int) -> Program:
     c = ConfigDict(json.loads(shared))
     algorithm, local = make_algorithm(c, image_size, classes, num_clients)
-    mesh = client_mesh(c.devices or None)
+    mesh = client_mesh(c.devices)
 
     @jax.jit
     def predict(variables, image_BxHxWx3):

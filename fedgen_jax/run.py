@@ -184,8 +184,12 @@ def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restor
 
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
-    """All that decides a run's result, as JSON: the configuration but for where its data lie."""
+    """All that decides a run's result, as JSON.
+
+    The configuration but for where its data lie and for its devices, which only round otherwise.
+    """
     values = config.to_dict()
+    values.pop('devices', None)
     values['data'] = {k: v for k, v in values['data'].items() if k not in ('root', 'cache')}
     return json.loads(json.dumps(values, default=list))
 

@@ -1,5 +1,6 @@
 """What the commands share: flags read strictly, and errors a person can act on."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -68,7 +69,14 @@ def run(main: Callable, takes: str | None = None) -> None:
 
     logging.set_verbosity(logging.WARNING)
     keep_compilations()
+    with contextlib.suppress(RuntimeError):  # JAX has begun, in a process that calls two commands
+        jax.config.update('jax_num_cpu_devices', num_cores())
     app.run(guarded, flags_parser=parse)
+
+
+def num_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
 def keep_compilations() -> None:

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A run over many GPUs, one task each; it saves before its time is up, queues again and goes on:
 #
-#   sbatch --nodes=2 launch/slurm.sh launch.train --config=FILE --config.devices=0 --workdir=RUN
+#   sbatch --nodes=2 launch/slurm.sh launch.train --config=FILE --workdir=RUN
 #
 # or a sweep as an array job, one GPU each (`launch.sweep --slurm=8` submits this very line):
 #

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A run on all workers of a Cloud TPU slice; call it again after a preemption, and it goes on:
 #
-#   launch/tpu_vm.sh NAME ZONE launch.train --config=FILE --config.devices=0 --workdir=/mnt/RUN
+#   launch/tpu_vm.sh NAME ZONE launch.train --config=FILE --workdir=/mnt/RUN
 #
 # Copies the repository, installs it once and starts one process a worker, which find each other.
 # The workdir and data.root are on storage that all workers see and that renames folders (Filestore).

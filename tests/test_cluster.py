@@ -17,7 +17,7 @@ from fedgen_jax.run import restore
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
     c = small_run(tmp_path_factory.mktemp('data'))
-    c.devices, c.rounds, c.eval_every, c.checkpoint_every = 0, 8, 4, 4
+    c.rounds, c.eval_every, c.checkpoint_every = 8, 4, 4
     return c
 
 

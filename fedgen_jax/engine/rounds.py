@@ -33,6 +33,28 @@ def client_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     return jax.make_mesh((len(devices),), ('clients',), axis_types=axes, devices=devices)
 
 
+MANY = 32  # clients that are worth a CPU device of their own
+
+
+def suitable_devices(num_clients: int, padded: bool) -> int | None:
+    """How many devices a round of so many clients is spread over; None: all, of many processes.
+
+    Of accelerators all, but no more than clients.  A CPU's devices are its cores (`launch.cli`):
+    where clients are many they are usually small, and devices side by side beat cores that share
+    every operation; a few clients are left to one device, whose operations use all cores.
+
+    padded: whether clients without examples may fill up the last device; else it divides them.
+    """
+    if jax.process_count() > 1:
+        return None
+    num = len(jax.devices())
+    if jax.default_backend() == 'cpu':
+        num = min(num, max(1, num_clients // MANY))
+    if padded:
+        return min(num, num_clients)
+    return next(n for n in range(num, 0, -1) if num_clients % n == 0)
+
+
 def make_rounds(
     algorithm: Algorithm,
     mesh: jax.sharding.Mesh,

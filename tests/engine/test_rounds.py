@@ -11,7 +11,14 @@ import pytest
 
 from fedgen_jax.algorithms.base import Algorithm, State, batch_loss, draw, query_batch, weigh
 from fedgen_jax.engine.random import address, stream
-from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, pad_clients, shard_clients
+from fedgen_jax.engine.rounds import (
+    client_mesh,
+    init_run,
+    make_rounds,
+    pad_clients,
+    shard_clients,
+    suitable_devices,
+)
 from fedgen_jax.program import make_algorithm, num_bytes
 from fedgen_jax.tasks import classification
 
@@ -80,6 +87,16 @@ def dice():
         return State(jax.tree.map(lambda s, t: 0.5 * s + t, state.shared, total), ())
 
     return Algorithm(init, init_private, client_update, server_update, None, None)
+
+
+@pytest.mark.parametrize(
+    ('clients', 'padded', 'num'),
+    [(1, True, 1), (20, True, 1), (64, True, 2), (100, True, 3), (10_000, True, 8),
+     (256, False, 8), (100, False, 2), (108, False, 3), (100_000, False, 8)],
+)  # fmt: skip
+def test_many_clients_take_a_cpu_s_cores_as_devices(clients, padded, num):
+    """On the eight of these tests."""
+    assert suitable_devices(clients, padded) == num
 
 
 def roll(cells, num_devices, client_map):

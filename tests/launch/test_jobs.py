@@ -66,7 +66,7 @@ def stand_in(tmp_path):
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
     c = small_run(tmp_path_factory.mktemp('data'))
-    c.update_from_flattened_dict({'devices': 0, 'rounds': 2, 'eval_every': 2})
+    c.update_from_flattened_dict({'rounds': 2, 'eval_every': 2})
     return c
 
 
@@ -138,7 +138,6 @@ def test_the_job_set_s_processes_meet_at_its_first_pod():
     host = f'{tree["metadata"]["name"]}-{replicated["name"]}-0-0.{tree["metadata"]["name"]}'
     (cluster,) = (a for a in container['args'] if a.startswith('--cluster='))
     assert cluster == f'--cluster={host}:8476,$(JOB_COMPLETION_INDEX),{job["completions"]}'
-    assert '--config.devices=0' in container['args']
     mounts = {m['name'] for m in container['volumeMounts']}
     assert mounts == {v['name'] for v in job['template']['spec']['volumes']}
 
