@@ -1,6 +1,7 @@
 """Flower's simulation on Ray, a core for each client, PyTorch inside.
 
-Called by `benchmarks/speed.py`; prints {"Flower": {"seconds": [...], "first": ...}}.
+Called by `benchmarks/speed.py`; prints {"Flower": {"seconds": [...], "first": ...}}.  Ray's workers
+find what is here by importing it as `flower`.
 """
 
 import functools
@@ -23,7 +24,7 @@ from flwr.serverapp.strategy import FedAvg  # noqa: E402
 from flwr.simulation import run_simulation  # noqa: E402
 from torch_loop import learn, load, network  # noqa: E402
 
-WORK = json.loads(sys.argv[1])
+WORK = json.loads(sys.argv[1]) if sys.argv[1:] and sys.argv[1].startswith('{') else None
 
 
 def client(work: dict) -> ClientApp:
@@ -32,8 +33,10 @@ def client(work: dict) -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
+        import flower
+
         torch.set_num_threads(1)
-        x, y = loaded(json.dumps(work))
+        x, y = flower.loaded(json.dumps(work))
         number = int(context.node_config['partition-id'])
         net = network(work['model']).to(memory_format=torch.channels_last)
         net.load_state_dict(message.content['arrays'].to_torch_state_dict())
@@ -52,6 +55,16 @@ def loaded(work: str):
     return load(json.loads(work))
 
 
+class Strict(FedAvg):
+    """FedAvg that a client's error ends."""
+
+    def aggregate_train(self, server_round, replies):
+        replies = list(replies)
+        if any(r.has_error() for r in replies) or len(replies) < WORK['clients']:
+            os._exit(1)  # an exception would be taken for a round that may be tried again
+        return super().aggregate_train(server_round, replies)
+
+
 def main():
     at = []
     server = ServerApp()
@@ -59,7 +72,7 @@ def main():
     @server.main()
     def rounds(grid: Grid, context: Context) -> None:
         del context
-        strategy = FedAvg(
+        strategy = Strict(
             fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=WORK['clients'],
             min_available_nodes=WORK['clients'],
         )  # fmt: skip

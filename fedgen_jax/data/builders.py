@@ -42,34 +42,42 @@ class Record(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Where one array of a record lies on disk, in place of the array."""
+    """Where one array of a record lies on disk, in place of the array.
 
-    examples: Any
+    records: of the store, still as bytes; number: among them; feature: {its key: how it is read}.
+    """
+
+    records: Sequence[bytes]
     number: int
-    key: str
-    like: np.ndarray
-
-    def read(self) -> np.ndarray:
-        return np.asarray(self.examples[self.number][self.key], self.like.dtype)
+    feature: tfds.features.FeaturesDict
+    shape: tuple[int, ...]
+    dtype: np.dtype
 
 
 class Rows:
     """Arrays [N, ...] that stay on disk: indexing along N reads those, and gives a NumPy array."""
 
     def __init__(self, rows: Sequence[Row]):
-        self._rows = list(rows)
-        self.shape = (len(rows), *rows[0].like.shape)
-        self.dtype = rows[0].like.dtype
+        self._first = rows[0]
+        self._number_N = np.array([row.number for row in rows])
+        self.shape, self.dtype = (len(rows), *rows[0].shape), rows[0].dtype
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._number_N)
 
     def __getitem__(self, index) -> np.ndarray:
-        chosen = np.arange(len(self))[index]
+        chosen = self._number_N[index]
         if not np.ndim(chosen):
-            return self._rows[chosen].read()
-        found = [self._rows[i].read() for i in chosen]
-        return np.stack(found) if found else np.zeros((0, *self.shape[1:]), self.dtype)
+            return self._read([int(chosen)])[0]
+        return self._read(chosen.tolist())
+
+    def _read(self, numbers):
+        records, _, feature, shape, dtype = self._first
+        found = np.zeros((len(numbers), *shape), dtype)
+        (key,) = feature
+        for i, record in enumerate(records.__getitems__(numbers) if numbers else ()):
+            found[i] = feature.deserialize_example_np(record)[key]
+        return found
 
 
 def gather(arrays: Sequence[np.ndarray | Row]) -> np.ndarray | Rows:
@@ -152,17 +160,20 @@ def stored(
                 if not final.is_dir():  # else another process was first
                     raise
     builder = tfds.builder_from_directory(final)
-    examples = builder.as_data_source(_SPLIT)
-    return _records_of(examples, builder.info.features, on_disk), builder.info.metadata
+    return _records_of(builder, on_disk), builder.info.metadata
 
 
-def _records_of(examples, features, on_disk):
-    for number, example in enumerate(examples):
+def _records_of(builder, on_disk):
+    features = builder.info.features
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES  # one array of a record is then read by itself
+    as_bytes = builder.as_data_source(_SPLIT, deserialize_method=raw)
+    alone = {k: tfds.features.FeaturesDict({k: features[k]}) for k in on_disk if k in features}
+    for number, example in enumerate(builder.as_data_source(_SPLIT)):
         record = _from_example(example, features)
         arrays = {'image': record.image, **record.target}
-        for key in {*on_disk} & {*arrays}:
-            like = np.broadcast_to(np.zeros((), arrays[key].dtype), arrays[key].shape)
-            arrays[key] = Row(examples, number, key, like)
+        for key, feature in alone.items():
+            x = arrays[key]
+            arrays[key] = Row(as_bytes, number, feature, x.shape, x.dtype)
         yield record._replace(image=arrays.pop('image'), target=arrays)
 
 
