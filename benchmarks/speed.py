@@ -27,10 +27,10 @@ from fedgen_jax.data.builders import stored
 from fedgen_jax.data.federated import Center, Examples
 from fedgen_jax.data.source import assemble, to_records
 from fedgen_jax.engine.rounds import init_run
+from fedgen_jax.feed import all_steps, cohort_steps
 from fedgen_jax.program import build
 from fedgen_jax.run import Run, client_ids
 from fedgen_jax.tables import markdown
-from fedgen_jax.train import all_steps, cohort_steps
 from launch import cli
 
 PEERS = pathlib.Path(__file__).parent / 'peers'

@@ -1,12 +1,10 @@
 """One run: data in, rounds, checkpoints, scores out."""
 
-import itertools
 import json
 import pathlib
 import statistics
 import threading
 import time
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,13 +14,11 @@ from tqdm import tqdm
 from fedgen_jax import checkpoint
 from fedgen_jax.engine.cost import cost_of, line_of
 from fedgen_jax.engine.processes import any_of, from_first, is_first, to_host
-from fedgen_jax.engine.rounds import init_run, shard_clients
+from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import score_seen
-from fedgen_jax.feed import Cohort, cohorts
+from fedgen_jax.feed import all_steps, cohort_steps, compiled
 from fedgen_jax.interrupt import Stopped
-from fedgen_jax.program import Program
 from fedgen_jax.run import (
-    Run,
     client_ids,
     differences,
     on_devices,
@@ -30,7 +26,6 @@ from fedgen_jax.run import (
     prepare,
     settings_of,
     trained,
-    training_data,
     write_json,
 )
 from fedgen_jax.summary import save_statistics, summarize
@@ -168,73 +163,6 @@ def next_stop(first: int, length: int, c: ConfigDict) -> int:
     """The round at which a dispatch that begins at `first` ends, at most `length` later."""
     ends = ((first // n + 1) * n for n in (c.eval_every, c.checkpoint_every))
     return min(first + length, c.rounds, *ends)
-
-
-def all_steps(run: Run, state, private_C, first: int):
-    """(advance, the arguments it is compiled for) where all clients learn in every round.
-
-    advance(state, private_C, first, last) -> (state, private_C, metrics) of rounds first .. last-1.
-    """
-    id_C = shard_clients(client_ids(len(run.seen), run.program), run.program.mesh)
-    data_C = training_data(run)
-
-    def advance(state, private_C, first, last):
-        args = (state, private_C, data_C, id_C, run.key)
-        return compiled(run.program, args)(*args, np.int32(first), np.int32(last))
-
-    return advance, (state, private_C, data_C, id_C, run.key)
-
-
-def cohort_steps(run: Run, state, private_C, first: int):
-    """The same where each round has a cohort; `private_C` are arrays of the host, changed in place.
-
-    A virtual center's private state is a first one, and is dropped.
-    """
-    algorithm, mesh, num_seen = run.program.algorithm, run.program.mesh, len(run.seen)
-    first_states = jax.jit(jax.vmap(algorithm.init_private, in_axes=(None, 0)))
-
-    def arguments(state, private_C, c: Cohort):
-        own_K = c.number_K < num_seen
-
-        def put(fresh_K, x_C):
-            fresh_K = np.array(fresh_K)
-            fresh_K[own_K] = x_C[c.number_K[own_K]]
-            return fresh_K
-
-        fresh_K = to_host(first_states(state, c.number_K))
-        private_K = shard_clients(jax.tree.map(put, fresh_K, private_C), mesh)
-        return state, private_K, c.data_K, c.id_K, run.key
-
-    feed = cohorts(run, first)
-    begin = next(feed)
-    feed = itertools.chain([begin], feed)
-
-    def advance(state, private_C, first, last):
-        if last != first + 1:
-            raise ValueError('rounds with a cohort are dispatched one at a time')
-        c = next(feed)
-        args = arguments(state, private_C, c)
-        state, private_K, metrics = compiled(run.program, args)(
-            *args, np.int32(first), np.int32(last)
-        )
-        own_K = c.number_K < num_seen
-        for x_C, new_K in zip(jax.tree.leaves(private_C), jax.tree.leaves(to_host(private_K))):
-            x_C[c.number_K[own_K]] = new_K[own_K]
-        return state, private_C, metrics
-
-    return advance, arguments(state, private_C, begin)
-
-
-_COMPILED = {}
-
-
-def compiled(program: Program, args) -> Any:
-    """The rounds function compiled ahead of time, once for each program and shapes."""
-    shapes = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(args))
-    found = (program.rounds, shapes)
-    if found not in _COMPILED:
-        _COMPILED[found] = program.rounds.lower(*args, np.int32(0), np.int32(1)).compile()
-    return _COMPILED[found]
 
 
 def keep_lines(path: pathlib.Path, last: int) -> None:

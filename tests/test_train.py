@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from configs.common import base
-from fedgen_jax import program, train
+from fedgen_jax import feed, program, train
 from fedgen_jax.data.federated import take
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import halves, model_of, predict_unseen, score, score_stranger
@@ -205,11 +205,11 @@ def test_a_center_too_small_to_split_scores_nothing(tiny):
 def test_seeds_and_held_out_centers_share_one_program(whole, tiny, tmp_path):
     algorithm, summary, workdir = whole
     shared = restore(workdir).program
-    compiled = len(train._COMPILED)
+    compiled = len(feed._COMPILED)
     other = tiny({'algorithm': algorithm, 'seed': 1, 'data.held_out': 'north'})
     assert prepare(other).program is shared
     different = train.train(other, tmp_path, progress=False)
-    assert len(train._COMPILED) == compiled
+    assert len(feed._COMPILED) == compiled
     assert set(different['unseen']['centers']) == {'north'}
     assert prepare(tiny({'algorithm': algorithm, 'client.lr': 0.01})).program is not shared
 
@@ -242,8 +242,8 @@ def test_a_compilation_keeps_its_program_alive():
     """Else a later program could take the address of one that is gone, and its compilation."""
     rounds = jax.jit(lambda x, first, last: x + first + last)
     alive = weakref.ref(rounds)
-    assert train.compiled(types.SimpleNamespace(rounds=rounds), (np.int32(0),)) in (
-        train._COMPILED.values()
+    assert feed.compiled(types.SimpleNamespace(rounds=rounds), (np.int32(0),)) in (
+        feed._COMPILED.values()
     )
     del rounds
     gc.collect()
