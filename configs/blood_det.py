@@ -5,6 +5,7 @@ Command:   python -m launch.train --config=configs/blood_det.py --config.data.ro
                --config.data.held_out=bcdd --workdir=RUN
 Table:     python -m launch.sweep --config=configs/blood_det.py --sweep=main \\
                --config.data.root=FOLDER --workdir=results/blood_det
+Large:     the same with --sweep=large: one detector at 256 pixels, half an hour on a CPU core.
 Expected:  RESULTS.md.
 """
 
