@@ -14,8 +14,8 @@ Result: one seed, balanced accuracy on test images.  Seen centers .829 refined, 
         for the new scanner .789, the old one on its images .726; FedAvg with new batch statistics
         .803.  FedAvg adapts through batch normalization and is hard to beat here: the method's
         settings are those chosen on real cells (RESULTS.md), none was chosen on these.
-Segmentation (3 minutes, 2.2 GB), Dice: seen .866 refined, .856 FedAvg, .893 local-only; unseen .843,
-        .822 FedAvg; after the new scanner .837, .846 by the model made before.
+Segmentation (3 minutes, 2.2 GB), Dice: seen .866 refined, .856 FedAvg, .893 local-only; unseen
+        .843, .822 FedAvg; after the new scanner .837, .846 by the model made before.
 Detection (2.5 minutes, 2 GB), AP50: seen .745, .749 FedAvg, .769 local-only; unseen .615, .648
         FedAvg; after the new scanner .683, as before.
 """
