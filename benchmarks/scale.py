@@ -5,12 +5,13 @@
 
 The first: W2's clients (16 images of 28 x 28, LeNet, 5 steps) by FedAvg, all of them on the device
 in every round, and cohorts of 10 that come from the host.  'on the device' is what the compiled
-round holds there: data, state and temporaries.  The second is `launch.train` of FedGen with centers
-that are drawn for their cohort; it prints the process's memory as the rounds go on.
+round holds there: data, state and temporaries; the next cohort, on its way, comes to that.
+
+The second: `launch.train` of FedGen with centers that are drawn for their cohort; it prints the
+process's memory as the rounds go on.
 """
 
 import json
-import operator
 import os
 import pathlib
 import resource
@@ -22,24 +23,12 @@ import time
 
 import jax
 import matplotlib.pyplot as plt
-import numpy as np
 from absl import app, flags
 
-from benchmarks import workloads
-from benchmarks.speed import configuration
+from benchmarks.ours import centers, configuration, run_of, timed
 from benchmarks.workloads import WORKLOADS
 from configs import common
-from fedgen_jax.data.federated import Examples
 from fedgen_jax.engine.cost import cost_of
-from fedgen_jax.engine.rounds import (
-    client_mesh,
-    cohort,
-    init_run,
-    make_rounds,
-    shard_clients,
-    suitable_devices,
-)
-from fedgen_jax.program import make_algorithm
 from fedgen_jax.tables import markdown
 from fedgen_jax.train import train
 from launch import cli
@@ -56,33 +45,10 @@ ROUNDS = flags.DEFINE_integer('rounds', 3, 'timed rounds; the fastest counts')
 def measure(kind: str, clients: int) -> dict:
     """{'seconds', 'device', 'process'}: of a round, and bytes."""
     w, c = WORKLOADS['W2']._replace(clients=clients), configuration('W2', 'fedavg')
-    devices = suitable_devices(clients if kind == 'all' else COHORT, padded=False)
-    classes = [str(k) for k in range(workloads.NUM_CLASSES)]
-    algorithm, _ = make_algorithm(c, w.image[0], classes, clients)
-    mesh, key = client_mesh(devices), jax.random.key(0)
-    image, label = workloads.arrays(w)
-    data_C = Examples(
-        workloads.three_channels(image), {'label': label}, np.ones(label.shape, np.float32)
-    )
-    everyone = np.arange(clients, dtype=np.int32)
-    rounds, compiled = make_rounds(algorithm, mesh, c.client_map), None
-    state, _ = init_run(algorithm, mesh, key, everyone[:1])
-    if kind == 'all':
-        on_device = shard_clients((data_C, everyone), mesh)
-    seconds = []
-    for r in range(1 + ROUNDS.value):
-        started = time.perf_counter()
-        if kind == 'cohort':
-            chosen = cohort(key, r, clients, COHORT).astype(np.int32)
-            data_K = jax.tree.map(operator.itemgetter(chosen), data_C)
-            on_device = shard_clients((data_K, chosen), mesh)
-        data_K, id_K = on_device
-        args = (state, {'id': id_K.copy()}, data_K, id_K, key, np.int32(r), np.int32(r + 1))
-        compiled = compiled or rounds.lower(*args).compile()
-        state, _, metrics = compiled(*args)
-        metrics['loss'].block_until_ready()
-        seconds.append(time.perf_counter() - started)
-    cost = cost_of(compiled, len(id_K), mesh, c)
+    c.rounds, c.cohort = 1 + ROUNDS.value, COHORT if kind == 'cohort' else 0
+    run = run_of(w, c, centers(w))
+    seconds, compiled = timed(run)
+    cost = cost_of(compiled, c.cohort or clients, run.program.mesh, c)
     process = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     device = cost.arguments + cost.temporaries
     return {'seconds': min(seconds[1:]), 'device': device, 'process': process}

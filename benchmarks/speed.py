@@ -14,22 +14,14 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import jax
 import numpy as np
 from absl import app, flags, logging
 
 from benchmarks import workloads
+from benchmarks.ours import centers, configuration, on_disk, run_of, timed
 from benchmarks.workloads import RATE, WORKLOADS, Workload
-from configs import common
-from fedgen_jax.data.builders import stored
-from fedgen_jax.data.federated import Center, Examples
-from fedgen_jax.data.source import assemble, to_records
-from fedgen_jax.engine.rounds import init_run
-from fedgen_jax.feed import all_steps, cohort_steps
-from fedgen_jax.program import build
-from fedgen_jax.run import Run, client_ids
 from fedgen_jax.tables import markdown
 from launch import cli
 
@@ -41,19 +33,6 @@ ROUNDS = flags.DEFINE_integer('rounds', 5, 'timed rounds, after a first one; the
 OURS = flags.DEFINE_enum('ours', None, ('fedavg', 'fedgen', 'disk'), 'this alone, as JSON')
 
 
-def configuration(name: str, algorithm: str):
-    """What launch.train does by default, with the workload's network and optimizer."""
-    w = WORKLOADS[name]
-    c = common.base()
-    c.algorithm, c.batch_size, c.local_steps, c.model.name = algorithm, w.batch, w.steps, w.model
-    c.data.image_size = w.image[0]
-    c.client.lr, c.client.momentum, c.client.clip = RATE, 0.0, 0.0
-    if name != 'W3':
-        c.shifts.plain, c.shifts.acquisition = False, 0.0
-    c.hypernet.modes = ('film', 'lowrank', 'head')
-    return c
-
-
 def ours(name: str, kind: str) -> dict:
     """{'seconds': of each timed round, 'first': of the first, which compiles}.
 
@@ -62,43 +41,9 @@ def ours(name: str, kind: str) -> dict:
     w, c = WORKLOADS[name], configuration(name, 'fedgen' if kind == 'fedgen' else 'fedavg')
     c.rounds = 1 + ROUNDS.value
     c.cohort = w.clients if kind == 'disk' else 0
-    classes = tuple(str(k) for k in range(workloads.NUM_CLASSES))
-    program, key = build(c, classes, w.clients), jax.random.key(0)
-    seconds = []
     with tempfile.TemporaryDirectory() as folder:
-        seen = on_disk(w, folder) if kind == 'disk' else centers(w)
-        run = Run(c, classes, program, seen, (), w.examples, key)
-        id_C = client_ids(w.clients, program)
-        state, private_C = init_run(program.algorithm, program.mesh, key, id_C)
-        started = time.perf_counter()
-        private_C = jax.tree.map(np.array, private_C) if c.cohort else private_C
-        advance, _ = (cohort_steps if c.cohort else all_steps)(run, state, private_C, 0)
-        for r in range(c.rounds):
-            state, private_C, metrics = advance(state, private_C, r, r + 1)
-            loss = float(metrics['loss'])
-            seconds.append(time.perf_counter() - started)
-            started = time.perf_counter()
-    if not np.isfinite(loss):
-        raise ValueError(f'{name}: the loss is {loss}')
+        seconds, _ = timed(run_of(w, c, on_disk(w, folder) if kind == 'disk' else centers(w)))
     return {'seconds': seconds[1:], 'first': seconds[0]}
-
-
-def centers(w: Workload) -> tuple[Center, ...]:
-    """The clients; all their images are for training."""
-    image, label = workloads.arrays(w)
-    path = tuple(f'{i:06d}' for i in range(w.examples))
-    split, weight = np.zeros(w.examples, np.int8), np.ones(w.examples, np.float32)
-    return tuple(
-        Center(f'{c:06d}', Examples(x, {'label': y}, weight), split, path, path)
-        for c, (x, y) in enumerate(zip(workloads.three_channels(image), label))
-    )
-
-
-def on_disk(w: Workload, folder: str) -> tuple[Center, ...]:
-    """The same, their images in array_record files."""
-    classes = {'label': [str(k) for k in range(workloads.NUM_CLASSES)]}
-    records, _ = stored({}, lambda: to_records(centers(w)), {}, folder, ('image',))
-    return assemble(records, classes, 0, 'label').centers
 
 
 def peer(script: pathlib.Path, w: Workload, arrays: pathlib.Path) -> dict | None:

@@ -15,71 +15,79 @@ import numpy as np
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.federated import TARGETS, Examples, stack
 from fedgen_jax.engine.processes import to_host
-from fedgen_jax.engine.rounds import cohort, shard_clients
+from fedgen_jax.engine.rounds import cohort, pad_clients, shard_clients
 from fedgen_jax.evaluate import of_split
 from fedgen_jax.program import Program
-from fedgen_jax.run import Run, client_ids, training_data
+from fedgen_jax.run import Run, client_ids
 
 
 def all_steps(run: Run, state, private_C, first: int):
-    """(advance, the arguments it is compiled for) where all clients learn in every round.
+    """(advance, its compiled rounds function) where all clients learn in every round.
 
     advance(state, private_C, first, last) -> (state, private_C, metrics) of rounds first .. last-1.
     """
-    id_C = shard_clients(client_ids(len(run.seen), run.program), run.program.mesh)
-    data_C = training_data(run)
+    del first
+    mesh = run.program.mesh
+    id_C = shard_clients(client_ids(len(run.seen), run.program), mesh)
+    # One shape for every choice of held-out centers.
+    data_C = stack([of_split(c, 'train') for c in run.seen], run.length)
+    data_C = shard_clients(pad_clients(data_C, mesh.size), mesh)
+
+    def arguments(state, private_C):
+        return state, private_C, data_C, id_C, run.key
 
     def advance(state, private_C, first, last):
-        args = (state, private_C, data_C, id_C, run.key)
-        return compiled(run.program, args)(*args, np.int32(first), np.int32(last))
+        return rounds(*arguments(state, private_C), np.int32(first), np.int32(last))
 
-    return advance, (state, private_C, data_C, id_C, run.key)
+    rounds = compiled(run.program, arguments(state, private_C))
+    return advance, rounds
 
 
 def cohort_steps(run: Run, state, private_C, first: int):
-    """The same where each round has a cohort; `private_C` are arrays of the host, changed in place.
+    """The same where each round has a cohort, and a dispatch is one round.
 
-    A virtual center's private state is a first one, and is dropped.
+    `private_C` are arrays of the host, changed in place.  A virtual center's private state is a
+    first one, and is dropped.
     """
-    algorithm, mesh, num_seen = run.program.algorithm, run.program.mesh, len(run.seen)
+    algorithm, mesh = run.program.algorithm, run.program.mesh
     first_states = jax.jit(jax.vmap(algorithm.init_private, in_axes=(None, 0)))
 
     def arguments(state, private_C, c: Cohort):
-        own_K = c.number_K < num_seen
-
-        def put(fresh_K, x_C):
-            fresh_K = np.array(fresh_K)
-            fresh_K[own_K] = x_C[c.number_K[own_K]]
-            return fresh_K
-
         fresh_K = to_host(first_states(state, c.number_K))
-        private_K = shard_clients(jax.tree.map(put, fresh_K, private_C), mesh)
-        return state, private_K, c.data_K, c.id_K, run.key
-
-    feed = cohorts(run, first)
-    begin = next(feed)
-    feed = itertools.chain([begin], feed)
+        private_K = jax.tree.map(
+            lambda x_C, fresh_K: np.concatenate([x_C[c.own], fresh_K[len(c.own) :]]),
+            private_C, fresh_K,
+        )  # fmt: skip
+        return state, shard_clients(private_K, mesh), c.data_K, c.id_K, run.key
 
     def advance(state, private_C, first, last):
         if last != first + 1:
             raise ValueError('rounds with a cohort are dispatched one at a time')
         c = next(feed)
-        args = arguments(state, private_C, c)
-        state, private_K, metrics = compiled(run.program, args)(
-            *args, np.int32(first), np.int32(last)
+        state, private_K, metrics = rounds(
+            *arguments(state, private_C, c), np.int32(first), np.int32(last)
         )
-        own_K = c.number_K < num_seen
         for x_C, new_K in zip(jax.tree.leaves(private_C), jax.tree.leaves(to_host(private_K))):
-            x_C[c.number_K[own_K]] = new_K[own_K]
+            x_C[c.own] = new_K[: len(c.own)]
         return state, private_C, metrics
 
-    return advance, arguments(state, private_C, begin)
+    feed = cohorts(run, first)
+    begin = next(feed)
+    feed = itertools.chain([begin], feed)
+    rounds = compiled(run.program, arguments(state, private_C, begin))
+    return advance, rounds
 
 
 class Cohort(NamedTuple):
-    """A round's clients: their numbers, on the host and on the mesh, and their examples there."""
+    """A round's clients.
+
+    number_K: their numbers, sorted.  own: those that are centers of the run, which come first; the
+        others are virtual.
+    id_K, data_K: numbers and examples on the mesh.
+    """
 
     number_K: np.ndarray
+    own: np.ndarray
     id_K: jax.Array
     data_K: Examples
 
@@ -91,7 +99,8 @@ def cohorts(run: Run, first: int) -> Iterator[Cohort]:
     def fetch(round_):
         number_K = cohort(run.key, round_, len(run.seen) + virtual, size).astype(np.int32)
         data_K = stack([training_examples(run, i) for i in number_K], run.length)
-        return Cohort(number_K, *shard_clients((number_K, data_K), run.program.mesh))
+        own = number_K[number_K < len(run.seen)]
+        return Cohort(number_K, own, *shard_clients((number_K, data_K), run.program.mesh))
 
     rounds = range(first, run.config.rounds)
     with concurrent.futures.ThreadPoolExecutor(1) as one:

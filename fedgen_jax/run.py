@@ -10,11 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
-from fedgen_jax.data.federated import Center, Examples, Source, stack
+from fedgen_jax.data.federated import Center, Source
 from fedgen_jax.data.source import draw, load
 from fedgen_jax.engine.processes import is_first, to_host
-from fedgen_jax.engine.rounds import init_run, pad_clients, shard_clients
-from fedgen_jax.evaluate import Trained, of_split
+from fedgen_jax.engine.rounds import init_run, shard_clients
+from fedgen_jax.evaluate import Trained
 from fedgen_jax.program import Program, build, choose, make_task
 
 
@@ -91,12 +91,6 @@ def check_cohort(c: ConfigDict, num_seen: int, num_devices: int) -> None:
             f'data.virtual={c.data.virtual}: centers that are drawn anew keep nothing of their '
             "own, as algorithm='local' and hypernet.descriptor='onehot' would have them"
         )
-
-
-def training_data(run: Run) -> Examples:
-    """All seen centers' data, padded so that every choice of held-out centers has one shape."""
-    data_C = stack([of_split(c, 'train') for c in run.seen], run.length)
-    return shard_clients(pad_clients(data_C, run.program.mesh.size), run.program.mesh)
 
 
 def client_ids(num_clients: int, program: Program) -> np.ndarray:

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from fedgen_jax import checkpoint
 from fedgen_jax.engine.cost import cost_of, line_of
-from fedgen_jax.engine.processes import any_of, from_first, is_first, to_host
+from fedgen_jax.engine.processes import any_of, from_first, is_first
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import score_seen
-from fedgen_jax.feed import all_steps, cohort_steps, compiled
+from fedgen_jax.feed import all_steps, cohort_steps
 from fedgen_jax.interrupt import Stopped
 from fedgen_jax.run import (
     client_ids,
@@ -56,7 +56,10 @@ def train(
     with checkpoint.manager(workdir) as checkpoints:
         like = state, own_states(private_C, len(run.seen))
         first, (state, own_C) = checkpoint.restore(checkpoints, like)
-        private_C = on_devices(own_C, private_C, run.program)
+        if config.cohort:
+            private_C = jax.tree.map(np.array, own_C)  # Orbax's and JAX's are read-only
+        else:
+            private_C = on_devices(own_C, private_C, run.program)
         write_json(workdir / 'config.json', config.to_dict())
         names = {'seen': [c.name for c in run.seen], 'unseen': [c.name for c in run.unseen]}
         write_json(workdir / 'federation.json', {'classes': run.classes, **names})
@@ -90,13 +93,11 @@ def train_rounds(run, state, private_C, first, checkpoints, workdir, progress, s
     if first == c.rounds:
         return state, private_C, {'round_seconds': None, 'compile_seconds': 0.0}
     started = time.monotonic()
-    if c.cohort:
-        private_C = jax.tree.map(np.array, to_host(private_C))
-    advance, args = (cohort_steps if c.cohort else all_steps)(run, state, private_C, first)
-    program = compiled(run.program, args)
+    advance, rounds = (cohort_steps if c.cohort else all_steps)(run, state, private_C, first)
     compile_seconds = time.monotonic() - started
     if progress and is_first():
-        print(line_of(cost_of(program, len(args[3]), run.program.mesh, c)))
+        num_clients = c.cohort or len(client_ids(len(run.seen), run.program))
+        print(line_of(cost_of(rounds, num_clients, run.program.mesh, c)))
     round_seconds, left_out, length = [], 0, 1
     bar = tqdm(
         total=c.rounds, initial=first, unit='round', desc=c.algorithm,

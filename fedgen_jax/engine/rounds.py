@@ -26,9 +26,9 @@ def client_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     """A mesh with one axis, `clients`, over the first `num_devices` devices (default: all)."""
     devices = jax.devices()[:num_devices]
     if num_devices and len(devices) < num_devices:
-        raise ValueError(f'devices={num_devices}: there are {len(devices)}; 0 takes all')
+        raise ValueError(f'devices={num_devices}: there are {len(devices)}; 0 chooses')
     if {d.process_index for d in devices} != set(range(jax.process_count())):
-        raise ValueError(f'devices={num_devices}: leaves processes without a device; 0 takes all')
+        raise ValueError(f'devices={num_devices}: leaves processes without a device; 0 chooses')
     axes = (AxisType.Auto,)
     return jax.make_mesh((len(devices),), ('clients',), axis_types=axes, devices=devices)
 

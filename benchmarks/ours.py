@@ -1,0 +1,77 @@
+"""This project's rounds on the workloads of `benchmarks/workloads.py`."""
+
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks import workloads
+from benchmarks.workloads import RATE, WORKLOADS, Workload
+from configs import common
+from fedgen_jax.data.builders import stored
+from fedgen_jax.data.federated import Center, Examples
+from fedgen_jax.data.source import assemble, to_records
+from fedgen_jax.engine.rounds import init_run
+from fedgen_jax.feed import all_steps, cohort_steps
+from fedgen_jax.program import build
+from fedgen_jax.run import Run, client_ids
+
+
+def configuration(name: str, algorithm: str):
+    """What launch.train does by default, with the workload's network and optimizer."""
+    w = WORKLOADS[name]
+    c = common.base()
+    c.algorithm, c.batch_size, c.local_steps, c.model.name = algorithm, w.batch, w.steps, w.model
+    c.data.image_size = w.image[0]
+    c.client.lr, c.client.momentum, c.client.clip = RATE, 0.0, 0.0
+    if name != 'W3':
+        c.shifts.plain, c.shifts.acquisition = False, 0.0
+    c.hypernet.modes = ('film', 'lowrank', 'head')
+    return c
+
+
+def run_of(w: Workload, c: ConfigDict, seen: tuple[Center, ...]) -> Run:
+    """A run of these clients."""
+    classes = tuple(str(k) for k in range(workloads.NUM_CLASSES))
+    return Run(c, classes, build(c, classes, len(seen)), seen, (), w.examples, jax.random.key(0))
+
+
+def timed(run: Run) -> tuple[list[float], Any]:
+    """Seconds of each round, the first with its compilation, and the compiled rounds."""
+    started = time.perf_counter()
+    id_C = client_ids(len(run.seen), run.program)
+    state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
+    if run.config.cohort:
+        private_C, steps = jax.tree.map(np.array, private_C), cohort_steps
+    else:
+        steps = all_steps
+    advance, compiled = steps(run, state, private_C, 0)
+    seconds = []
+    for r in range(run.config.rounds):
+        state, private_C, metrics = advance(state, private_C, r, r + 1)
+        loss = float(metrics['loss'])
+        seconds.append(time.perf_counter() - started)
+        started = time.perf_counter()
+    if not np.isfinite(loss):
+        raise ValueError(f'the loss is {loss}')
+    return seconds, compiled
+
+
+def centers(w: Workload) -> tuple[Center, ...]:
+    """The clients; all their images are for training."""
+    image, label = workloads.arrays(w)
+    path = tuple(f'{i:06d}' for i in range(w.examples))
+    split, weight = np.zeros(w.examples, np.int8), np.ones(w.examples, np.float32)
+    return tuple(
+        Center(f'{c:06d}', Examples(x, {'label': y}, weight), split, path, path)
+        for c, (x, y) in enumerate(zip(workloads.three_channels(image), label))
+    )
+
+
+def on_disk(w: Workload, folder: str) -> tuple[Center, ...]:
+    """The same, their images in array_record files."""
+    classes = {'label': [str(k) for k in range(workloads.NUM_CLASSES)]}
+    records, _ = stored({}, lambda: to_records(centers(w)), {}, folder, ('image',))
+    return assemble(records, classes, 0, 'label').centers
