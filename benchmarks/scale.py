@@ -130,5 +130,5 @@ def main(_):
 
 
 if __name__ == '__main__':
-    jax.config.update('jax_num_cpu_devices', cli.num_cores())
+    cli.cores_as_devices()
     app.run(main)

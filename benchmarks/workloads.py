@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedgen_jax.models.layers import convolution, max_pool_2x2
+from fedgen_jax.models.convolution import convolution
+from fedgen_jax.models.layers import max_pool_2x2
 
 NUM_CLASSES = 10
 

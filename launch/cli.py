@@ -56,6 +56,8 @@ def run(main: Callable, takes: str | None = None) -> None:
                 join(_CLUSTER.value)
                 if not is_first():
                     sys.stdout = open(os.devnull, 'w')  # noqa: SIM115
+            else:
+                cores_as_devices()
             main(argv[1:]) if takes else main()
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
@@ -69,14 +71,14 @@ def run(main: Callable, takes: str | None = None) -> None:
 
     logging.set_verbosity(logging.WARNING)
     keep_compilations()
-    with contextlib.suppress(RuntimeError):  # JAX has begun, in a process that calls two commands
-        jax.config.update('jax_num_cpu_devices', num_cores())
     app.run(guarded, flags_parser=parse)
 
 
-def num_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+def cores_as_devices() -> None:
+    """A CPU is as many devices as this process may use cores (a cluster's process: one)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    with contextlib.suppress(RuntimeError):  # JAX has begun, in a process that calls two commands
+        jax.config.update('jax_num_cpu_devices', cores)
 
 
 def keep_compilations() -> None:

@@ -17,7 +17,7 @@ from fedgen_jax.run import restore
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
     c = small_run(tmp_path_factory.mktemp('data'))
-    c.rounds, c.eval_every, c.checkpoint_every = 8, 4, 4
+    c.rounds, c.eval_every, c.checkpoint_every = 2, 1, 1
     return c
 
 
@@ -42,35 +42,38 @@ def alone(config, tmp_path_factory):
 def assert_agree(a, b):
     a, b = (jax.tree.leaves(restore(w).state.shared) for w in (a, b))
     for x, y in zip(a, b, strict=True):
-        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5 * float(np.abs(y).max()))
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * float(np.abs(y).max()))
 
 
-@pytest.mark.parametrize('num', [2, 4])
+@pytest.mark.parametrize(('num', 'cohort'), [(2, 2), (4, 0)])
 def test_processes_agree_with_one_and_read_each_other_s_checkpoints(
-    config, alone, tmp_path, num
+    config, alone, tmp_path, num, cohort
 ):
+    """Few rounds, for training carries rounding far; a cohort of both clients changes nothing."""
+    config = config.copy_and_resolve_references()
+    config.cohort = cohort
     for process in together(config, tmp_path / 'run', num):
         finish(process)
     assert_agree(tmp_path / 'run', alone)
     lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
-    assert [json.loads(x)['round'] for x in lines] == [4, 8]  # one process wrote
+    assert [json.loads(x)['round'] for x in lines] == [1, 2]  # one process wrote
     # One goes on where many stopped, and many where one did.
     longer = config.copy_and_resolve_references()
-    longer.rounds = 12
+    longer.rounds = 3
     copy = shutil.copytree(alone, tmp_path / 'alone')
     for workdir in (tmp_path / 'run', copy):
         (workdir / 'config.json').unlink()
     finish(start(longer, tmp_path / 'run', XLA_FLAGS=''))
     for process in together(longer, copy, num):
         finish(process)
-    assert restore(copy).round == 12
+    assert restore(copy).round == 3
     assert_agree(tmp_path / 'run', copy)
 
 
 @pytest.mark.parametrize('victim', [0, pytest.param(1, marks=pytest.mark.survival)])
 def test_a_process_that_dies_ends_the_others_and_the_run_resumes(config, tmp_path, victim):
     c = config.copy_and_resolve_references()
-    c.rounds = 20_000
+    c.rounds, c.eval_every, c.checkpoint_every = 20_000, 4, 4
     processes = together(c, tmp_path / 'run', 2)
     while not list((tmp_path / 'run').glob('checkpoints/*/seal.json')):
         assert all(p.poll() is None for p in processes)

@@ -33,15 +33,15 @@ def client_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     return jax.make_mesh((len(devices),), ('clients',), axis_types=axes, devices=devices)
 
 
-MANY = 32  # clients that are worth a CPU device of their own
+MANY = 10  # clients that are worth a CPU device of their own
 
 
 def suitable_devices(num_clients: int, padded: bool) -> int | None:
     """How many devices a round of so many clients is spread over; None: all, of many processes.
 
-    Of accelerators all, but no more than clients.  A CPU's devices are its cores (`launch.cli`):
-    where clients are many they are usually small, and devices side by side beat cores that share
-    every operation; a few clients are left to one device, whose operations use all cores.
+    Of accelerators all, but no more than clients.  A CPU's devices are its cores (`launch.cli`),
+    and side by side they beat cores that share every operation; a few clients, which would not
+    divide evenly, are left to one device, whose operations use all cores.
 
     padded: whether clients without examples may fill up the last device; else it divides them.
     """

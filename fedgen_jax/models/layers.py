@@ -1,103 +1,13 @@
-"""The pieces that every model shares: convolution, normalization and pooling.
-
-The convolution's lowering is chosen here and nowhere else (`convolution`).  A federation runs
-clients under `vmap` or `lax.map` and their steps under `lax.scan`: there XLA:CPU leaves its fast
-convolution for a naive loop (30 times slower), and `vmap` over a kernel becomes a grouped
-convolution.  Shifted slices and one matrix product stay fast under all of them.
-"""
-
-from collections.abc import Sequence
+"""The pieces that every model shares: convolution, normalization and pooling."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fedgen_jax.models.convolution import convolution
 from fedgen_jax.shifts.resample import resample_matrix
 
 NORMS = ('group', 'batch', 'instance')
-
-
-def conv_as_matmul(x_BxHxWxI, kernel, strides: Sequence[int], padding, **unused) -> jax.Array:
-    """`lax.conv_general_dilated` for NHWC, HWIO and no dilation or groups, as one matrix product.
-
-    The window's shifted slices stand side by side along the channels, [B, H', W', kh * kw * I],
-    times the kernel as a [kh * kw * I, O] matrix.  Of few features, several columns are computed at
-    once, from a window so much wider: fewer, longer patches, and a matrix as wide as the CPU likes.
-    """
-    kh, kw, in_features, features = kernel.shape
-    if x_BxHxWxI.shape[-1] != in_features:
-        raise ValueError('grouped convolutions are not supported by conv_as_matmul')
-    if any(d != 1 for k in ('lhs_dilation', 'rhs_dilation') for d in unused.get(k) or ()):
-        raise ValueError('dilated convolutions are not supported by conv_as_matmul')
-    if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(x_BxHxWxI.shape[1:3], (kh, kw), strides, padding)
-    x = jnp.pad(x_BxHxWxI, ((0, 0), *padding, (0, 0)))
-    width = (x.shape[2] - kw) // strides[1] + 1
-    at_once = columns_at_once(width, features) if kw > 1 and strides[1] == 1 else 1
-    # Columns first: the second step then copies runs of many numbers.
-    x = side_by_side(x, 2, kw + at_once - 1, strides[1] * at_once)
-    x = side_by_side(x, 1, kh, strides[0])
-    shifted = [
-        jnp.pad(kernel, ((0, 0), (i, at_once - 1 - i), (0, 0), (0, 0))) for i in range(at_once)
-    ]
-    y = rows_times_matrix(x, jnp.stack(shifted, 3).reshape(-1, at_once * features))
-    return y.reshape(*y.shape[:2], width, features)
-
-
-def columns_at_once(width: int, features: int) -> int:
-    """4, 2 or 1 columns of an output that is `width` wide: at most 32 numbers together."""
-    return next(n for n in (4, 2, 1) if n == 1 or width % n == 0 and n * features <= 32)
-
-
-def side_by_side(x_BxHxWxI: jax.Array, axis: int, window: int, stride: int) -> jax.Array:
-    """A window's slices along rows (axis 1) or columns (2), side by side along the channels."""
-    if (window, stride) == (1, 1):
-        return x_BxHxWxI
-    last = x_BxHxWxI.shape[axis] - window
-    slices = [
-        jax.lax.slice_in_dim(x_BxHxWxI, i, last + i + 1, stride, axis) for i in range(window)
-    ]
-    return jnp.concatenate(slices, axis=-1)
-
-
-@jax.custom_vjp
-def rows_times_matrix(x: jax.Array, matrix_KxO: jax.Array) -> jax.Array:
-    """x [..., K] @ [K, O], with a gradient that XLA:CPU runs twice as fast.
-
-    Left alone, XLA computes the cotangent a second time, transposed, for the matrix's gradient, and
-    that product at half the speed.  The barriers keep it from both.
-    """
-    return x @ matrix_KxO
-
-
-def _forward(x, matrix_KxO):
-    return x @ matrix_KxO, (x, matrix_KxO)
-
-
-def _backward(kept, g):
-    x, matrix_KxO = kept
-    g = jax.lax.optimization_barrier(g)
-    x_NxK, g_NxO = (a.reshape(-1, a.shape[-1]) for a in (x, g))
-    # The product whose rows are the fewer is the faster of the two.
-    if x_NxK.shape[1] < g_NxO.shape[1]:
-        gradient_KxO = _over_rows(x_NxK, g_NxO)
-    else:
-        gradient_KxO = jax.lax.optimization_barrier(_over_rows(g_NxO, x_NxK)).T
-    return g @ matrix_KxO.T, gradient_KxO
-
-
-def _over_rows(a, b):
-    return jax.lax.dot_general(a, b, (((0,), (0,)), ((), ())))
-
-
-rows_times_matrix.defvjp(_forward, _backward)
-
-
-def convolution(x, kernel, strides, padding, *args, **kwargs) -> jax.Array:
-    """What every layer calls: `nn.Conv(..., conv_general_dilated=convolution)`."""
-    if jax.default_backend() == 'cpu':
-        return conv_as_matmul(x, kernel, strides, padding, *args, **kwargs)
-    return jax.lax.conv_general_dilated(x, kernel, strides, padding, *args, **kwargs)
 
 
 def conv(features: int, window: int, stride: int = 1, name: str | None = None) -> nn.Conv:
@@ -136,27 +46,36 @@ def conv_norm_relu(x, features: int, norm_kind: str, train: bool, name: str, str
 
 @jax.custom_vjp
 def max_pool_2x2(x_BxHxWxI: jax.Array) -> jax.Array:
-    """2x2 max pooling, with the gradient of pairwise maxima: 5 times faster than a reduction's.
+    """2x2 max pooling; equal maxima share the gradient.
 
-    The columns' maxima are a reduction all the same: XLA:CPU computes that once, and pairwise ones
-    again for each slice that a convolution then takes of them.
+    Its gradient is written out: XLA:CPU is 5 times slower at that of a reduction.
     """
-    x = _pairs(x_BxHxWxI, 1)
-    x = x[:, :, : x.shape[2] // 2 * 2]
-    return x.reshape(*x.shape[:2], -1, 2, x.shape[3]).max(3)
+    return _tiles(x_BxHxWxI).max((2, 4))
 
 
-def _pairs(x, axis):
-    last = x.shape[axis] // 2 * 2
-    even, odd = (jax.lax.slice_in_dim(x, i, last, 2, axis) for i in range(2))
-    return jnp.maximum(even, odd)
+def _tiles(x):
+    """[B, H/2, 2, W/2, 2, I]"""
+    batch, height, width, features = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return x.reshape(batch, height // 2, 2, width // 2, 2, features)
 
 
-def _pool_backward(x, g):
-    return jax.vjp(lambda x: _pairs(_pairs(x, 1), 2), x)[1](g)
+def _pool_backward(kept, g):
+    x, y = kept
+    x_tiles = _tiles(x)
+    quarters = (x_tiles[:, :, a, :, b] for a in range(2) for b in range(2))
+    share = g / sum(jnp.where(q == y, 1.0, 0.0) for q in quarters)
+    tiles = jnp.where(x_tiles == y[:, :, None, :, None], share[:, :, None, :, None], 0)
+    whole = tiles.reshape(len(x), 2 * y.shape[1], 2 * y.shape[2], -1)
+    return (jnp.pad(whole, [(0, n - m) for n, m in zip(x.shape, whole.shape)]),)
 
 
-max_pool_2x2.defvjp(lambda x: (max_pool_2x2(x), x), _pool_backward)
+def _pool_forward(x):
+    y = max_pool_2x2(x)
+    return y, (x, y)
+
+
+max_pool_2x2.defvjp(_pool_forward, _pool_backward)
 
 
 class Input(nn.Module):

@@ -6,54 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedgen_jax.models.layers import Input, conv_as_matmul, magnify, max_pool_2x2, norm
-
-
-@pytest.mark.parametrize(
-    ('window', 'size', 'strides', 'padding'),
-    [
-        (3, (8, 9), (1, 1), 'SAME'),
-        (3, (9, 8), (1, 1), 'SAME'),  # 4 columns at once
-        (5, (9, 10), (1, 1), 'VALID'),  # 2 columns
-        (3, (8, 9), (2, 2), 'SAME'),
-        (3, (7, 10), (2, 2), 'VALID'),
-        (4, (7, 10), (1, 2), 'SAME'),
-        (4, (9, 8), (1, 1), 'VALID'),
-        (7, (9, 8), (2, 2), 'SAME'),
-        (1, (8, 7), (2, 2), 'SAME'),
-        (3, (8, 7), (2, 1), [(2, 1), (0, 3)]),
-    ],
-)
-def test_conv_as_matmul_is_the_convolution(window, size, strides, padding):
-    key_x, key_k, key_y = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(key_x, (2, *size, 3))
-    kernel = jax.random.normal(key_k, (window, window, 3, 5))
-
-    def library(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x, kernel, strides, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-        )
-
-    def ours(x, kernel):
-        return conv_as_matmul(x, kernel, strides, padding)
-
-    @jax.jit
-    def both(x, kernel):
-        expected, pull_expected = jax.vjp(library, x, kernel)
-        actual, pull_actual = jax.vjp(ours, x, kernel)
-        y = jax.random.normal(key_y, expected.shape)
-        return (expected, pull_expected(y)), (actual, pull_actual(y))
-
-    expected, actual = both(x, kernel)
-    jax.tree.map(lambda e, a: np.testing.assert_allclose(a, e, atol=2e-5), expected, actual)
-
-
-def test_conv_as_matmul_refuses_groups_and_dilation():
-    x, kernel = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 2, 4))
-    with pytest.raises(ValueError, match='grouped'):
-        conv_as_matmul(x, kernel, (1, 1), 'SAME')
-    with pytest.raises(ValueError, match='dilated'):
-        conv_as_matmul(x[..., :2], kernel, (1, 1), 'SAME', rhs_dilation=(2, 2))
+from fedgen_jax.models.layers import Input, magnify, max_pool_2x2, norm
 
 
 @pytest.mark.parametrize('size', [(8, 8), (7, 10)])
@@ -63,6 +16,12 @@ def test_max_pool_is_the_library_s_and_so_is_its_gradient(size):
     actual, pull_actual = jax.vjp(max_pool_2x2, x)
     np.testing.assert_array_equal(actual, expected)
     np.testing.assert_array_equal(pull_actual(expected)[0], pull_expected(expected)[0])
+
+
+def test_equal_maxima_share_the_gradient():
+    x = jnp.array([[1.0, 2.0], [2.0, 2.0]])[None, :, :, None]
+    gradient = jax.grad(lambda x: max_pool_2x2(x).sum())(x)[0, :, :, 0]
+    np.testing.assert_allclose(gradient, [[0, 1 / 3], [1 / 3, 1 / 3]])
 
 
 def test_magnify_at_one_is_the_identity():
