@@ -20,7 +20,7 @@ def base() -> ConfigDict:
     c.devices = 0  # of the mesh; 0: as suits (`engine.rounds.suitable_devices`)
     c.cohort = 0  # clients a round, fetched while the last trains; 0: all, kept on the devices
     c.max_left_out = 0.5  # share of a round's clients with NaN or infinite numbers that ends a run
-    c.prevalence = 'natural'  # class mix of a batch: natural | balanced | mixed
+    c.prevalence = 'natural'  # of classes in a batch (classification): natural | balanced | mixed
     c.weighting = 'examples'  # of clients in the sum: examples | uniform
     c.eval_every = 20  # rounds
     c.checkpoint_every = 50  # rounds
@@ -73,7 +73,7 @@ def base() -> ConfigDict:
     c.hypernet.bound = 1.0  # no generated number is larger
     c.hypernet.fade = 4.0  # squared distance beyond which the change shrinks; 0: never
     c.hypernet.support = 16  # S, the most images in a support set
-    c.hypernet.support_prevalence = 'same'  # same | natural | balanced | mixed
+    c.hypernet.support_prevalence = 'same'  # classification: same | natural | balanced | mixed
     c.hypernet.pooled = 0.2  # share of episodes mixed with the pooled descriptor
     c.hypernet.base = 0.1  # share of episodes on the base alone
     c.hypernet.jitter = 0.0  # noise on an episode's descriptor, in standard deviations

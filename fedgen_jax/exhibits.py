@@ -67,8 +67,11 @@ def strip_of(
 def images_of(run: Run) -> tuple:
     """What two runs share whose scored images are the same."""
     c = run.config
-    names = [[center.name for center in of] for of in (run.seen, run.unseen)]
-    return c.task, c.seed, c.score_on, c.data.image_size, run.classes, names
+    centers = [
+        [(x.name, x.path, x.split.tobytes(), np.asarray(x.examples.image[0]).tobytes()) for x in of]
+        for of in (run.seen, run.unseen)
+    ]
+    return c.task, c.seed, c.score_on, c.data.image_size, run.classes, centers
 
 
 def adapted_on(center: Center) -> Examples:
@@ -99,8 +102,8 @@ def report_run(
     for folder, (other, _) in zip(folders[1:], others):
         if images_of(other) != images_of(run):
             raise ValueError(
-                f'{folder}: has not the images of {workdir}: task, seed, score_on, '
-                'data.held_out and data.image_size must be the same'
+                f'{folder}: has not the images of {workdir}: task, seed, score_on and all of data '
+                'must be the same'
             )
     first = next(iter(summaries.values()))
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fedgen_jax import figures
 from fedgen_jax.figures import Cloud
+from fedgen_jax.tables import NO_SCORE
 from fedgen_jax.tasks.base import View
 
 COLUMNS = 8  # example images a center
@@ -126,6 +127,8 @@ def methods_of(summaries: Mapping[str, dict]) -> dict[str, dict]:
 
 def headline(summary: dict) -> str:
     """The metric that stands for the summary's task: its first."""
+    if not summary['seen']['mean']:
+        raise ValueError(NO_SCORE)
     return next(iter(summary['seen']['mean']))
 
 

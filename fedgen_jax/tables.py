@@ -6,6 +6,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+NO_SCORE = (
+    'no seen center has a score: the test images of each show nothing, or fewer than 10 boxes of '
+    'every class: give them more test images'
+)
+
 
 def read_summaries(folders: Sequence[str | pathlib.Path]) -> list[dict]:
     """Every `summary.json` below the folders; all of one task, scored on the same split."""
@@ -86,6 +91,8 @@ def tables(summaries: Sequence[dict]) -> str:
     """The tables of RESULTS.md: methods, unseen centers, paired differences, cost."""
     rows = rows_of(summaries)
     names = list(dict.fromkeys(k for s in summaries for k in s['seen']['mean']))
+    if not names:
+        raise ValueError(NO_SCORE)
     metric, lower = names[0], names[0] in summaries[0]['lower_is_better']
     parts = [f'{len(summaries)} runs; mean ± standard deviation over seeds, in points of 100.']
     for name in names:

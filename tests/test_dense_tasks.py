@@ -149,6 +149,8 @@ def test_detections_are_read_by_pycocotools_against_the_folder_s_own_file(run):
     }
     assert centers == set(summary['seen']['centers']) | set(summary['unseen']['centers'])
     assert len(found.anns) == len(results) > 0
+    for i, a in enumerate(scored['annotations'], start=1):  # the folder's own may lack them
+        assert (a['id'], a['iscrowd'], a['area']) == (i, 0, a['bbox'][2] * a['bbox'][3])
     # On the images that were scored, their scores are the summary's.
     own = COCO()
     own.dataset = scored

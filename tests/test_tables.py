@@ -5,6 +5,7 @@ import json
 import pytest
 
 from fedgen_jax import tables
+from fedgen_jax.report import headline
 
 
 def block(x, names=('a', 'b')):
@@ -82,6 +83,14 @@ def test_lengths_are_worst_where_they_are_highest(summaries):
 def test_rare_classes_are_named(summaries):
     summaries[0]['unseen']['centers']['x'].update(left_out=['platelet'], boxes={'platelet': 2})
     assert 'platelet at x (2 boxes)' in tables.tables(summaries)
+
+
+def test_runs_without_any_score_are_refused(summaries):
+    for s in summaries:
+        s['seen']['mean'] = {}
+    for read in (tables.tables, lambda found: headline(found[0])):
+        with pytest.raises(ValueError, match='no seen center has a score'):
+            read(summaries)
 
 
 def test_runs_of_two_kinds_are_not_mixed(summaries, tmp_path):

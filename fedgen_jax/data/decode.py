@@ -69,8 +69,6 @@ def read_mask(path: str, num_classes: int) -> np.ndarray:
             f'class {bad[0]}, but mask_classes has {num_classes} names (0 to {num_classes - 1}; '
             f'{UNKNOWN}: unknown): correct the mask or classes.json'
         )
-    if list(values) == [0, UNKNOWN]:
-        raise ValueError(f'only 0 and {UNKNOWN}, which means unknown: save the foreground as 1')
     return mask.astype(np.uint8)
 
 

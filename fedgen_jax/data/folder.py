@@ -106,6 +106,7 @@ def fingerprint(folder: Folder, image_size: int) -> dict:
 
 def records(folder: Folder, image_size: int) -> Iterator[Record]:
     """Decodes the images and targets, in the manifest's order.  Raises DataError."""
+    in_doubt, named = {}, set()  # by center: the first mask of 0 and 255 alone; any with classes
     for row in folder.manifest.rows:
         try:
             image = decode.read_image(str(folder.root / row.image))
@@ -116,13 +117,26 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
             known = folder.classes['label']
             target['label'] = np.int32(known.index(row.label) if row.label else -1)
         if 'mask' in folder.classes:
-            target['mask'] = _read_mask(folder, row, image.size, image_size)
+            mask = _read_mask(folder, row, image.size)
+            target['mask'] = decode.square_mask(mask, image_size)
+            values = set(np.unique(mask))
+            if values - {0, decode.UNKNOWN}:
+                named.add(row.center)
+            elif row.mask and decode.UNKNOWN in values:
+                in_doubt.setdefault(row.center, row)
         if 'box' in folder.classes:
             target.update(_read_boxes(folder, row, image.size, image_size))
         yield Record(
             decode.square_image(image, image_size), target,
             row.center, row.image, row.patient, row.split, row.volume,
         )
+    for center, row in in_doubt.items():
+        if center not in named:
+            row_error(
+                folder.manifest.file, row.number, 'mask',
+                f'{row.mask!r}: all masks of {center!r} have 0 and {decode.UNKNOWN} alone, which '
+                'means unknown: save the foreground as 1',
+            )
 
 
 def _sorted_labels(manifest):
@@ -167,12 +181,12 @@ def _max_boxes(file, boxes, limit):
     return limit
 
 
-def _read_mask(folder, row, image_shape, image_size):
+def _read_mask(folder, row, image_shape):
+    width, height = image_shape
     if not row.mask:
-        return np.full((image_size, image_size), decode.UNKNOWN, np.uint8)
+        return np.full((height, width), decode.UNKNOWN, np.uint8)
     try:
         mask = decode.read_mask(str(folder.root / row.mask), len(folder.classes['mask']))
-        width, height = image_shape
         if mask.shape != (height, width):
             raise ValueError(
                 f'the mask is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}: '
@@ -180,7 +194,7 @@ def _read_mask(folder, row, image_shape, image_size):
             )
     except ValueError as error:
         row_error(folder.manifest.file, row.number, 'mask', f'{row.mask!r}: {error}')
-    return decode.square_mask(mask, image_size)
+    return mask
 
 
 def _read_boxes(folder, row, image_shape, image_size):

@@ -89,6 +89,10 @@ def read_classes(root: pathlib.Path) -> dict[str, tuple[str, ...]]:
                 raise DataError(f'{file}: field {key}[{i}]: {name!r} is no name: write text')
             if name in names[:i]:
                 raise DataError(f'{file}: field {key}[{i}]: {name!r} comes twice: remove one')
+    if len(content.get('mask_classes', 'two')) < 2:
+        raise DataError(
+            f'{file}: field mask_classes: one name, and 0 is the background: name what to find'
+        )
     if len(content.get('mask_classes', ())) > decode.UNKNOWN:
         raise DataError(f'{file}: field mask_classes: more than {decode.UNKNOWN} names: merge some')
     return {key: tuple(names) for key, names in content.items()}
@@ -208,6 +212,12 @@ def _images_of(root, file, row) -> list[Row]:
         row_error(
             file, row.number, 'mask',
             f'{row.mask!r} has {len(masks)} slices, its image {len(images)}: save both alike',
+        )
+    if masks and not volumes.same_place(root, row.image, row.mask):
+        row_error(
+            file, row.number, 'mask',
+            f'{row.mask!r} lies otherwise in space than its image (affine or orientation): '
+            "save it on the image's own grid",
         )
     return [
         row._replace(

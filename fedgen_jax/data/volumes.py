@@ -42,6 +42,36 @@ def slices(root: pathlib.Path, path: str) -> list[Slice]:
         return [Slice(f'{file}#{k}', file, file) for k in range(depth)]
 
 
+def same_place(root: pathlib.Path, image: str, mask: str) -> bool:
+    """Whether slices of the two that have one number show one place; a plain picture always does.
+
+    NIfTI slices are shown as those of an axial series from the feet up: so only these may be mixed.
+    """
+    with decode.one_kind_of_error():
+        spaces = [_space(root, path) for path in (image, mask)]
+    if any(space is None for space in spaces):
+        return True
+    if spaces[0].shape == spaces[1].shape:
+        return np.allclose(*spaces, atol=1e-2)
+    (orientation,) = (space for space in spaces if space.ndim == 1)
+    return np.allclose(orientation, [1, 0, 0, 0, 1, 0], atol=1e-2)
+
+
+def _space(root, path) -> np.ndarray | None:
+    """[4, 4], the affine of a NIfTI file; [6], the orientation of a DICOM one, 0 where unknown."""
+    file = root / decode.file_of(path)
+    if file.is_dir():
+        file = min(f for f in file.iterdir() if f.suffix.lower() == '.dcm')
+    name = file.name.lower()
+    if name.endswith(('.nii', '.nii.gz')):
+        return np.asarray(decode.extra('nibabel').load(file).affine)
+    if not name.endswith('.dcm'):
+        return None
+    header = decode.extra('pydicom').dcmread(file, stop_before_pixels=True)
+    known = header.get('ImagePositionPatient') and header.get('ImageOrientationPatient')
+    return np.array(header.ImageOrientationPatient, float) if known else np.zeros(6)
+
+
 def _series(root, folder) -> list[Slice]:
     files = sorted(f for f in (root / folder).iterdir() if f.suffix.lower() == '.dcm')
     if not files:

@@ -49,6 +49,8 @@ class Detector(nn.Module):
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
         """float32 [B, H, W, 3] in [0, 1] -> [B, H / 4, W / 4, num_outputs]."""
+        if len(self.widths) < 2:
+            raise ValueError(f'model.widths={tuple(self.widths)}: a detector has at least 2 levels')
         check_size(x_BxHxWx3, 2 ** len(self.widths))
         x = Input(self.standardize, magnified=False, name='input')(x_BxHxWx3)
         maps = down(self, x, train, first_stride=2)

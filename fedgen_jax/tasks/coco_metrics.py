@@ -110,6 +110,10 @@ def only_images(root: pathlib.Path, paths: set[str]) -> dict:
     images = [x for x in truth['images'] if str(pathlib.PurePosixPath(x['file_name'])) in paths]
     ids = {x['id'] for x in images}
     annotations = [a for a in truth['annotations'] if a['image_id'] in ids]
+    annotations = [  # what pycocotools cannot do without, whatever the folder left out
+        {**a, 'id': i, 'iscrowd': 0, 'area': a['bbox'][2] * a['bbox'][3]}
+        for i, a in enumerate(annotations, start=1)
+    ]
     return {**truth, 'images': images, 'annotations': annotations}
 
 

@@ -24,7 +24,8 @@ def detection(classes: Sequence[str]) -> Task:
     """Penalty-reduced focal loss on heat, L1 on size and offset; COCO's AP and FROC.
 
     Targets are 'box' float32 [B, M, 4] (y0, x0, y1, x1 in pixels) and 'box_class' int32 [B, M], -1
-    for padding.  An image without boxes is one that shows nothing.  Scores are of
+    for padding.  An image without boxes is one that shows nothing.  Of one that shows more than
+    `MAX_BOXES` things the others are missed, as by COCO's AP of each class.  Scores are of
     `coco_metrics.scores`.
     """
 

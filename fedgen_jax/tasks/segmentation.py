@@ -28,7 +28,8 @@ def segmentation(classes: Sequence[str]) -> Task:
                                                    model's image (`data.image_size`)
 
     HD95 is the larger of the two directed 95th percentiles, ASSD the mean distance over both
-    surfaces.  A class's score is the mean over its images, a center's the mean over classes.
+    surfaces.  A class's score is the mean over its images, a center's the mean over the classes
+    that its scored images truly show.
     'dice_volume', where slices of volumes are scored: the same with a volume's pixels counted
     together.
     """
@@ -64,10 +65,12 @@ def segmentation(classes: Sequence[str]) -> Task:
                 each = volume_dice(truth, guess, volume_N[scored])
                 if each:
                     by_class[name]['dice_volume'] = float(np.mean(each))
-        if not by_class:
+        shown = [s for k, name in foreground if (s := by_class.get(name)) and
+                 (truth_NxHxW[scored] == k).any()]  # fmt: skip
+        if not shown:
             return {'n': 0}
-        total = {m: float(np.mean([s[m] for s in by_class.values()])) for m in METRICS}
-        of_volumes = [s['dice_volume'] for s in by_class.values() if 'dice_volume' in s]
+        total = {m: float(np.mean([s[m] for s in shown])) for m in METRICS}
+        of_volumes = [s['dice_volume'] for s in shown if 'dice_volume' in s]
         if of_volumes:
             total['dice_volume'] = float(np.mean(of_volumes))
         return {**total, 'n': int(scored.sum()), 'classes': by_class}

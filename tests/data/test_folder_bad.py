@@ -222,8 +222,10 @@ CASES = {
     'mask_rgb': (
         array('masks/05.png', np.zeros((10, 12, 3), np.uint8)), MANIFEST, ROW, 'mask', 'channel'),
     'mask_0_255': (
-        array('masks/05.png', BLANK + 255 * np.eye(10, 12, dtype=np.uint8)),
-        MANIFEST, ROW, 'mask', 'as 1'),
+        lambda root: [
+            array(f'masks/0{i}.png', BLANK + 255 * np.eye(10, 12, dtype=np.uint8))(root)
+            for i in range(2, 8)
+        ], MANIFEST, 'row 2,', 'mask', 'as 1'),
     'mask_broken': (content('masks/05.png', b'\x89PNG'), MANIFEST, ROW, 'mask', 'replace'),
     'mask_unnamed': (remove(CLASSES), MANIFEST, 'row 2,', 'mask', 'mask_classes'),
     # classes.json
@@ -234,6 +236,8 @@ CASES = {
     'classes_number': (content(CLASSES, '{"classes": [1]}'), CLASSES, '', 'classes[0]', 'text'),
     'classes_twice': (
         content(CLASSES, '{"classes": ["a", "a"]}'), CLASSES, '', 'classes[1]', 'remove one'),
+    'classes_one': (
+        content(CLASSES, '{"mask_classes": ["cell"]}'), CLASSES, '', 'mask_classes', 'background'),
     'label_unlisted': (
         content(CLASSES, '{"classes": ["a"], "mask_classes": ["x", "y", "z"]}'),
         MANIFEST, 'row 3,', 'label', 'one of a'),

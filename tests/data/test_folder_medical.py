@@ -204,6 +204,28 @@ def test_a_nifti_mask_lies_on_its_dicom_series(small_folder, manifest_writer):
 
 
 @pytest.mark.parametrize(
+    ('image', 'orientation'),
+    [('s', [-1, 0, 0, 0, 1, 0]), ('s', [-1, 0, 0, 0, -1, 0]), ('s', None), ('v.nii', None)],
+)
+def test_a_mask_that_lies_otherwise_in_space_is_refused(
+    small_folder, manifest_writer, image, orientation
+):
+    x = np.ones((8, 8, 3), np.uint8)
+    nibabel.save(nibabel.Nifti1Image(x, np.eye(4)), small_folder / 'm.nii')
+    nibabel.save(nibabel.Nifti1Image(x, np.diag([-1, -1, 1, 1])), small_folder / 'v.nii')
+    (small_folder / 's').mkdir()
+    for z in range(3):
+        place = {'ImageOrientationPatient': orientation, 'ImagePositionPatient': [0, 0, z]}
+        write_dicom(
+            small_folder / 's' / f'{z}.dcm', np.zeros((8, 8)), SeriesInstanceUID='1',
+            InstanceNumber=z, **(place if orientation else {}),
+        )  # fmt: skip
+    rows = [{'image': image, 'center': 'c', 'mask': 'm.nii'}]
+    with pytest.raises(DataError, match='row 2, field mask.*otherwise in space'):
+        load_masks(small_folder, manifest_writer, rows)
+
+
+@pytest.mark.parametrize(
     ('rows', 'field'),
     [
         ([('v.nii#0', 'c', 'p'), ('v.nii#1', 'c', '')], 'patient'),

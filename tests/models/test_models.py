@@ -89,6 +89,12 @@ def test_sizes_that_do_not_halve_are_named():
         model.init(jax.random.key(0), jnp.zeros((1, 30, 30, 3)))
 
 
+def test_a_detector_of_one_level_is_refused():
+    model = MODELS['detector'](7, widths=(8,))
+    with pytest.raises(ValueError, match='model.widths=.* at least 2 levels'):
+        model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+
+
 def test_a_detector_starts_with_little_heat():
     model = MODELS['detector'](7, **SMALL['detector'])
     x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))

@@ -66,6 +66,15 @@ def test_empty_masks():
     assert score([empty], [empty]) == {'n': 0}
 
 
+def test_a_class_that_no_truth_shows_is_outside_the_mean():
+    truth, guess = square(2, 2, 8), square(2, 2, 8)
+    guess[-1, -1] = 2
+    found = score([guess], [truth])
+    assert found['dice'] == found['classes']['cell']['dice'] == 1
+    assert found['classes']['nucleus']['dice'] == 0
+    assert score([guess], [square(0, 0, 0)]) == {'n': 0}
+
+
 def test_unknown_pixels_are_neither_learned_nor_scored():
     truth, guess = square(2, 2, 8), square(2, 2, 8)
     guess[15:] = 1
