@@ -4,8 +4,9 @@
     python -m benchmarks.speed --workload=W1
 
 One after the other, the same arrays.  A peer is a script in `benchmarks/peers/`, run by
-`.venv-peers/NAME/bin/python`; one that is not installed is named, and not timed.  'bound' is what
-the round's multiplications alone would take at the machine's float32 rate (1024 x 1024 products).
+`.venv-peers/NAME/bin/python`; one that is not installed is named, and not timed.  'products'
+is what the round's multiplications, each done once, would take at the machine's float32 rate (that
+of 1024 x 1024 products); transformed convolutions do fewer.
 """
 
 import json
@@ -86,7 +87,7 @@ def main(_):
                     found |= times
     median = {k: statistics.median(t['seconds']) for k, t in found.items()}
     if name != 'W3':
-        median['bound'] = workloads.gemm_seconds(w)
+        median['products'] = workloads.gemm_seconds(w)
     own = median['fedgen_jax, FedAvg']
     rows = [
         [k, f'{s:.2f}', f'{w.clients / s:,.0f}', f'{s / own:.2f}',

@@ -30,8 +30,9 @@ def manager(workdir: str | pathlib.Path, keep: int = 2) -> Iterator[ocp.Checkpoi
         yield checkpoints
         finish(checkpoints)
     finally:
-        with contextlib.suppress(Exception):  # what failed has been told
-            checkpoints.close()
+        for end in (finish, ocp.CheckpointManager.close):
+            with contextlib.suppress(Exception):  # what failed has been told
+                end(checkpoints)
 
 
 def _open(workdir, **options) -> ocp.CheckpointManager:
@@ -65,8 +66,11 @@ def finish(checkpoints: ocp.CheckpointManager) -> None:
 
 
 def seal_if_done(checkpoints: ocp.CheckpointManager) -> None:
-    """Seals the last save as soon as it is done, so that a killed run mostly leaves it sealed."""
-    if jax.process_count() == 1 and not checkpoints.is_saving_in_progress():
+    """Seals the last save as soon as it is done, so that a killed run mostly leaves it sealed.
+
+    Of many processes the first decides, and all call this together.
+    """
+    if from_first(not checkpoints.is_saving_in_progress()):
         finish(checkpoints)
 
 
@@ -202,6 +206,6 @@ def _one_line(checkpoints):
         text = f'{error}'.splitlines()[0][:300] if f'{error}' else type(error).__name__
         whole = [s for s in checkpoints.all_steps() if (_folder(checkpoints, s) / SEAL).exists()]
         last = f'round {max(whole)} is the last whole checkpoint' if whole else 'there is none yet'
-        raise OSError(
-            f'{checkpoints.directory}: cannot save ({text}): free some space and run again; {last}'
-        ) from error
+        full = any(x in text for x in ('No space left', 'File too large', 'quota'))
+        way = 'free some space and run again' if full else 'run again'
+        raise OSError(f'{checkpoints.directory}: cannot save ({text}): {way}; {last}') from error

@@ -1,11 +1,10 @@
 """How clients reach the devices: all of them once, or a cohort a round.
 
-A cohort is fetched on the host while the round before trains, so that the devices hold one (and
-the next, on its way), whatever the number of clients.
+A cohort is fetched on the host while the round before trains, so that the devices hold two at
+most, whatever the number of clients.
 """
 
 import concurrent.futures
-import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -53,17 +52,18 @@ def cohort_steps(run: Run, state, private_C, first: int):
     first_states = jax.jit(jax.vmap(algorithm.init_private, in_axes=(None, 0)))
 
     def arguments(state, private_C, c: Cohort):
-        fresh_K = to_host(first_states(state, c.number_K))
-        private_K = jax.tree.map(
-            lambda x_C, fresh_K: np.concatenate([x_C[c.own], fresh_K[len(c.own) :]]),
-            private_C, fresh_K,
-        )  # fmt: skip
+        private_K = jax.tree.map(lambda x_C: x_C[c.own], private_C)
+        if run.config.data.virtual:
+            fresh_K = to_host(first_states(state, c.number_K))
+            private_K = jax.tree.map(
+                lambda own, fresh_K: np.concatenate([own, fresh_K[len(own) :]]), private_K, fresh_K
+            )
         return state, shard_clients(private_K, mesh), c.data_K, c.id_K, run.key
 
     def advance(state, private_C, first, last):
         if last != first + 1:
             raise ValueError('rounds with a cohort are dispatched one at a time')
-        c = next(feed)
+        c = begin.pop() if begin else next(feed)
         state, private_K, metrics = rounds(
             *arguments(state, private_C, c), np.int32(first), np.int32(last)
         )
@@ -72,9 +72,8 @@ def cohort_steps(run: Run, state, private_C, first: int):
         return state, private_C, metrics
 
     feed = cohorts(run, first)
-    begin = next(feed)
-    feed = itertools.chain([begin], feed)
-    rounds = compiled(run.program, arguments(state, private_C, begin))
+    begin = [next(feed)]
+    rounds = compiled(run.program, arguments(state, private_C, *begin))
     return advance, rounds
 
 
@@ -132,5 +131,7 @@ def compiled(program: Program, args) -> Any:
     shapes = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(args))
     found = (program.rounds, shapes)
     if found not in _COMPILED:
+        if len(_COMPILED) == 8:  # a long sweep has many
+            del _COMPILED[next(iter(_COMPILED))]
         _COMPILED[found] = program.rounds.lower(*args, np.int32(0), np.int32(1)).compile()
     return _COMPILED[found]

@@ -7,8 +7,6 @@ import socket
 import threading
 from collections.abc import Iterator
 
-GRACE = 25.0  # seconds from SIGTERM to the end, saved or not
-
 
 class Stopped(Exception):
     """The run was told to stop, and has saved where it was."""
@@ -20,8 +18,8 @@ def _end(exit_code):
 
 
 @contextlib.contextmanager
-def sigterm(exit_code: int = 0) -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; `GRACE` seconds later the process ends with `exit_code`.
+def sigterm(exit_code: int = 0, grace: float = 25.0) -> Iterator[threading.Event]:
+    """An event that SIGTERM sets; `grace` seconds later the process ends with `exit_code`.
 
     Whoever sees it in time saves; else, as in a long compilation, the last checkpoint stands.
 
@@ -39,7 +37,7 @@ def sigterm(exit_code: int = 0) -> Iterator[threading.Event]:
         for byte in iter(lambda: near.recv(1), b''):
             if byte[0] == signal.SIGTERM:
                 event.set()
-                end = threading.Timer(GRACE, _end, [exit_code])
+                end = threading.Timer(grace, _end, [exit_code])
                 end.daemon = True
                 end.start()
 

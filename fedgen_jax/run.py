@@ -180,11 +180,14 @@ def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restor
 def settings_of(config: ConfigDict) -> dict[str, Any]:
     """All that decides a run's result, as JSON.
 
-    The configuration but for where its data lie and for its devices, which only round otherwise.
+    The configuration but for where its data lie, and for how clients are spread over devices, which
+    only rounds otherwise.
     """
     values = config.to_dict()
-    values.pop('devices', None)
-    values['data'] = {k: v for k, v in values['data'].items() if k not in ('root', 'cache')}
+    for field in ('devices', 'client_map'):
+        values.pop(field, None)
+    where = ('root', 'cache', 'images')
+    values['data'] = {k: v for k, v in values['data'].items() if k not in where}
     return json.loads(json.dumps(values, default=list))
 
 

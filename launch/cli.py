@@ -19,15 +19,18 @@ _CLUSTER = flags.DEFINE_string(
 _STOPPED = flags.DEFINE_integer(
     'stopped_code', 0, 'exit code after SIGTERM: not 0 where a scheduler takes 0 for the end'
 )
+_GRACE = flags.DEFINE_float('grace', 25.0, 'seconds from SIGTERM to the end, saved or not')
 
 
 def sigterm():
     """As `interrupt.sigterm`, for a command."""
-    return interrupt.sigterm(_STOPPED.value)
+    return interrupt.sigterm(_STOPPED.value, _GRACE.value)
 
 
 def run(main: Callable, takes: str | None = None) -> None:
     """Parses the flags and calls `main`; a mistake of the user's is one line and exit code 2.
+
+    What may pass (a full disk, another process's end) is one line and exit code 1.
 
     takes: the name of the positional arguments, which `main` is called with; None: there are none.
     """
@@ -62,11 +65,13 @@ def run(main: Callable, takes: str | None = None) -> None:
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
                 raise
-            fail(f'the cluster stopped, or another of its processes ended ({error})')
+            fail(f'the cluster stopped, or another of its processes ended ({error})', 1)
         except interrupt.Stopped as stopped:
             print(stopped)
             sys.exit(_STOPPED.value)
-        except (ValueError, OSError) as error:
+        except OSError as error:
+            fail(error, 1)
+        except ValueError as error:
             fail(error)
 
     logging.set_verbosity(logging.WARNING)
@@ -87,11 +92,11 @@ def keep_compilations() -> None:
         jax.config.update('jax_compilation_cache_dir', str(cache_folder() / 'compiled'))
 
 
-def fail(error: object) -> None:
-    """Prints one line and exits with code 2."""
+def fail(error: object, code: int = 2) -> None:
+    """Prints one line and exits."""
     text = ' '.join(str(error).split())
     print(f'error: {text}', file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def show(summary: dict) -> str:

@@ -30,8 +30,11 @@ def jobset(flags: Sequence[str], parts: int) -> str:
     """`jobset.yaml` with a part of the sweep in each pod, which do not know of each other."""
     tree = yaml.safe_load((TEMPLATES / 'jobset.yaml').read_text())
     job = tree['spec']['replicatedJobs'][0]['template']['spec']
-    # A pod that fails is made anew by itself.
-    job |= {'completions': parts, 'parallelism': parts, 'backoffLimit': 100 * parts}
+    # A pod that fails is made anew by itself, unless by a mistake: then the others go on.
+    del job['backoffLimit']
+    job |= {'completions': parts, 'parallelism': parts, 'backoffLimitPerIndex': 100}
+    job['podFailurePolicy']['rules'][0]['action'] = 'FailIndex'
+    tree['spec']['failurePolicy'] = {'maxRestarts': 0}
     tree['metadata']['name'] += '-sweep'
     container = job['template']['spec']['containers'][0]
     # Indices count from 0, parts from 1.

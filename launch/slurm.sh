@@ -20,19 +20,19 @@
 #SBATCH --signal=TERM@120
 set -uo pipefail
 
-flags=(--stopped_code=75)
-if [[ ${SLURM_NTASKS:-1} -gt 1 ]]; then
-  flags+=(--cluster=auto)
-fi
+flags=(--stopped_code=75 --grace=110)
 job=$SLURM_JOB_ID
-if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
+if [[ -z ${SLURM_ARRAY_TASK_ID:-} ]]; then
+  flags+=(--cluster=auto)
+else
   flags+=("--part=$SLURM_ARRAY_TASK_ID/${PARTS:-$SLURM_ARRAY_TASK_COUNT}")
   job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 fi
 
 # srun takes the number of cores from here alone.  Two minutes before the time limit SLURM sends
-# SIGTERM to its tasks, which save and end with the code above.
-srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+# SIGTERM to its tasks, which save and end with the code above.  One that fails is missed by the
+# others, which end by themselves.
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
   "${PYTHON:-python}" -m "$@" "${flags[@]}"
 code=$?
 if [[ $code == 75 ]]; then

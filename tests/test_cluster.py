@@ -81,7 +81,9 @@ def test_a_process_that_dies_ends_the_others_and_the_run_resumes(config, tmp_pat
     processes[victim].kill()
     begun = time.monotonic()
     _, err = processes[1 - victim].communicate(timeout=3 * HEARTBEAT)
-    assert processes[1 - victim].returncode != 0 and time.monotonic() - begun < 2 * HEARTBEAT
+    assert time.monotonic() - begun < 2 * HEARTBEAT
+    # 2 would tell a scheduler of a mistake that no restart mends.
+    assert processes[1 - victim].returncode not in (0, 2)
     assert 'another task died' in err or 'the cluster stopped' in err
     processes[victim].communicate()
     reached = restore(tmp_path / 'run').round

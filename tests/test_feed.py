@@ -56,6 +56,17 @@ def test_private_states_of_a_cohort_are_its_own(config, tmp_path):
     assert moved == [i == learned for i in range(2)]
 
 
+def test_a_run_in_cohorts_goes_on_to_the_same_end(config, tmp_path):
+    changes = {'algorithm': 'local', 'cohort': 1, 'rounds': 6}
+    _, whole = end_of(config, tmp_path / 'whole', **changes)
+    end_of(config, tmp_path / 'run', **{**changes, 'rounds': 3})
+    (tmp_path / 'run' / 'config.json').unlink()
+    _, state = end_of(config, tmp_path / 'run', **changes)
+    jax.tree.map(np.testing.assert_array_equal, state, whole)
+    kept = [restore(tmp_path / name).private_C for name in ('run', 'whole')]
+    jax.tree.map(np.testing.assert_array_equal, *kept)
+
+
 @pytest.fixture
 def virtual(tmp_path):
     c = base()

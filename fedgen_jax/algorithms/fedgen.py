@@ -229,7 +229,7 @@ def fedgen(
         )
         now = {'pooled': pooled, 'normal': Normal(mean, jnp.maximum(second - mean**2, 1e-6))}
         # The first round replaces the start values; later ones are averaged over about ten.
-        rate = jnp.where(first, 1.0, 0.1)
+        rate = jnp.where(total['weight'] > 0, jnp.where(first, 1.0, 0.1), 0.0)
         old = {k: state.shared[k] for k in now}
         new = jax.tree.map(lambda a, b: (1 - rate) * a + rate * b, old, now)
         return state._replace(shared={**state.shared, **new})

@@ -29,11 +29,12 @@ def cost_of(compiled: Any, num_clients: int, mesh: jax.sharding.Mesh, config: Co
     """The cost of a compiled `rounds` function of `num_clients` a round, padding included.
 
     XLA counts the body of a loop once.  Nearly all of a round stands inside the loops over groups
-    of clients and local steps, so the count is taken times both.
+    of clients and local steps, so the count is taken times both; clients that are left over by the
+    groups stand after their loop.
     """
     per_device = num_clients // mesh.size
     at_once = group_size(config.client_map, per_device)
-    times = mesh.size * -(-per_device // at_once) * config.local_steps
+    times = mesh.size * per_device / (at_once + per_device % at_once) * config.local_steps
     memory = compiled.memory_analysis()
     return Cost(
         times * max((compiled.cost_analysis() or {}).get('flops', 0.0), 0.0),

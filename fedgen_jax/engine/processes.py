@@ -22,7 +22,7 @@ def join(cluster: str) -> None:
     cluster: 'auto' where JAX finds them by itself (SLURM, Open MPI, TPU pods), or HOST:PORT,ID,NUM:
         where the first one listens, this one's number, and how many.
 
-    Raises ValueError where they do not meet.
+    Raises OSError where they do not meet.
     """
     where = {}
     if cluster != 'auto':
@@ -41,7 +41,7 @@ def join(cluster: str) -> None:
             heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT, **where
         )
     except RuntimeError as error:
-        raise ValueError(f'--cluster={cluster}: cannot join ({error})') from error
+        raise OSError(f'--cluster={cluster}: cannot join ({error})') from error
 
 
 def is_first() -> bool:

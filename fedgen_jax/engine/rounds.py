@@ -33,7 +33,7 @@ def client_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     return jax.make_mesh((len(devices),), ('clients',), axis_types=axes, devices=devices)
 
 
-MANY = 10  # clients that are worth a CPU device of their own
+CLIENTS_A_CORE = 10  # that are worth a CPU device of their own
 
 
 def suitable_devices(num_clients: int, padded: bool) -> int | None:
@@ -49,7 +49,7 @@ def suitable_devices(num_clients: int, padded: bool) -> int | None:
         return None
     num = len(jax.devices())
     if jax.default_backend() == 'cpu':
-        num = min(num, max(1, num_clients // MANY))
+        num = min(num, max(1, num_clients // CLIENTS_A_CORE))
     if padded:
         return min(num, num_clients)
     return next(n for n in range(num, 0, -1) if num_clients % n == 0)

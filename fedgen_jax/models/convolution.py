@@ -19,7 +19,7 @@ def convolution(x, kernel, strides, padding, *args, **kwargs) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, *args, **kwargs)
 
 
-MANY = 16  # features; of fewer, `by_tiles` spends more on its sums than it saves on products
+MIN_FEATURES = 16  # of `by_tiles`: of fewer, its sums cost more than the products that it saves
 
 
 def conv_as_matmul(x_BxHxWxI, kernel, strides: Sequence[int], padding, **unused) -> jax.Array:
@@ -32,7 +32,8 @@ def conv_as_matmul(x_BxHxWxI, kernel, strides: Sequence[int], padding, **unused)
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x_BxHxWxI.shape[1:3], (kh, kw), strides, padding)
     x = jnp.pad(x_BxHxWxI, ((0, 0), *padding, (0, 0)))
-    if (kh, kw, *strides) == (3, 3, 1, 1) and min(in_features, features) >= MANY:
+    by_tile = (kh, kw, *strides) == (3, 3, 1, 1) and min(in_features, features) >= MIN_FEATURES
+    if by_tile and x.dtype == jnp.float32:  # sums of less precise products would cancel
         return by_tiles(x, kernel)
     return by_patches(x, kernel, strides)
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedgen_jax.models.convolution import MANY, conv_as_matmul
+from fedgen_jax.models.convolution import MIN_FEATURES, conv_as_matmul
 
-FEW = 3  # by patches
+FEW, MANY = 3, MIN_FEATURES  # by patches, by tiles
 
 
 def assert_close(expected, actual):
