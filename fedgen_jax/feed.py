@@ -1,7 +1,7 @@
 """How clients reach the devices: all of them once, or a cohort a round.
 
 A cohort is fetched on the host while the round before trains, so that the devices hold two at
-most, whatever the number of clients.
+most, whatever the number of clients.  Of many processes each fetches all of it and places its part.
 """
 
 import concurrent.futures

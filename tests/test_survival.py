@@ -142,6 +142,37 @@ def test_a_run_whose_clients_are_all_infinite_stops(config, tmp_path):
         train(c, tmp_path, progress=False)
 
 
+POISON = '''
+import jax.numpy as jnp
+from fedgen_jax.tasks import classification
+
+def task(classes):
+    """Classification whose loss is no number where an image is of the second class."""
+    sound = classification(classes)
+
+    def loss(outputs, target, weight):
+        return jnp.where((target['label'] == 1).any(), jnp.nan, sound.loss(outputs, target, weight))
+
+    return sound._replace(loss=loss)
+'''
+
+
+def test_a_center_whose_loss_is_nan_is_logged_and_the_others_go_on(tmp_path, monkeypatch):
+    (tmp_path / 'poison.py').write_text(POISON)
+    monkeypatch.syspath_prepend(tmp_path)
+    c = small_run(tmp_path)
+    c.task, c.rounds, c.eval_every = 'poison:task', 4, 2
+    manifest = pathlib.Path(c.data.root) / 'manifest.csv'
+    rows = [row.rsplit(',', 1)[0] for row in manifest.read_text().splitlines()[1:]]
+    labels = ['a0' if 'east' in row else 'a1' for row in rows]
+    rows = ['image,center,split,label', *map(','.join, zip(rows, labels))]
+    manifest.write_text('\n'.join(rows))
+    summary = train(c, tmp_path / 'run', progress=False)
+    lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
+    assert [json.loads(x)['left_out'] for x in lines] == [2, 2]
+    assert summary['seen']['centers']['east']['accuracy'] == 1
+
+
 def wait_for_a_line(workdir, process):
     while process.poll() is None and not (workdir / 'metrics.jsonl').exists():
         time.sleep(0.02)
