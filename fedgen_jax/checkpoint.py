@@ -16,6 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from fedgen_jax.engine.processes import from_first, is_first
+from fedgen_jax.interrupt import MayPass
 
 Tree = Any
 
@@ -45,7 +46,7 @@ def _open(workdir, **options) -> ocp.CheckpointManager:
 def save(checkpoints: ocp.CheckpointManager, round_: int, tree: Tree) -> None:
     """Saves in the background; the arrays are copied before this returns.
 
-    Raises OSError, here or in `finish`, where it cannot: the checkpoint before stays.
+    Raises MayPass, here or in `finish`, where it cannot: the checkpoint before stays.
     """
     finish(checkpoints)
     with _one_line(checkpoints):
@@ -208,4 +209,4 @@ def _one_line(checkpoints):
         last = f'round {max(whole)} is the last whole checkpoint' if whole else 'there is none yet'
         full = any(x in text for x in ('No space left', 'File too large', 'quota'))
         way = 'free some space and run again' if full else 'run again'
-        raise OSError(f'{checkpoints.directory}: cannot save ({text}): {way}; {last}') from error
+        raise MayPass(f'{checkpoints.directory}: cannot save ({text}): {way}; {last}') from error

@@ -1,4 +1,6 @@
-"""SIGTERM, as schedulers send it before they take a machine away."""
+"""What ends a run early: SIGTERM, as schedulers send it before they take a machine away, and
+failures that may pass.
+"""
 
 import contextlib
 import os
@@ -6,6 +8,10 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+
+
+class MayPass(OSError):
+    """A full disk, or processes that do not meet: run again, and it may work."""
 
 
 class Stopped(Exception):
@@ -41,7 +47,8 @@ def sigterm(exit_code: int = 0, grace: float = 25.0) -> Iterator[threading.Event
                 end.daemon = True
                 end.start()
 
-    threading.Thread(target=listen, daemon=True).start()
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
     handler = signal.signal(signal.SIGTERM, lambda *_: None)
     wakeup = signal.set_wakeup_fd(far.fileno(), warn_on_full_buffer=False)
     try:
@@ -49,5 +56,6 @@ def sigterm(exit_code: int = 0, grace: float = 25.0) -> Iterator[threading.Event
     finally:
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGTERM, handler)
-        far.close()
+        far.close()  # ends the listener
+        listener.join()
         near.close()

@@ -42,7 +42,7 @@ def train(
     Once `stop` is set it saves and raises Stopped.
 
     Raises ValueError where the workdir's run has another configuration, or where more than the
-    share `max_left_out` of a round's clients had numbers that are not finite; OSError where a
+    share `max_left_out` of a round's clients had numbers that are not finite; MayPass where a
     checkpoint cannot be saved.
 
     Also writes `config.json`, `metrics.jsonl` (a line an evaluation), `checkpoints/` and, for a

@@ -69,9 +69,9 @@ def run(main: Callable, takes: str | None = None) -> None:
         except interrupt.Stopped as stopped:
             print(stopped)
             sys.exit(_STOPPED.value)
-        except OSError as error:
+        except interrupt.MayPass as error:
             fail(error, 1)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             fail(error)
 
     logging.set_verbosity(logging.WARNING)

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from fedgen_jax.interrupt import MayPass
+
 Tree = Any
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead
@@ -22,7 +24,7 @@ def join(cluster: str) -> None:
     cluster: 'auto' where JAX finds them by itself (SLURM, Open MPI, TPU pods), or HOST:PORT,ID,NUM:
         where the first one listens, this one's number, and how many.
 
-    Raises OSError where they do not meet.
+    Raises ValueError where `cluster` is malformed, MayPass where they do not meet.
     """
     where = {}
     if cluster != 'auto':
@@ -41,7 +43,7 @@ def join(cluster: str) -> None:
             heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=HEARTBEAT, **where
         )
     except RuntimeError as error:
-        raise OSError(f'--cluster={cluster}: cannot join ({error})') from error
+        raise MayPass(f'--cluster={cluster}: cannot join ({error})') from error
 
 
 def is_first() -> bool:
