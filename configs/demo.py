@@ -16,8 +16,8 @@ Result: one seed, balanced accuracy on test images.  Seen centers .829 refined, 
         settings are those chosen on real cells (RESULTS.md), none was chosen on these.
 Segmentation (3 minutes, 2.2 GB), Dice: seen .866 refined, .856 FedAvg, .893 local-only; unseen
         .843, .822 FedAvg; after the new scanner .837, .846 by the model made before.
-Detection (2.5 minutes, 2 GB), AP50: seen .745, .749 FedAvg, .769 local-only; unseen .615, .648
-        FedAvg; after the new scanner .683, as before.
+Detection (2.5 minutes, 2 GB), AP50: seen .750, .729 FedAvg, .768 local-only; unseen .616, .634
+        FedAvg; after the new scanner .683, .681 by the model made before.
 """
 
 from configs import common
