@@ -1,7 +1,7 @@
 """The work that this project and its peers are timed on: random images, plain FedAvg.
 
 W1, cross-silo:   20 clients x 320 images of 32x32x3, three convolutions and a dense layer, batch
-                  32, one epoch of SGD a round.
+                  32, as many steps of SGD as an epoch has (drawn anew each here, in turn there).
 W2, cross-device: 1,000 clients x 16 images of 28x28x1, LeNet, batch 16, 5 steps a round.
 W3, the method:   W1's clients, the project's own CNN with group normalization and acquisition
                   shifts: a round of FedGen against one of FedAvg.

@@ -1,6 +1,4 @@
-"""What ends a run early: SIGTERM, as schedulers send it before they take a machine away, and
-failures that may pass.
-"""
+"""What ends a run early: SIGTERM, as schedulers send it, and failures that may pass."""
 
 import contextlib
 import os

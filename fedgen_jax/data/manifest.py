@@ -89,7 +89,7 @@ def read_classes(root: pathlib.Path) -> dict[str, tuple[str, ...]]:
                 raise DataError(f'{file}: field {key}[{i}]: {name!r} is no name: write text')
             if name in names[:i]:
                 raise DataError(f'{file}: field {key}[{i}]: {name!r} comes twice: remove one')
-    if len(content.get('mask_classes', 'two')) < 2:
+    if len(content.get('mask_classes', ())) == 1:
         raise DataError(
             f'{file}: field mask_classes: one name, and 0 is the background: name what to find'
         )

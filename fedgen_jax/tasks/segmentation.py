@@ -55,7 +55,7 @@ def segmentation(classes: Sequence[str]) -> Task:
         known_NxHxW = truth_NxHxW != UNKNOWN
         scored = (np.asarray(weight_N) > 0) & known_NxHxW.any((1, 2))
         volume_N = np.asarray(target.get('volume', np.full(len(truth_NxHxW), -1)))
-        by_class = {}
+        by_class, shown = {}, []
         for k, name in foreground:
             truth, guess = (truth_NxHxW == k)[scored], ((guess_NxHxW == k) & known_NxHxW)[scored]
             rows = [overlap(t, g) for t, g in zip(truth, guess) if t.any() or g.any()]
@@ -65,8 +65,8 @@ def segmentation(classes: Sequence[str]) -> Task:
                 each = volume_dice(truth, guess, volume_N[scored])
                 if each:
                     by_class[name]['dice_volume'] = float(np.mean(each))
-        shown = [s for k, name in foreground if (s := by_class.get(name)) and
-                 (truth_NxHxW[scored] == k).any()]  # fmt: skip
+                if truth.any():
+                    shown.append(by_class[name])
         if not shown:
             return {'n': 0}
         total = {m: float(np.mean([s[m] for s in shown])) for m in METRICS}
