@@ -139,7 +139,7 @@ def print_update(change: dict, metric: str) -> None:
         print(f'  {model:<28} {scores[metric]:.3f}')
     cost = change['cost']
     print(
-        f'  re-calculated in {cost["seconds"]:.2f} s; {cost["bytes_up"]:,} bytes sent; '
+        f'  re-calculated in {1e3 * cost["seconds"]:.0f} ms; {cost["bytes_up"]:,} bytes sent; '
         f'{cost["steps"]} steps there, {cost["steps_at_others"]} at others'
     )
 
@@ -221,7 +221,7 @@ def update_section(change: dict, metric: str) -> Section:
         'A center changes its scanner',
         f'{change["center"]} photographs the same cells with another stain, microscope and camera. '
         f'It sends the difference of its sums ({cost["bytes_up"]:,} bytes), and its model and the '
-        f'center model are re-calculated in {cost["seconds"]:.2f} seconds, without labels: '
+        f'center model are re-calculated in {1e3 * cost["seconds"]:.0f} ms, without labels: '
         f'{cost["steps"]} training steps there, {cost["steps_at_others"]} steps and '
         f'{cost["bytes_at_others"]} bytes at every other center.',
         Table(
