@@ -99,10 +99,12 @@ def by_patches(x_BxHxWxI: jax.Array, kernel: jax.Array, strides: Sequence[int]) 
     once, from a window so much wider: fewer, longer patches, and a matrix as wide as the CPU likes.
     """
     kh, kw, _, features = kernel.shape
-    width = (x_BxHxWxI.shape[2] - kw) // strides[1] + 1
-    at_once = columns_at_once(width, features) if kw > 1 and strides[1] == 1 else 1
-    # Columns first: the second step then copies runs of many numbers.
-    x = side_by_side(x_BxHxWxI, 2, kw + at_once - 1, strides[1] * at_once)
+    batch, height, padded, _ = x_BxHxWxI.shape
+    width = (padded - kw) // strides[1] + 1
+    at_once = columns_at_once(width, kw, features) if strides[1] == 1 else 1
+    # Columns first: the second step then copies runs of many numbers, and this one blocks of them.
+    x = x_BxHxWxI.reshape(batch, height, padded // at_once, -1)
+    x = side_by_side(x, 2, (kw - 1) // at_once + 1, strides[1])
     x = side_by_side(x, 1, kh, strides[0])
     shifted = [
         jnp.pad(kernel, ((0, 0), (i, at_once - 1 - i), (0, 0), (0, 0))) for i in range(at_once)
@@ -111,9 +113,13 @@ def by_patches(x_BxHxWxI: jax.Array, kernel: jax.Array, strides: Sequence[int]) 
     return y.reshape(*y.shape[:2], width, features)
 
 
-def columns_at_once(width: int, features: int) -> int:
-    """4, 2 or 1 columns of an output that is `width` wide: at most 32 numbers together."""
-    return next(n for n in (4, 2, 1) if n == 1 or width % n == 0 and n * features <= 32)
+def columns_at_once(width: int, window: int, features: int) -> int:
+    """4, 2 or 1 columns of an output that is `width` wide: at most 32 numbers together.
+
+    They divide the width and all but one column of the window, so that blocks of columns tile both.
+    """
+    fit = [n for n in (4, 2) if n * features <= 32 and not width % n and not (window - 1) % n]
+    return fit[0] if fit and window > 1 else 1
 
 
 def side_by_side(x_BxHxWxI: jax.Array, axis: int, window: int, stride: int) -> jax.Array:
