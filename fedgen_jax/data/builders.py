@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
 VERSION = '1.1.0'  # of the layout; a change of it makes every store anew
 _SPLIT = 'examples'  # TFDS's own splits are not used: ours depend on a seed
@@ -44,12 +45,12 @@ class Record(NamedTuple):
 class Row(NamedTuple):
     """Where one array of a record lies on disk, in place of the array.
 
-    records: of the store, still as bytes; number: among them; feature: {its key: how it is read}.
+    records: of the store, still as bytes; number: among them; key: the array's name there.
     """
 
     records: Sequence[bytes]
     number: int
-    feature: tfds.features.FeaturesDict
+    key: str
     shape: tuple[int, ...]
     dtype: np.dtype
 
@@ -72,11 +73,13 @@ class Rows:
         return self._read(chosen.tolist())
 
     def _read(self, numbers):
-        records, _, feature, shape, dtype = self._first
+        records, _, key, shape, dtype = self._first
         found = np.zeros((len(numbers), *shape), dtype)
-        (key,) = feature
         for i, record in enumerate(records.__getitems__(numbers) if numbers else ()):
-            found[i] = feature.deserialize_example_np(record)[key]
+            # What `_feature` has TFDS write, read five times faster than through its features.
+            features = tf_example_pb2.Example.FromString(record).features
+            (value,) = features.feature[key].bytes_list.value
+            found[i] = np.frombuffer(value, dtype).reshape(shape)
         return found
 
 
@@ -167,13 +170,11 @@ def _records_of(builder, on_disk):
     features = builder.info.features
     raw = tfds.decode.DeserializeMethod.RAW_BYTES  # one array of a record is then read by itself
     as_bytes = builder.as_data_source(_SPLIT, deserialize_method=raw)
-    alone = {k: tfds.features.FeaturesDict({k: features[k]}) for k in on_disk if k in features}
     for number, example in enumerate(builder.as_data_source(_SPLIT)):
         record = _from_example(example, features)
         arrays = {'image': record.image, **record.target}
-        for key, feature in alone.items():
-            x = arrays[key]
-            arrays[key] = Row(as_bytes, number, feature, x.shape, x.dtype)
+        for key in arrays.keys() & set(on_disk):
+            arrays[key] = Row(as_bytes, number, key, arrays[key].shape, arrays[key].dtype)
         yield record._replace(image=arrays.pop('image'), target=arrays)
 
 

@@ -69,6 +69,8 @@ def pad(examples: Examples, length: int) -> Examples:
     def grow(x):
         if len(x) > length:
             raise ValueError(f'cannot pad {len(x)} examples to {length}')
+        if len(x) == length:
+            return x
         return np.concatenate([x, np.zeros((length - len(x), *x.shape[1:]), x.dtype)])
 
     return Examples(
