@@ -23,7 +23,7 @@ import time
 
 import jax
 import matplotlib.pyplot as plt
-from absl import app, flags
+from absl import app, flags, logging
 
 from benchmarks.ours import centers, configuration, run_of, timed
 from benchmarks.workloads import WORKLOADS
@@ -119,6 +119,7 @@ def run_virtual(number: int) -> None:
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)
     if CASE.value:
         kind, _, clients = CASE.value.partition(':')
         print(json.dumps(measure(kind, int(clients))))

@@ -33,7 +33,7 @@ def client_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     return jax.make_mesh((len(devices),), ('clients',), axis_types=axes, devices=devices)
 
 
-CLIENTS_A_CORE = 10  # that are worth a CPU device of their own
+CLIENTS_A_CORE = 4  # that are worth a CPU device of their own
 
 
 def suitable_devices(num_clients: int, padded: bool) -> int | None:

@@ -91,8 +91,8 @@ def dice():
 
 @pytest.mark.parametrize(
     ('clients', 'padded', 'num'),
-    [(1, True, 1), (6, True, 1), (20, True, 2), (64, True, 6), (10_000, True, 8),
-     (20, False, 2), (256, False, 8), (55, False, 5), (99, False, 3)],
+    [(1, True, 1), (6, True, 1), (20, True, 5), (64, True, 8), (10_000, True, 8),
+     (20, False, 5), (256, False, 8), (55, False, 5), (99, False, 3)],
 )  # fmt: skip
 def test_many_clients_take_a_cpu_s_cores_as_devices(clients, padded, num):
     """On the eight of these tests."""
