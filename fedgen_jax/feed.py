@@ -1,7 +1,7 @@
 """How clients reach the devices: all of them once, or a cohort a round.
 
 A cohort is fetched on the host while the round before trains, so that the devices hold two at
-most, whatever the number of clients.  Of many processes each fetches all of it and places its part.
+most, whatever the number of clients.  Of many processes each fetches what its devices hold.
 """
 
 import concurrent.futures
@@ -13,8 +13,8 @@ import numpy as np
 
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.federated import TARGETS, Examples, stack
-from fedgen_jax.engine.processes import to_host
-from fedgen_jax.engine.rounds import cohort, pad_clients, shard_clients
+from fedgen_jax.engine.processes import own_rows, place, place_own, to_host
+from fedgen_jax.engine.rounds import by_client, cohort, pad_clients, shard_clients
 from fedgen_jax.evaluate import of_split
 from fedgen_jax.program import Program
 from fedgen_jax.run import Run, client_ids
@@ -94,12 +94,14 @@ class Cohort(NamedTuple):
 def cohorts(run: Run, first: int) -> Iterator[Cohort]:
     """The cohorts of rounds `first`, `first` + 1, ... to the run's last."""
     size, virtual = run.config.cohort, run.config.data.virtual
+    sharding = by_client(run.program.mesh)
 
     def fetch(round_):
         number_K = cohort(run.key, round_, len(run.seen) + virtual, size).astype(np.int32)
-        data_K = stack([training_examples(run, i) for i in number_K], run.length)
+        here = [training_examples(run, i) for i in number_K[own_rows(size, sharding)]]
+        data_K = place_own(stack(here, run.length), size, sharding)
         own = number_K[number_K < len(run.seen)]
-        return Cohort(number_K, own, *shard_clients((number_K, data_K), run.program.mesh))
+        return Cohort(number_K, own, place(number_K, sharding), data_K)
 
     rounds = range(first, run.config.rounds)
     with concurrent.futures.ThreadPoolExecutor(1) as one:

@@ -49,7 +49,10 @@ def assert_agree(a, b):
 def test_processes_agree_with_one_and_read_each_other_s_checkpoints(
     config, alone, tmp_path, num, cohort
 ):
-    """Few rounds, for training carries rounding far; a cohort of both clients changes nothing."""
+    """Few rounds, for training carries rounding far; a cohort of both clients changes nothing.
+
+    One goes on where many stopped, and many where one did, whose last checkpoint is damaged.
+    """
     config = config.copy_and_resolve_references()
     config.cohort = cohort
     for process in together(config, tmp_path / 'run', num):
@@ -57,16 +60,17 @@ def test_processes_agree_with_one_and_read_each_other_s_checkpoints(
     assert_agree(tmp_path / 'run', alone)
     lines = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
     assert [json.loads(x)['round'] for x in lines] == [1, 2]  # one process wrote
-    # One goes on where many stopped, and many where one did.
     longer = config.copy_and_resolve_references()
     longer.rounds = 3
     copy = shutil.copytree(alone, tmp_path / 'alone')
     for workdir in (tmp_path / 'run', copy):
         (workdir / 'config.json').unlink()
     finish(start(longer, tmp_path / 'run', XLA_FLAGS=''))
+    damaged = max((copy / 'checkpoints' / '2').rglob('*'), key=lambda f: f.stat().st_size)
+    damaged.write_bytes(damaged.read_bytes()[:-1])
     for process in together(longer, copy, num):
         finish(process)
-    assert restore(copy).round == 3
+    assert restore(copy).round == 3 and (copy / 'damaged' / '2').is_dir()
     assert_agree(tmp_path / 'run', copy)
 
 

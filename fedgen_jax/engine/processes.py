@@ -75,6 +75,21 @@ def place(tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
     return jax.tree.map(one, tree)
 
 
+def own_rows(num: int, sharding: jax.sharding.Sharding) -> np.ndarray:
+    """int [n], sorted: which of `num` rows, sharded along them, this process's devices hold."""
+    parts = {i[0].indices(num) for i in sharding.addressable_devices_indices_map((num,)).values()}
+    return np.concatenate([np.arange(*part) for part in sorted(parts)])
+
+
+def place_own(tree: Tree, num: int, sharding: jax.sharding.Sharding) -> Tree:
+    """As `place`, of arrays of `num` rows of which each process holds its `own_rows` alone."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, x, (num, *x.shape[1:])), tree
+    )
+
+
 def from_first(value: int) -> int:
     """The first process's value, in all of them; they wait for each other."""
     if jax.process_count() == 1:

@@ -132,9 +132,9 @@ def make_rounds(
         told = {'left_out': left_out, 'left_out_share': worst, 'finite': all_finite(state.shared)}
         return state, private_C, {**means, **told}
 
-    everywhere, by_client = NamedSharding(mesh, P()), NamedSharding(mesh, P('clients'))
+    everywhere = NamedSharding(mesh, P())
     return jax.jit(
-        rounds, donate_argnums=(0, 1), out_shardings=(everywhere, by_client, everywhere)
+        rounds, donate_argnums=(0, 1), out_shardings=(everywhere, by_client(mesh), everywhere)
     )
 
 
@@ -163,9 +163,14 @@ def pad_clients(data_C: Examples, multiple: int) -> Examples:
     )
 
 
+def by_client(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Of arrays that lead with C: each device holds as many clients as the next."""
+    return NamedSharding(mesh, P('clients'))
+
+
 def shard_clients(tree_C: Tree, mesh: jax.sharding.Mesh) -> Tree:
     """Places arrays on the host that lead with C over the mesh."""
-    return place(tree_C, NamedSharding(mesh, P('clients')))
+    return place(tree_C, by_client(mesh))
 
 
 def init_run(algorithm: Algorithm, mesh, key: jax.Array, id_C: np.ndarray) -> tuple[State, Tree]:
@@ -177,6 +182,5 @@ def init_run(algorithm: Algorithm, mesh, key: jax.Array, id_C: np.ndarray) -> tu
 
 def init_private(algorithm: Algorithm, mesh, state: State, id_C: np.ndarray) -> Tree:
     """The first private states of clients, sharded."""
-    by_client = NamedSharding(mesh, P('clients'))
     of_all = jax.vmap(algorithm.init_private, in_axes=(None, 0))
-    return jax.jit(of_all, out_shardings=by_client)(state, place(id_C, by_client))
+    return jax.jit(of_all, out_shardings=by_client(mesh))(state, shard_clients(id_C, mesh))
