@@ -43,7 +43,7 @@ ROUNDS = flags.DEFINE_integer('rounds', 3, 'timed rounds; the fastest counts')
 
 
 def measure(kind: str, clients: int) -> dict:
-    """{'seconds', 'device', 'process'}: of a round, and bytes."""
+    """{'seconds', 'device', 'process', 'kind'}: of a round; bytes of both; the device's kind."""
     w, c = WORKLOADS['W2']._replace(clients=clients), configuration('W2', 'fedavg')
     c.rounds, c.cohort = 1 + ROUNDS.value, COHORT if kind == 'cohort' else 0
     run = run_of(w, c, centers(w))
@@ -51,7 +51,8 @@ def measure(kind: str, clients: int) -> dict:
     cost = cost_of(compiled, c.cohort or clients, run.program.mesh, c)
     process = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     device = cost.arguments + cost.temporaries
-    return {'seconds': min(seconds[1:]), 'device': device, 'process': process}
+    kind = jax.devices()[0].device_kind
+    return {'seconds': min(seconds[1:]), 'device': device, 'process': process, 'kind': kind}
 
 
 def table() -> None:
@@ -70,6 +71,7 @@ def table() -> None:
             ])  # fmt: skip
     head = ['a round has', 'clients', 's a round', 'ms a client', 'MiB on the device',
             'peak MiB of the process']  # fmt: skip
+    print(f'on {m["kind"]}')
     print(markdown(head, rows))
     if PLOT.value:
         draw(found, PLOT.value)
@@ -126,7 +128,6 @@ def main(_):
     elif VIRTUAL.value:
         run_virtual(VIRTUAL.value)
     else:
-        print(f'on {jax.devices()[0].device_kind}')
         table()
 
 

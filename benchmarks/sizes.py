@@ -44,6 +44,7 @@ CLASSES = ('a', 'b', 'c', 'd', 'e')
 CLIENTS, BOXES = 5, 32
 
 BATCH = flags.DEFINE_integer('batch', 8, 'images a step, and at most in a support set')
+MAP = flags.DEFINE_string('client_map', 'auto', 'as in configs/common.py')
 CASE = flags.DEFINE_enum('case', None, CASES, 'one row, as JSON; default: all, as a table')
 
 
@@ -67,7 +68,7 @@ def measure(case: dict, batch: int) -> dict:
     c = common.base()
     c.update_from_flattened_dict({
         **case, 'batch_size': batch, 'hypernet.support': batch, 'local_steps': 1,
-        'hypernet.modes': ('film', 'lowrank', 'head'),
+        'client_map': MAP.value, 'hypernet.modes': ('film', 'lowrank', 'head'),
     })  # fmt: skip
     size = c.data.image_size
     algorithm, local = make_algorithm(c, size, CLASSES, CLIENTS)
@@ -145,8 +146,9 @@ def main(_):
     for name in CASES:
         command = [sys.executable, '-m', 'benchmarks.sizes', f'--case={name}']
         done = subprocess.run(
-            [*command, f'--batch={BATCH.value}'], check=True, stdout=subprocess.PIPE, text=True
-        )
+            [*command, f'--batch={BATCH.value}', f'--client_map={MAP.value}'],
+            check=True, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
         rows.append(row(name, json.loads(done.stdout.splitlines()[-1])))
     head = [
         'model', 'parameters', 'generator (of them)', 'descriptor', 'GFLOPs an image',

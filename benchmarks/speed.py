@@ -29,7 +29,7 @@ from launch import cli
 PEERS = pathlib.Path(__file__).parent / 'peers'
 ENVIRONMENTS = PEERS.parents[1] / '.venv-peers'
 
-WORKLOAD = flags.DEFINE_enum('workload', 'W1', WORKLOADS, 'the work')
+WORKLOAD = flags.DEFINE_enum('workload', 'W1', ('W1', 'W2', 'W3'), 'the work')
 ROUNDS = flags.DEFINE_integer('rounds', 5, 'timed rounds, after a first one; the median counts')
 OURS = flags.DEFINE_enum('ours', None, ('fedavg', 'fedgen', 'disk'), 'this alone, as JSON')
 
@@ -87,7 +87,7 @@ def main(_):
                     found |= times
     median = {k: statistics.median(t['seconds']) for k, t in found.items()}
     if name != 'W3':
-        median['products'] = workloads.gemm_seconds(w)
+        median['products'] = workloads.round_flops(w) / workloads.gemm_rate(1024)
     own = median['fedgen_jax, FedAvg']
     rows = [
         [k, f'{s:.2f}', f'{w.clients / s:,.0f}', f'{s / own:.2f}',

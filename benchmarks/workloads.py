@@ -5,6 +5,8 @@ W1, cross-silo:   20 clients x 320 images of 32x32x3, three convolutions and a d
 W2, cross-device: 1,000 clients x 16 images of 28x28x1, LeNet, batch 16, 5 steps a round.
 W3, the method:   W1's clients, the project's own CNN with group normalization and acquisition
                   shifts: a round of FedGen against one of FedAvg.
+C10:              a cohort of pfl-research's own CIFAR-10 benchmark: 50 clients x 50 images, two
+                  convolutions, batch 10, one epoch.
 """
 
 import time
@@ -36,6 +38,7 @@ WORKLOADS = {
     'W1': Workload(20, 320, (32, 32, 3), 32, 10, 'benchmarks.workloads:SmallCNN'),
     'W2': Workload(1000, 16, (28, 28, 1), 16, 5, 'benchmarks.workloads:LeNet'),
     'W3': Workload(20, 320, (32, 32, 3), 32, 10, 'cnn'),
+    'C10': Workload(50, 50, (32, 32, 3), 10, 5, 'benchmarks.workloads:TwoLayerCNN'),
 }
 RATE = 0.01  # of SGD
 
@@ -61,15 +64,23 @@ class _Peer(nn.Module):
 class SmallCNN(_Peer):
     """3-32-64-64: 3x3 convolutions, ReLU and 2x2 max pooling, then a dense layer; no biases."""
 
+    channels: tuple = (32, 64, 64)
+
     @nn.compact
     def __call__(self, x_BxHxWxI: jax.Array, train: bool = False) -> jax.Array:
         x = x_BxHxWxI
-        for i, width in enumerate((32, 64, 64)):
+        for i, width in enumerate(self.channels):
             conv = nn.Conv(
                 width, (3, 3), use_bias=False, conv_general_dilated=convolution, name=f'conv_{i}'
             )
             x = max_pool_2x2(nn.relu(conv(x)))
         return nn.Dense(self.num_outputs, use_bias=False, name='head')(x.reshape(len(x), -1))
+
+
+class TwoLayerCNN(SmallCNN):
+    """The same with two convolutions."""
+
+    channels: tuple = (32, 64)
 
 
 class LeNet(_Peer):
@@ -94,8 +105,8 @@ def three_channels(image: np.ndarray) -> np.ndarray:
     return np.broadcast_to(image, (*image.shape[:-1], 3)) if image.shape[-1] == 1 else image
 
 
-def gemm_seconds(w: Workload, size: int = 1024) -> float:
-    """Seconds that a round's multiplications would take at the machine's rate of large ones."""
+def gemm_rate(size: int) -> float:
+    """FLOPs a second of products of two float32 [size, size], at the default precision."""
     a = jnp.ones((size, size))
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()
@@ -104,12 +115,19 @@ def gemm_seconds(w: Workload, size: int = 1024) -> float:
         started = time.perf_counter()
         product(a).block_until_ready()
         best = min(best, time.perf_counter() - started)
-    rate = 2 * size**3 / best
-    return w.clients * w.steps * w.batch * 3 * flops(w) / rate
+    return 2 * size**3 / best
+
+
+def round_flops(w: Workload) -> float:
+    """A round's multiplications and additions, each done once; backward takes two of forward's."""
+    return w.clients * w.steps * w.batch * 3 * flops(w)
 
 
 def flops(w: Workload) -> float:
-    """Of one image forward, two for a multiplication and addition; backward takes twice that."""
+    """Of one image forward, two for a multiplication and addition."""
     if w.model.endswith('LeNet'):
         return 2 * (28**2 * 25 * 6 + 10**2 * 25 * 6 * 16 + 400 * 120 + 120 * 84 + 84 * 10)
-    return 2 * (32**2 * 27 * 32 + 16**2 * 9 * 32 * 64 + 8**2 * 9 * 64 * 64 + 1024 * 10)
+    two = 32**2 * 27 * 32 + 16**2 * 9 * 32 * 64
+    if w.model.endswith('TwoLayerCNN'):
+        return 2 * (two + 4096 * 10)
+    return 2 * (two + 8**2 * 9 * 64 * 64 + 1024 * 10)

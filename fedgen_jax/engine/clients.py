@@ -20,8 +20,8 @@ def map_clients(
     The sum is accumulated over groups of clients, so that its memory does not grow with C.
 
     client_map: 'vmap', all clients at once; 'map', one after another; or a number k, in groups of
-        k at once.  'auto': 'map' on a CPU, where one client's products are as fast as many's, and
-        'vmap' elsewhere.
+        k at once.  'auto': 'map' on a CPU, the fastest there (`benchmarks/maps.py`), and 'vmap'
+        elsewhere.
     vary: inside `shard_map`, marks the sum's zeros as varying over the mesh, as later sums do.
     """
     num_clients = len(jax.tree.leaves(args_C)[0])

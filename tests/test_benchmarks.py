@@ -1,0 +1,22 @@
+"""The scripts of `benchmarks/` run: what they measure is of no concern here."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    'command',
+    [
+        'scale --case=cohort:12 --rounds=1',
+        'maps --case=C10:map --rounds=1',
+        'operations --workload=W2 --rows=3',
+    ],
+)
+def test_a_benchmark_runs(command):
+    name, *flags = command.split()
+    done = subprocess.run(
+        [sys.executable, '-m', f'benchmarks.{name}', *flags], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and done.stdout, done.stderr
