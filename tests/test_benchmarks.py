@@ -1,5 +1,6 @@
 """The scripts of `benchmarks/` run: what they measure is of no concern here."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ import pytest
 def test_a_benchmark_runs(command):
     name, *flags = command.split()
     done = subprocess.run(
-        [sys.executable, '-m', f'benchmarks.{name}', *flags], capture_output=True, text=True
-    )
+        [sys.executable, '-m', f'benchmarks.{name}', *flags],
+        cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0 and done.stdout, done.stderr
