@@ -28,7 +28,8 @@ ROUNDS = flags.DEFINE_integer('rounds', 5, 'timed rounds, after a first one; the
 
 
 def measure(name: str, client_map: str) -> dict:
-    """{'first', 'seconds'}: of the first round, which compiles, and of the fastest other one."""
+    """{'first', 'seconds': of the first round, which compiles, and of the fastest other one;
+    'rate': FLOPs a second of large products; 'device'}."""
     w, c = WORKLOADS[name], configuration(name, 'fedgen' if name == 'W3' else 'fedavg')
     c.rounds, c.client_map = 1 + ROUNDS.value, client_map
     first, *seconds = timed(run_of(w, c, centers(w)))[0]
