@@ -9,14 +9,13 @@ and the detector: `python -m benchmarks.sizes --client_map=vmap`.
 """
 
 import json
-import subprocess
 import sys
 
 import jax
 from absl import app, flags, logging
 
 from benchmarks import workloads
-from benchmarks.ours import centers, configuration, run_of, timed
+from benchmarks.ours import centers, configuration, run_of, timed, told_by
 from benchmarks.workloads import WORKLOADS
 from fedgen_jax.tables import markdown
 from launch import cli
@@ -40,11 +39,11 @@ def measure(name: str, client_map: str) -> dict:
 
 def row(name: str, client_map: str) -> list[str]:
     """A row of the table, measured in a process of its own: this one leaves the device alone."""
-    command = [sys.executable, '-m', 'benchmarks.maps', f'--case={name}:{client_map}']
-    done = subprocess.run(
-        [*command, f'--rounds={ROUNDS.value}'], check=True, stdout=subprocess.PIPE, text=True
-    )
-    found, w = json.loads(done.stdout.splitlines()[-1]), WORKLOADS[name]
+    found = told_by(
+        [sys.executable, '-m', 'benchmarks.maps', f'--case={name}:{client_map}',
+         f'--rounds={ROUNDS.value}']
+    )  # fmt: skip
+    w = WORKLOADS[name]
     seconds = found['seconds']
     of_rate = '–' if name == 'W3' else f'{workloads.round_flops(w) / seconds / found["rate"]:.2f}'
     return [

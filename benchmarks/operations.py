@@ -14,11 +14,8 @@ import tempfile
 import jax
 from absl import app, flags, logging
 
-from benchmarks.ours import centers, configuration, run_of
+from benchmarks.ours import begun, centers, configuration, run_of
 from benchmarks.workloads import WORKLOADS
-from fedgen_jax.engine.rounds import init_run
-from fedgen_jax.feed import all_steps
-from fedgen_jax.run import client_ids
 from fedgen_jax.tables import markdown
 
 CLIENTS = 20  # enough: all learn alike
@@ -33,9 +30,7 @@ def traced(name: str, algorithm: str, folder: str) -> str:
     w, c = WORKLOADS[name]._replace(clients=CLIENTS), configuration(name, algorithm)
     c.devices = 1
     run = run_of(w, c, centers(w))
-    id_C = client_ids(CLIENTS, run.program)
-    state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
-    advance, compiled = all_steps(run, state, private_C, 0)
+    advance, compiled, state, private_C = begun(run)
     state, private_C, _ = jax.block_until_ready(advance(state, private_C, 0, 1))
     with jax.profiler.trace(folder):
         jax.block_until_ready(advance(state, private_C, 1, 2))
@@ -43,7 +38,7 @@ def traced(name: str, algorithm: str, folder: str) -> str:
 
 
 def operations(text: str) -> dict[str, list[str]]:
-    """{operation: (its shape, the JAX code that it comes from)} of a compiled program."""
+    """{operation: [its shape, the JAX code that it comes from]} of a compiled program."""
     line = r'^ *(?:ROOT )?%([\w.\-]+) = (\w+\[[\d,]*\]).*op_name="([^"]*)"'
     return {name: rest for name, *rest in re.findall(line, text, re.MULTILINE)}
 

@@ -1,5 +1,7 @@
 """This project's rounds on the workloads of `benchmarks/workloads.py`."""
 
+import json
+import subprocess
 import time
 from typing import Any
 
@@ -38,16 +40,20 @@ def run_of(w: Workload, c: ConfigDict, seen: tuple[Center, ...]) -> Run:
     return Run(c, classes, build(c, classes, len(seen)), seen, (), w.examples, jax.random.key(0))
 
 
+def begun(run: Run) -> tuple[Any, Any, Any, Any]:
+    """(advance, its compiled rounds, the first state, the first private states), as in `feed`."""
+    id_C = client_ids(len(run.seen), run.program)
+    state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
+    steps = all_steps
+    if run.config.cohort:
+        private_C, steps = jax.tree.map(np.array, private_C), cohort_steps
+    return *steps(run, state, private_C, 0), state, private_C
+
+
 def timed(run: Run) -> tuple[list[float], Any]:
     """Seconds of each round, the first with its compilation, and the compiled rounds."""
     started = time.perf_counter()
-    id_C = client_ids(len(run.seen), run.program)
-    state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
-    if run.config.cohort:
-        private_C, steps = jax.tree.map(np.array, private_C), cohort_steps
-    else:
-        steps = all_steps
-    advance, compiled = steps(run, state, private_C, 0)
+    advance, compiled, state, private_C = begun(run)
     seconds = []
     for r in range(run.config.rounds):
         state, private_C, metrics = advance(state, private_C, r, r + 1)
@@ -57,6 +63,12 @@ def timed(run: Run) -> tuple[list[float], Any]:
     if not np.isfinite(loss):
         raise ValueError(f'the loss is {loss}')
     return seconds, compiled
+
+
+def told_by(command: list[str]) -> dict:
+    """The JSON in the last line of a command: of one that has the device, and memory, to itself."""
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def centers(w: Workload) -> tuple[Center, ...]:

@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import resource
-import subprocess
 import sys
 import tempfile
 import threading
@@ -25,7 +24,7 @@ import jax
 import matplotlib.pyplot as plt
 from absl import app, flags, logging
 
-from benchmarks.ours import centers, configuration, run_of, timed
+from benchmarks.ours import centers, configuration, run_of, timed, told_by
 from benchmarks.workloads import WORKLOADS
 from configs import common
 from fedgen_jax.engine.cost import cost_of
@@ -43,7 +42,7 @@ ROUNDS = flags.DEFINE_integer('rounds', 3, 'timed rounds; the fastest counts')
 
 
 def measure(kind: str, clients: int) -> dict:
-    """{'seconds', 'device', 'process', 'kind'}: of a round; bytes of both; the device's kind."""
+    """{'seconds', 'device', 'process', 'on'}: of a round; bytes of both; the device's kind."""
     w, c = WORKLOADS['W2']._replace(clients=clients), configuration('W2', 'fedavg')
     c.rounds, c.cohort = 1 + ROUNDS.value, COHORT if kind == 'cohort' else 0
     run = run_of(w, c, centers(w))
@@ -51,8 +50,8 @@ def measure(kind: str, clients: int) -> dict:
     cost = cost_of(compiled, c.cohort or clients, run.program.mesh, c)
     process = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     device = cost.arguments + cost.temporaries
-    kind = jax.devices()[0].device_kind
-    return {'seconds': min(seconds[1:]), 'device': device, 'process': process, 'kind': kind}
+    on = jax.devices()[0].device_kind
+    return {'seconds': min(seconds[1:]), 'device': device, 'process': process, 'on': on}
 
 
 def table() -> None:
@@ -62,8 +61,7 @@ def table() -> None:
         for clients in CLIENTS:
             command = [sys.executable, '-m', 'benchmarks.scale', f'--case={kind}:{clients}',
                        f'--rounds={ROUNDS.value}']  # fmt: skip
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            m = found[kind, clients] = json.loads(done.stdout.splitlines()[-1])
+            m = found[kind, clients] = told_by(command)
             trained = clients if kind == 'all' else COHORT
             rows.append([
                 title, f'{clients:,}', f'{m["seconds"]:.3f}', f'{1e3 * m["seconds"] / trained:.2f}',
@@ -71,7 +69,7 @@ def table() -> None:
             ])  # fmt: skip
     head = ['a round has', 'clients', 's a round', 'ms a client', 'MiB on the device',
             'peak MiB of the process']  # fmt: skip
-    print(f'on {m["kind"]}')
+    print(f'on {m["on"]}')
     print(markdown(head, rows))
     if PLOT.value:
         draw(found, PLOT.value)

@@ -7,19 +7,16 @@ shifts on; one round of one step each, compiled, then timed.
 """
 
 import json
-import math
 import resource
-import subprocess
 import sys
 import time
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
-from flax.traverse_util import flatten_dict
 
+from benchmarks.ours import told_by
+from benchmarks.workloads import flops_of
 from configs import common
 from fedgen_jax.data.federated import TARGETS, Examples
 from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, shard_clients
@@ -107,28 +104,6 @@ def measure(case: dict, batch: int) -> dict:
     }  # fmt: skip
 
 
-def flops_of(model: nn.Module, params: dict, size: int) -> int:
-    """Of one image: multiplications and additions of its convolutions and dense layers.
-
-    Counted from shapes: on a CPU they are lowered to other products (`models.convolution`).
-    """
-
-    def forward(params, x):
-        products = (nn.Conv, nn.Dense)
-        return model.apply(
-            {'params': params}, x, mutable=['intermediates'],
-            capture_intermediates=lambda module, _: isinstance(module, products),
-        )[1]['intermediates']  # fmt: skip
-
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    output = flatten_dict(jax.eval_shape(forward, params, image))
-    kernel = flatten_dict(params)
-    return sum(
-        2 * math.prod(y.shape[:-1]) * kernel[*path[:-1], 'kernel'].size
-        for path, (y,) in output.items()
-    )
-
-
 def row(name: str, m: dict) -> list[str]:
     ratio = m['phi'] / m['theta']
     return [
@@ -144,12 +119,11 @@ def main(_):
         return
     rows = []
     for name in CASES:
-        command = [sys.executable, '-m', 'benchmarks.sizes', f'--case={name}']
-        done = subprocess.run(
-            [*command, f'--batch={BATCH.value}', f'--client_map={MAP.value}'],
-            check=True, stdout=subprocess.PIPE, text=True,
+        found = told_by(
+            [sys.executable, '-m', 'benchmarks.sizes', f'--case={name}', f'--batch={BATCH.value}',
+             f'--client_map={MAP.value}']
         )  # fmt: skip
-        rows.append(row(name, json.loads(done.stdout.splitlines()[-1])))
+        rows.append(row(name, found))
     head = [
         'model', 'parameters', 'generator (of them)', 'descriptor', 'GFLOPs an image',
         f's a client and step of {BATCH.value}', 'compiling, s', 'peak GiB', 'on',

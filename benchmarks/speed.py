@@ -12,7 +12,6 @@ of 1024 x 1024 products); transformed convolutions do fewer.
 import json
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 
@@ -21,7 +20,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from benchmarks import workloads
-from benchmarks.ours import centers, configuration, on_disk, run_of, timed
+from benchmarks.ours import centers, configuration, on_disk, run_of, timed, told_by
 from benchmarks.workloads import RATE, WORKLOADS, Workload
 from fedgen_jax.tables import markdown
 from launch import cli
@@ -53,12 +52,7 @@ def peer(script: pathlib.Path, w: Workload, arrays: pathlib.Path) -> dict | None
     if not python.exists():
         return None
     work = {**w._asdict(), 'rate': RATE, 'rounds': ROUNDS.value, 'arrays': str(arrays)}
-    return call([str(python), str(script), json.dumps(work)])
-
-
-def call(command: list[str]) -> dict:
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return told_by([str(python), str(script), json.dumps(work)])
 
 
 def main(_):
@@ -70,11 +64,11 @@ def main(_):
         return
     here = [sys.executable, '-m', 'benchmarks.speed', f'--workload={name}',
             f'--rounds={ROUNDS.value}']  # fmt: skip
-    found = {'fedgen_jax, FedAvg': call([*here, '--ours=fedavg'])}
+    found = {'fedgen_jax, FedAvg': told_by([*here, '--ours=fedavg'])}
     if name == 'W3':
-        found['fedgen_jax, FedGen'] = call([*here, '--ours=fedgen'])
+        found['fedgen_jax, FedGen'] = told_by([*here, '--ours=fedgen'])
     else:
-        found['fedgen_jax, FedAvg, images on disk'] = call([*here, '--ours=disk'])
+        found['fedgen_jax, FedAvg, images on disk'] = told_by([*here, '--ours=disk'])
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / 'arrays.npz'
             image, label = workloads.arrays(w)

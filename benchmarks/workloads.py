@@ -9,6 +9,7 @@ C10:              a cohort of pfl-research's own CIFAR-10 benchmark: 50 clients 
                   convolutions, batch 10, one epoch.
 """
 
+import math
 import time
 from typing import NamedTuple
 
@@ -16,9 +17,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
+from fedgen_jax.models import MODELS
 from fedgen_jax.models.convolution import convolution
 from fedgen_jax.models.layers import max_pool_2x2
+from fedgen_jax.program import look_up
 
 NUM_CLASSES = 10
 
@@ -120,14 +124,29 @@ def gemm_rate(size: int) -> float:
 
 def round_flops(w: Workload) -> float:
     """A round's multiplications and additions, each done once; backward takes two of forward's."""
-    return w.clients * w.steps * w.batch * 3 * flops(w)
+    model = look_up('model.name', w.model, MODELS)(NUM_CLASSES)
+    size = w.image[0]
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))['params']
+    return w.clients * w.steps * w.batch * 3 * flops_of(model, params, size)
 
 
-def flops(w: Workload) -> float:
-    """Of one image forward, two for a multiplication and addition."""
-    if w.model.endswith('LeNet'):
-        return 2 * (28**2 * 25 * 6 + 10**2 * 25 * 6 * 16 + 400 * 120 + 120 * 84 + 84 * 10)
-    two = 32**2 * 27 * 32 + 16**2 * 9 * 32 * 64
-    if w.model.endswith('TwoLayerCNN'):
-        return 2 * (two + 4096 * 10)
-    return 2 * (two + 8**2 * 9 * 64 * 64 + 1024 * 10)
+def flops_of(model: nn.Module, params: dict, size: int) -> int:
+    """Of one image: multiplications and additions of its convolutions and dense layers.
+
+    Counted from shapes: on a CPU they are lowered to other products (`models.convolution`).
+    """
+
+    def forward(params, x):
+        products = (nn.Conv, nn.Dense)
+        return model.apply(
+            {'params': params}, x, mutable=['intermediates'],
+            capture_intermediates=lambda module, _: isinstance(module, products),
+        )[1]['intermediates']  # fmt: skip
+
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    output = flatten_dict(jax.eval_shape(forward, params, image))
+    kernel = flatten_dict(params)
+    return sum(
+        2 * math.prod(y.shape[:-1]) * kernel[*path[:-1], 'kernel'].size
+        for path, (y,) in output.items()
+    )
