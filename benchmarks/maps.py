@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from benchmarks import workloads
 from benchmarks.ours import centers, configuration, run_of, timed, told_by
 from benchmarks.workloads import WORKLOADS
-from fedgen_jax.tables import markdown
+from fedgen_jax.report.tables import markdown
 from launch import cli
 
 MAPS = ('map', '4', 'vmap')

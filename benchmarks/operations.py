@@ -16,7 +16,7 @@ from absl import app, flags, logging
 
 from benchmarks.ours import begun, centers, configuration, run_of
 from benchmarks.workloads import WORKLOADS
-from fedgen_jax.tables import markdown
+from fedgen_jax.report.tables import markdown
 
 CLIENTS = 20  # enough: all learn alike
 

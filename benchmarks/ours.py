@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from benchmarks import workloads
 from benchmarks.workloads import RATE, WORKLOADS, Workload
 from configs import common
-from fedgen_jax.data.builders import stored
-from fedgen_jax.data.federated import Center, Examples
+from fedgen_jax.data.examples import Center, Examples
 from fedgen_jax.data.source import assemble, to_records
+from fedgen_jax.data.store import stored
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.feed import all_steps, cohort_steps
 from fedgen_jax.program import build

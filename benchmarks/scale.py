@@ -28,7 +28,7 @@ from benchmarks.ours import centers, configuration, run_of, timed, told_by
 from benchmarks.workloads import WORKLOADS
 from configs import common
 from fedgen_jax.engine.cost import cost_of
-from fedgen_jax.tables import markdown
+from fedgen_jax.report.tables import markdown
 from fedgen_jax.train import train
 from launch import cli
 

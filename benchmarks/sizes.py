@@ -18,10 +18,10 @@ from absl import app, flags
 from benchmarks.ours import told_by
 from benchmarks.workloads import flops_of
 from configs import common
-from fedgen_jax.data.federated import TARGETS, Examples
+from fedgen_jax.data.examples import TARGETS, Examples
 from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, shard_clients
 from fedgen_jax.program import in_chunks, make_algorithm
-from fedgen_jax.tables import markdown
+from fedgen_jax.report.tables import markdown
 
 CASES = {
     'ResNet-18, 224': {

@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from benchmarks import workloads
 from benchmarks.ours import centers, configuration, on_disk, run_of, timed, told_by
 from benchmarks.workloads import RATE, WORKLOADS, Workload
-from fedgen_jax.tables import markdown
+from fedgen_jax.report.tables import markdown
 from launch import cli
 
 PEERS = pathlib.Path(__file__).parent / 'peers'

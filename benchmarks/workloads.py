@@ -20,9 +20,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from fedgen_jax.models import MODELS
-from fedgen_jax.models.convolution import convolution
 from fedgen_jax.models.layers import max_pool_2x2
-from fedgen_jax.program import look_up
+from fedgen_jax.ops.convolution import convolution
+from fedgen_jax.registry import look_up
 
 NUM_CLASSES = 10
 

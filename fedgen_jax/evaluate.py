@@ -13,32 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fedgen_jax.data.federated import SPLITS, Center, Examples, pad, take
+from fedgen_jax.data.examples import SPLITS, Center, Examples, of_split, pad, take
 from fedgen_jax.hypernet import descriptor
-from fedgen_jax.program import Program
+from fedgen_jax.run import Trained
 
 Scores = dict[str, Any]  # as `Task.metrics` returns them
-
-
-class Trained(NamedTuple):
-    """A federation after training.
-
-    private_C: the seen centers' private states, on the host.
-    length:    what a center's images are padded to where a compiled function takes them whole.
-    """
-
-    program: Program
-    shared: Any
-    private_C: Any
-    seen: tuple[Center, ...]
-    unseen: tuple[Center, ...]
-    length: int
-    key: jax.Array
-
-
-def of_split(center: Center, name: str) -> Examples:
-    """A center's examples of one split."""
-    return take(center.examples, center.split == SPLITS.index(name))
 
 
 def halves(center: Center) -> np.ndarray:

@@ -12,10 +12,9 @@ import jax
 import numpy as np
 
 from fedgen_jax.data import synthetic
-from fedgen_jax.data.federated import TARGETS, Examples, stack
+from fedgen_jax.data.examples import TARGETS, Examples, of_split, stack
 from fedgen_jax.engine.processes import own_rows, place, place_own, to_host
 from fedgen_jax.engine.rounds import by_client, cohort, pad_clients, shard_clients
-from fedgen_jax.evaluate import of_split
 from fedgen_jax.program import Program
 from fedgen_jax.run import Run, client_ids
 

@@ -12,13 +12,13 @@ import jax
 import numpy as np
 
 from fedgen_jax import checkpoint
-from fedgen_jax.data.federated import Center, Examples
+from fedgen_jax.data.examples import Center, Examples
 from fedgen_jax.data.source import load
-from fedgen_jax.evaluate import Trained, model_of, score_stranger, statistic_of
+from fedgen_jax.evaluate import model_of, score_stranger, statistic_of
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.program import num_bytes
-from fedgen_jax.run import Restored, restore, write_json
+from fedgen_jax.run import Restored, Trained, restore, write_json
 from fedgen_jax.summary import POOLED, read_statistics, write_statistic
 
 

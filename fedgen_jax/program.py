@@ -5,7 +5,6 @@ or in which centers are held out, share one program and its compilations.
 """
 
 import functools
-import importlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -16,12 +15,15 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from fedgen_jax.algorithms.base import Algorithm, Local, images_of
-from fedgen_jax.algorithms.fedavg import fedavg, local_only
+from fedgen_jax.algorithms.base import Algorithm
+from fedgen_jax.algorithms.fedavg import fedavg
 from fedgen_jax.algorithms.fedgen import Hypernet, fedgen
+from fedgen_jax.algorithms.local import Local, images_of
+from fedgen_jax.algorithms.local_only import local_only
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
 from fedgen_jax.hypernet.generator import MODES
 from fedgen_jax.models import FITTING, MODELS
+from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import Shift, acquisition, chain, magnification, plain, sometimes
 from fedgen_jax.tasks import TASKS, Task
 
@@ -200,24 +202,6 @@ def optimizer(field: str, c: ConfigDict) -> optax.GradientTransformation:
     if c.optimizer == 'adam':
         return optax.adam(c.lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
     raise ValueError(f'{field}.optimizer={c.optimizer!r}: one of sgd, adam')
-
-
-def choose(field: str, value: str, options: dict[str, Any] | Sequence[str]) -> Any:
-    """options[value] (of a sequence: the value), or one line that names the field."""
-    if value not in options:
-        raise ValueError(f'{field}={value!r}: one of {", ".join(options)}')
-    return options[value] if isinstance(options, dict) else value
-
-
-def look_up(field: str, value: str, options: dict[str, Any]) -> Any:
-    """options[value]; or, of a value 'module:name', what a user's own module has by that name."""
-    module, colon, name = value.partition(':')
-    if not colon:
-        return choose(field, value, options)
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f'{field}={value!r}: {error}') from error
 
 
 def num_bytes(tree: Any) -> int:

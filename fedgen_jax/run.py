@@ -10,12 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
-from fedgen_jax.data.federated import Center, Source
+from fedgen_jax.data.examples import Center, Source
 from fedgen_jax.data.source import draw, load
 from fedgen_jax.engine.processes import is_first, to_host
 from fedgen_jax.engine.rounds import init_run, shard_clients
-from fedgen_jax.evaluate import Trained
-from fedgen_jax.program import Program, build, choose, make_task
+from fedgen_jax.program import Program, build, make_task
+from fedgen_jax.registry import choose
 
 
 class Run(NamedTuple):
@@ -24,6 +24,22 @@ class Run(NamedTuple):
     config: ConfigDict
     classes: tuple[str, ...]
     program: Program
+    seen: tuple[Center, ...]
+    unseen: tuple[Center, ...]
+    length: int
+    key: jax.Array
+
+
+class Trained(NamedTuple):
+    """A federation after training.
+
+    private_C: the seen centers' private states, on the host.
+    length:    what a center's images are padded to where a compiled function takes them whole.
+    """
+
+    program: Program
+    shared: Any
+    private_C: Any
     seen: tuple[Center, ...]
     unseen: tuple[Center, ...]
     length: int

@@ -6,12 +6,10 @@ import pathlib
 import jax
 import numpy as np
 
-from fedgen_jax.data.federated import stack
+from fedgen_jax.data.examples import of_split, stack
 from fedgen_jax.evaluate import (
-    Trained,
     evaluate,
     learned_alone,
-    of_split,
     predict_seen,
     predict_unseen,
     seen_statistics,
@@ -19,7 +17,7 @@ from fedgen_jax.evaluate import (
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.program import num_bytes
-from fedgen_jax.run import Run, reopen, settings_of, trained, write_json
+from fedgen_jax.run import Run, Trained, reopen, settings_of, trained, write_json
 from fedgen_jax.tasks.coco_metrics import only_images, to_folder_results
 
 

@@ -9,7 +9,7 @@ import jax
 from absl import app, flags, logging
 
 from fedgen_jax import interrupt
-from fedgen_jax.data.builders import cache_folder
+from fedgen_jax.data.store import cache_folder
 from fedgen_jax.engine.processes import is_first, join
 from fedgen_jax.evaluate import metrics_in
 

@@ -12,14 +12,23 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import demo
-from fedgen_jax.data.federated import Center
+from fedgen_jax.data.examples import Center, of_split
 from fedgen_jax.data.source import draw
-from fedgen_jax.evaluate import Trained, model_of, of_split, score, seen_statistics, statistic_of
-from fedgen_jax.exhibits import NAMES, cloud_of, finished, read_lines, strip_of
+from fedgen_jax.evaluate import model_of, score, seen_statistics, statistic_of
 from fedgen_jax.hypernet import descriptor
-from fedgen_jax.program import choose, num_bytes
-from fedgen_jax.report import Section, Table, headline, methods_of, readable, titled, write_report
-from fedgen_jax.run import Run, write_json
+from fedgen_jax.program import num_bytes
+from fedgen_jax.registry import choose
+from fedgen_jax.report.gather import NAMES, cloud_of, finished, read_lines, strip_of
+from fedgen_jax.report.page import (
+    Section,
+    Table,
+    headline,
+    methods_of,
+    readable,
+    titled,
+    write_report,
+)
+from fedgen_jax.run import Run, Trained, write_json
 from fedgen_jax.tasks import TASKS
 from fedgen_jax.train import train
 from launch import cli

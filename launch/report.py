@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from fedgen_jax.exhibits import report_run
+from fedgen_jax.report.gather import report_run
 from launch import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')

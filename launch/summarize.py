@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from fedgen_jax.tables import read_summaries, tables, write_between
+from fedgen_jax.report.tables import read_summaries, tables, write_between
 from launch import cli
 
 _INTO = flags.DEFINE_string(

@@ -11,10 +11,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from configs.common import base
-from fedgen_jax.data.manifest import DataError
+from fedgen_jax.data.folder.manifest import DataError
 from fedgen_jax.data.source import load
-from fedgen_jax.exhibits import report_run
 from fedgen_jax.onboard import onboard
+from fedgen_jax.report.gather import report_run
 from fedgen_jax.run import prepare
 from fedgen_jax.summary import coco_results, evaluate_run
 from fedgen_jax.tasks.coco_metrics import to_folder_results

@@ -14,7 +14,7 @@ from PIL import Image
 
 from configs.common import base
 from fedgen_jax import feed, program, train
-from fedgen_jax.data.federated import take
+from fedgen_jax.data.examples import take
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import halves, model_of, predict_unseen, score, score_stranger
 from fedgen_jax.run import client_ids, prepare, restore, trained

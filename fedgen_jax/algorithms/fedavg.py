@@ -1,4 +1,4 @@
-"""FedAvg and its server optimizers, and local-only learning: what FedGen is measured against.
+"""FedAvg and its server optimizers: what FedGen is measured against.
 
 References:
     McMahan et al. 2017, Communication-efficient learning of deep networks from decentralized
@@ -10,17 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedgen_jax.algorithms.base import (
-    Algorithm,
-    Local,
-    State,
-    client_weight,
-    finish,
-    init_model,
-    learn,
-    weigh,
-)
-from fedgen_jax.engine.random import stream
+from fedgen_jax.algorithms.base import Algorithm, State, server_step
+from fedgen_jax.algorithms.local import Local, client_weight, finish, init_model, learn, weigh
+from fedgen_jax.random import stream
 
 
 def fedavg(local: Local, server: optax.GradientTransformation) -> Algorithm:
@@ -48,40 +40,3 @@ def fedavg(local: Local, server: optax.GradientTransformation) -> Algorithm:
         return server_step(server, state, total)
 
     return Algorithm(init, init_private, client_update, server_update, None, personalize)
-
-
-def server_step(server: optax.GradientTransformation, state: State, total) -> State:
-    """One step of the server's optimizer, the mean change being the negative gradient."""
-    weight = jnp.maximum(total['weight'], 1e-9)
-    learned = {k: state.shared[k] for k in total['delta']}
-    gradient = jax.tree.map(lambda d: -d / weight, total['delta'])
-    updates, optimizer = server.update(gradient, state.optimizer, learned)
-    return next_round(State({**state.shared, **optax.apply_updates(learned, updates)}, optimizer))
-
-
-def next_round(state: State, total=None) -> State:
-    """The state with its round counted."""
-    return state._replace(shared={**state.shared, 'round': state.shared['round'] + 1})
-
-
-def local_only(local: Local) -> Algorithm:
-    """Every client learns alone, from the same first weights; nothing is sent.
-
-    An unseen client has no model of its own: it borrows a seen client's (`private`).
-    """
-
-    def init(key):
-        return State({'first': init_model(local, key), 'round': jnp.int32(0)}, ())
-
-    def init_private(state, client_id):
-        return {'id': client_id, 'theta': state.shared['first']}
-
-    def client_update(shared, private, data, key):
-        factor = local.schedule(shared['round'])
-        theta, loss = learn(local, private['theta'], data, stream(key, 'learn'), factor)
-        return {}, {**private, 'theta': theta}, {'loss': loss}
-
-    def personalize(shared, private, unlabelled, labelled, key, m_E=None):
-        return finish(local, private['theta'], unlabelled, labelled, key)
-
-    return Algorithm(init, init_private, client_update, next_round, None, personalize)

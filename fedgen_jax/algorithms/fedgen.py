@@ -21,10 +21,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedgen_jax.algorithms.base import (
-    Algorithm,
+from fedgen_jax.algorithms.base import Algorithm, State, server_step
+from fedgen_jax.algorithms.local import (
     Local,
-    State,
     batch_at,
     batch_loss,
     class_mix,
@@ -37,10 +36,9 @@ from fedgen_jax.algorithms.base import (
     query_batch,
     weigh,
 )
-from fedgen_jax.algorithms.fedavg import server_step
-from fedgen_jax.engine.random import stream
 from fedgen_jax.hypernet.descriptor import Descriptor
 from fedgen_jax.hypernet.generator import Generator, Normal, refine, shapes_of
+from fedgen_jax.random import stream
 
 
 class Hypernet(NamedTuple):

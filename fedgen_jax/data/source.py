@@ -8,11 +8,10 @@ import numpy as np
 
 from fedgen_jax.data import folder as folder_lib
 from fedgen_jax.data import synthetic
-from fedgen_jax.data.builders import Record, gather, stored
-from fedgen_jax.data.decode import UNKNOWN
-from fedgen_jax.data.federated import SPLITS, TARGETS, Center, Examples, Source
-from fedgen_jax.data.manifest import DataError, row_error
+from fedgen_jax.data.examples import SPLITS, TARGETS, UNKNOWN, Center, Examples, Source
+from fedgen_jax.data.folder.manifest import DataError, row_error
 from fedgen_jax.data.split import assign_splits
+from fedgen_jax.data.store import Record, gather, stored
 
 # Which examples have a target that is known.
 _KNOWN = {

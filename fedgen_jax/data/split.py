@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from fedgen_jax.data.federated import SPLITS
+from fedgen_jax.data.examples import SPLITS
 
 # A draw in [0, 1) below the first bound is training, below the second validation.
 BOUNDS = (0.6, 0.8)

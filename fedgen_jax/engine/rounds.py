@@ -14,10 +14,10 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fedgen_jax.algorithms.base import Algorithm, State
-from fedgen_jax.data.federated import Examples
+from fedgen_jax.data.examples import Examples
 from fedgen_jax.engine.clients import group_size, map_clients
 from fedgen_jax.engine.processes import place
-from fedgen_jax.engine.random import address, stream
+from fedgen_jax.random import address, stream
 
 Tree = Any
 

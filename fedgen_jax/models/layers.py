@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fedgen_jax.models.convolution import convolution
-from fedgen_jax.shifts.resample import resample_matrix
+from fedgen_jax.ops.convolution import convolution
+from fedgen_jax.ops.resample import resample_matrix
 
 NORMS = ('group', 'batch', 'instance')
 

@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fedgen_jax.models.convolution import convolution
 from fedgen_jax.models.layers import Input, conv_norm_relu
+from fedgen_jax.ops.convolution import convolution
 
 HEAT_PRIOR = 0.05  # share of cells that hold a center, at the start (Lin et al. 2017, section 3.3)
 NUM_SHAPES = 4  # outputs after the heat: log height, log width, offset down, offset right

@@ -1,5 +1,6 @@
 """Acquisition shifts: constructors of `Shift`, whose arguments are the ranges to draw from."""
 
+from fedgen_jax.ops.resample import gaussian_matrix, resample_matrix
 from fedgen_jax.shifts.base import Params, Shift, Target, chain, sometimes
 from fedgen_jax.shifts.color import brightness, color_matrix, contrast, gamma, hed_stain
 from fedgen_jax.shifts.field import amplitude, amplitude_mix, bias_field, low_frequency
@@ -7,7 +8,6 @@ from fedgen_jax.shifts.geometry import flip, magnification, quarter_turns, rotat
 from fedgen_jax.shifts.noise import gaussian, poisson, rician, sensor
 from fedgen_jax.shifts.optics import blur, lens, resolution
 from fedgen_jax.shifts.presets import acquisition, apply_batch, plain
-from fedgen_jax.shifts.resample import gaussian_matrix, resample_matrix
 
 __all__ = [
     'Params', 'Shift', 'Target', 'acquisition', 'amplitude', 'amplitude_mix', 'apply_batch',

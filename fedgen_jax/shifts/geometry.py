@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
-from fedgen_jax.shifts.base import Shift, Target
-from fedgen_jax.shifts.resample import (
+from fedgen_jax.ops.resample import (
     MIN_SCALE,
     apply_separable,
     check_edge,
@@ -22,6 +21,7 @@ from fedgen_jax.shifts.resample import (
     resample_matrix,
     source_positions,
 )
+from fedgen_jax.shifts.base import Shift, Target
 
 MIN_VISIBLE = 0.25
 

@@ -5,9 +5,9 @@ import math
 import jax
 import jax.numpy as jnp
 
+from fedgen_jax.ops.resample import apply_separable, gaussian_matrix, resample_matrix
 from fedgen_jax.shifts.base import Shift
 from fedgen_jax.shifts.geometry import check_zoom, zoom_target
-from fedgen_jax.shifts.resample import apply_separable, gaussian_matrix, resample_matrix
 
 Range = tuple[float, float]
 

@@ -10,8 +10,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fedgen_jax.data import decode
-from fedgen_jax.data.manifest import read_json
+from fedgen_jax.data.folder import decode
+from fedgen_jax.data.folder.manifest import read_json
 
 MIN_BOXES = 10  # a class with fewer true boxes is left out of a center's mean
 LEAST_SCORE = 0.01  # detections below are dropped

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import surface_distance
 
-from fedgen_jax.data.decode import UNKNOWN
+from fedgen_jax.data.examples import UNKNOWN
 from fedgen_jax.tasks import draw
 from fedgen_jax.tasks.base import Task, View
 

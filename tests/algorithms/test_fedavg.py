@@ -7,9 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs.common import base
-from fedgen_jax.algorithms.base import State
-from fedgen_jax.algorithms.fedavg import server_step
-from fedgen_jax.data.federated import Examples
+from fedgen_jax.algorithms.base import State, server_step
+from fedgen_jax.data.examples import Examples
 from fedgen_jax.program import make_algorithm, optimizer
 
 CHANGES = [np.array([1.0, -2.0, 0.5]), np.array([0.5, 0.5, 0.5]), np.array([-1.0, 0.0, 2.0])]

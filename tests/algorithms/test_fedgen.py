@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from fedgen_jax.algorithms.base import Batch, Local, batch_loss, images_of
 from fedgen_jax.algorithms.fedgen import Hypernet, fedgen
-from fedgen_jax.data.federated import Examples
+from fedgen_jax.algorithms.local import Batch, Local, batch_loss, images_of
+from fedgen_jax.data.examples import Examples
 from fedgen_jax.hypernet.descriptor import Descriptor
 from fedgen_jax.hypernet.generator import Generator, refine, shapes_of
 from fedgen_jax.models import CNN

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from configs.common import base
-from fedgen_jax.algorithms.base import (
+from fedgen_jax.algorithms.local import (
     Local,
     class_mix,
     client_weight,
@@ -16,7 +16,7 @@ from fedgen_jax.algorithms.base import (
     init_model,
     weigh,
 )
-from fedgen_jax.data.federated import Examples
+from fedgen_jax.data.examples import Examples
 from fedgen_jax.models import CNN
 from fedgen_jax.program import make_algorithm
 from fedgen_jax.shifts import chain

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedgen_jax.data import decode
-from fedgen_jax.data.federated import SPLITS, stack
+from fedgen_jax.data.examples import SPLITS, stack
+from fedgen_jax.data.folder import decode
 from fedgen_jax.data.source import load
 
 

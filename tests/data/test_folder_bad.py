@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedgen_jax.data.manifest import DataError
+from fedgen_jax.data.folder.manifest import DataError
 from fedgen_jax.data.source import load
 
 

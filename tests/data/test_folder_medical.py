@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fedgen_jax.data import decode
-from fedgen_jax.data.manifest import DataError
+from fedgen_jax.data.folder import decode
+from fedgen_jax.data.folder.manifest import DataError
 from fedgen_jax.data.source import load
 from fedgen_jax.evaluate import halves
 

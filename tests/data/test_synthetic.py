@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedgen_jax.data import federated, smear, synthetic
-from fedgen_jax.data.federated import TARGETS
+from fedgen_jax.data import examples as ex
+from fedgen_jax.data import synthetic
+from fedgen_jax.data.examples import TARGETS
 from fedgen_jax.data.source import draw
+from fedgen_jax.data.synthetic import smear
 
 SIZE, NUM = 32, 40
 KEY = jax.random.key(7)
@@ -81,7 +83,7 @@ def test_examples_have_the_documented_shapes(one_client):
 def test_clients_drawn_together_are_the_clients_drawn_alone(one_client):
     together = jax.jit(jax.vmap(lambda c: synthetic.draw_client(KEY, c, NUM // 2, SIZE)))
     examples = jax.device_get(together(jnp.array([0, 3])))
-    alone = federated.take(one_client, np.arange(NUM // 2))
+    alone = ex.take(one_client, np.arange(NUM // 2))
     assert_equal(examples.target['label'][1], alone.target['label'])
     assert_equal(examples.target['mask'][1], alone.target['mask'])
     # Other loop shapes may round the last bit otherwise, and then a coefficient to its neighbor.
@@ -223,5 +225,5 @@ def test_shares_no_code_with_the_shifts():
         "found = [m for m in sys.modules if m.startswith('fedgen_jax.shifts')]\n"
         "assert not found, f'the synthetic source imports {found}'"
     )
-    root = pathlib.Path(synthetic.__file__).parents[2]
+    root = pathlib.Path(synthetic.__file__).parents[3]
     subprocess.run([sys.executable, '-c', code], check=True, cwd=root)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs.common import base
-from fedgen_jax.data.federated import stack, take
+from fedgen_jax.data.examples import stack, take
 from fedgen_jax.data.source import load
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fedgen_jax.engine.clients import group_size, map_clients
-from fedgen_jax.engine.random import address, stream
 from fedgen_jax.engine.rounds import cohort
+from fedgen_jax.random import address, stream
 
 MAPS = ['auto', 'map', 'vmap', '2', '3', '7', '100']
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs.common import base
-from fedgen_jax.data.federated import Examples
+from fedgen_jax.data.examples import Examples
 from fedgen_jax.engine.cost import cost_of, line_of
 from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, shard_clients
 from fedgen_jax.program import make_algorithm

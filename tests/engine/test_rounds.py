@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from fedgen_jax.algorithms.base import Algorithm, State, batch_loss, draw, query_batch, weigh
-from fedgen_jax.engine.random import address, stream
+from fedgen_jax.algorithms.base import Algorithm, State
+from fedgen_jax.algorithms.local import batch_loss, draw, query_batch, weigh
 from fedgen_jax.engine.rounds import (
     client_mesh,
     init_run,
@@ -20,6 +20,7 @@ from fedgen_jax.engine.rounds import (
     suitable_devices,
 )
 from fedgen_jax.program import make_algorithm, num_bytes
+from fedgen_jax.random import address, stream
 from fedgen_jax.tasks import classification
 
 KEY = jax.random.key(7)

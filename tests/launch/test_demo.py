@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs import demo
-from fedgen_jax.exhibits import report_run
+from fedgen_jax.report.gather import report_run
 from launch.demo import tell
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedgen_jax.data.decode import UNKNOWN
+from fedgen_jax.data.examples import UNKNOWN
 from fedgen_jax.tasks import segmentation
 from fedgen_jax.tasks.segmentation import overlap
 

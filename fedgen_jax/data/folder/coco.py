@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedgen_jax.data.manifest import DataError, Manifest, is_number, read_json
+from fedgen_jax.data.folder.manifest import DataError, Manifest, is_number, read_json
 
 
 class Boxes(NamedTuple):

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 
-from fedgen_jax.figures import Cloud
-from fedgen_jax.report import Section, Strip, Table, methods_of, write_report
+from fedgen_jax.report.figures import Cloud
+from fedgen_jax.report.page import Section, Strip, Table, methods_of, write_report
 from fedgen_jax.tasks.base import View
 
 NASTY = '<script>alert("x")</script> & $a_b$'

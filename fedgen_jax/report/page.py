@@ -11,9 +11,9 @@ from typing import NamedTuple
 import jinja2
 from PIL import Image
 
-from fedgen_jax import figures
-from fedgen_jax.figures import Cloud
-from fedgen_jax.tables import NO_SCORE
+from fedgen_jax.report import figures
+from fedgen_jax.report.figures import Cloud
+from fedgen_jax.report.tables import NO_SCORE
 from fedgen_jax.tasks.base import View
 
 COLUMNS = 8  # example images a center
@@ -238,6 +238,6 @@ def _png(image_HxWx3):
 
 
 def _template():
-    source = importlib.resources.files('fedgen_jax').joinpath('report.html.j2')
+    source = importlib.resources.files('fedgen_jax.report').joinpath('page.html.j2')
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(source.read_text(encoding='utf-8'))

@@ -70,7 +70,7 @@ class Smear(NamedTuple):
     """What lies on the glass under one image.
 
     dye_HxWx3: float32, the amounts of azure, eosin and hemoglobin, about 1 where most.
-    target:    'label', 'mask', 'box' and 'box_class', as `federated.Examples` has them.
+    target:    'label', 'mask', 'box' and 'box_class', as `examples.Examples` has them.
     """
 
     dye_HxWx3: jax.Array

@@ -11,8 +11,8 @@ import json
 import pathlib
 from typing import Any, NamedTuple, NoReturn
 
-from fedgen_jax.data import decode, volumes
-from fedgen_jax.data.federated import SPLITS
+from fedgen_jax.data.examples import SPLITS, UNKNOWN
+from fedgen_jax.data.folder import decode, volumes
 
 COLUMNS = ('image', 'center', 'patient', 'split', 'label', 'mask')
 REQUIRED = ('image', 'center')
@@ -93,8 +93,8 @@ def read_classes(root: pathlib.Path) -> dict[str, tuple[str, ...]]:
         raise DataError(
             f'{file}: field mask_classes: one name, and 0 is the background: name what to find'
         )
-    if len(content.get('mask_classes', ())) > decode.UNKNOWN:
-        raise DataError(f'{file}: field mask_classes: more than {decode.UNKNOWN} names: merge some')
+    if len(content.get('mask_classes', ())) > UNKNOWN:
+        raise DataError(f'{file}: field mask_classes: more than {UNKNOWN} names: merge some')
     return {key: tuple(names) for key, names in content.items()}
 
 

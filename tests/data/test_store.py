@@ -8,9 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from fedgen_jax.data import builders, folder, source
-from fedgen_jax.data.builders import Record, Rows, stored
-from fedgen_jax.data.manifest import DataError
+from fedgen_jax.data import folder, source, store
+from fedgen_jax.data.folder.manifest import DataError
+from fedgen_jax.data.store import Record, Rows, stored
 
 PROBE = """
 import sys
@@ -206,10 +206,10 @@ def test_a_folder_of_one_center_splits_as_it_did_among_others(small_folder, tmp_
 
 def test_the_cache_can_be_named(monkeypatch, tmp_path):
     monkeypatch.delenv('FEDGEN_CACHE', raising=False)
-    assert builders.cache_folder().parts[-2:] == ('.cache', 'fedgen_jax')
+    assert store.cache_folder().parts[-2:] == ('.cache', 'fedgen_jax')
     monkeypatch.setenv('FEDGEN_CACHE', str(tmp_path))
-    assert builders.cache_folder() == tmp_path
-    assert builders.cache_folder('x').name == 'x'
+    assert store.cache_folder() == tmp_path
+    assert store.cache_folder('x').name == 'x'
 
 
 def test_reading_back_is_fast(tmp_path):

@@ -14,7 +14,8 @@ import re
 import numpy as np
 from PIL import Image
 
-UNKNOWN = 255  # the mask value of a pixel without a class
+from fedgen_jax.data.examples import UNKNOWN
+
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', '.dcm', '.nii', '.nii.gz')
 _NIFTI = re.compile(r'(?P<file>.*\.nii(\.gz)?)(#(?P<slice>\d+))?', re.IGNORECASE)
 

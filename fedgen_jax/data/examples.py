@@ -11,6 +11,8 @@ import numpy as np
 
 SPLITS = ('train', 'val', 'test')
 
+UNKNOWN = 255  # the mask value of a pixel without a class
+
 # What a task can learn, and the arrays of `Examples.target` that hold it.
 TARGETS = {'label': ('label',), 'mask': ('mask',), 'box': ('box', 'box_class')}
 
@@ -61,6 +63,11 @@ def take(examples: Examples, index: np.ndarray) -> Examples:
         {k: v[index] for k, v in examples.target.items()},
         examples.weight[index],
     )
+
+
+def of_split(center: Center, name: str) -> Examples:
+    """A center's examples of one split."""
+    return take(center.examples, center.split == SPLITS.index(name))
 
 
 def pad(examples: Examples, length: int) -> Examples:

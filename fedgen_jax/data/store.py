@@ -27,7 +27,7 @@ class Record(NamedTuple):
     """One example as it comes from its source, before the seed splits a center.
 
     image:   uint8 [S, S, 3].
-    target:  {'label': int32 []} and so on: `federated.Examples` without the leading N.
+    target:  {'label': int32 []} and so on: `examples.Examples` without the leading N.
     center:  the name of its center.
     path:    unique within the center.
     patient: '' if unknown; split: 'train', 'val', 'test', or '' to be drawn; volume: '' if none.

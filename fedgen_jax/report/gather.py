@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from fedgen_jax.data.federated import Center, Examples, take
-from fedgen_jax.evaluate import Trained, learned_alone, model_of, of_split
-from fedgen_jax.figures import Cloud
-from fedgen_jax.report import COLUMNS, SUBSET_SIZE, Strip, write_report
-from fedgen_jax.run import Run, reopen, trained
+from fedgen_jax.data.examples import Center, Examples, of_split, take
+from fedgen_jax.evaluate import learned_alone, model_of
+from fedgen_jax.report.figures import Cloud
+from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Strip, write_report
+from fedgen_jax.run import Run, Trained, reopen, trained
 
 NAMES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local': 'Local only'}
 SUBSETS = 30

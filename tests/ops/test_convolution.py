@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedgen_jax.models.convolution import MIN_FEATURES, conv_as_matmul
+from fedgen_jax.ops.convolution import MIN_FEATURES, conv_as_matmul
 
 FEW, MANY = 3, MIN_FEATURES  # by patches, by tiles
 

@@ -1,22 +1,18 @@
-"""Labelled sets that know no centers, cut into clients: the TFDS catalog and MedMNIST files.
+"""Labelled sets that know no centers, cut into clients: any of `medmnist`, `tfds_catalog`.
 
 The cuts are pure numpy: they return, for each client, the indices of its examples.
 """
 
-import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from fedgen_jax.data import decode
-from fedgen_jax.data.builders import Record
-from fedgen_jax.data.federated import Source
-from fedgen_jax.data.manifest import DataError
+from fedgen_jax.data.examples import Source
+from fedgen_jax.data.folder import decode
 from fedgen_jax.data.source import assemble
+from fedgen_jax.data.store import Record
 
 
 class Arrays(NamedTuple):
@@ -106,95 +102,6 @@ def to_source(
         parts = {f'client-{i:03d}': part for i, part in enumerate(parts)}
     records = _to_records(arrays, parts, image_size, patient)
     return assemble(records, {'label': arrays.classes}, seed)
-
-
-def read_medmnist(file: str | os.PathLike, classes: Sequence[str] = ()) -> Arrays:
-    """Reads an npz in MedMNIST's format: {train,val,test}_{images,labels}; pickles are refused.
-
-    classes: names; default '0', '1', ...  Reference: Yang et al., 2023, MedMNIST v2, Scientific
-    Data 10:41.
-    """
-    image, label, path, split = [], [], [], []
-    for name in ('train', 'val', 'test'):
-        image_N, label_N = (_read_member(file, f'{name}_{key}') for key in ('images', 'labels'))
-        label_N = label_N.reshape(len(label_N), -1)
-        if image_N.dtype != np.uint8 or image_N.ndim not in (3, 4):
-            raise DataError(
-                f'{file}: field {name}_images: {image_N.dtype} {list(image_N.shape)}: must be '
-                'uint8 [N, H, W] or [N, H, W, 3]'
-            )
-        if label_N.shape != (len(image_N), 1) or label_N.dtype.kind not in 'iu':
-            raise DataError(
-                f'{file}: field {name}_labels: {label_N.dtype} {list(label_N.shape)}: must be one '
-                f'integer for each of the {len(image_N)} images'
-            )
-        image += list(image_N)
-        label.append(label_N[:, 0].astype(np.int32))
-        path += [f'{name}/{i}' for i in range(len(image_N))]
-        split += [name] * len(image_N)
-    label = np.concatenate(label)
-    classes = tuple(classes) or tuple(str(k) for k in range(label.max() + 1))
-    if label.min() < 0 or label.max() >= len(classes):
-        raise DataError(
-            f'{file}: field labels: from {label.min()} to {label.max()}, but there are '
-            f'{len(classes)} classes: name all of them'
-        )
-    return Arrays(image, label, tuple(path), tuple(split), classes, {})
-
-
-def read_tfds(
-    name: str,
-    data_dir: str | None = None,
-    image: str = 'image',
-    label: str = 'label',
-    columns: Sequence[str] = (),
-) -> Arrays:
-    """Reads all splits of a set of the TFDS catalog, downloading it if need be.
-
-    Its own splits are kept if they are training, validation and test, else all is drawn anew.
-    Sets with `Image` features import TensorFlow when they are first built: install
-    'fedgen_jax[catalog]'; those that are built already do not.
-    """
-    import tensorflow_datasets as tfds
-
-    builder = tfds.builder(name, data_dir=data_dir, file_format='array_record')
-    builder.download_and_prepare()
-    ours = {'train': 'train', 'validation': 'val', 'val': 'val', 'test': 'test'}
-    names = sorted(builder.info.splits)
-    keep = sorted(ours.get(n, '') for n in names) == ['test', 'train', 'val']
-    examples, path, split = [], [], []
-    for n in names:
-        part = list(builder.as_data_source(n))
-        examples += part
-        path += [f'{n}/{i}' for i in range(len(part))]
-        split += [ours[n] if keep else ''] * len(part)
-    for field in (image, label, *columns):
-        if field not in builder.info.features:
-            known = ', '.join(builder.info.features)
-            raise DataError(f'{name}: field {field}: the set has none: use one of {known}')
-    label_N = np.array([e[label] for e in examples], np.int32)
-    names = getattr(builder.info.features[label], 'names', None)
-    return Arrays(
-        [np.asarray(e[image]) for e in examples],
-        label_N,
-        tuple(path),
-        tuple(split),
-        tuple(names or (str(k) for k in range(label_N.max() + 1))),
-        {key: np.array([e[key] for e in examples]) for key in columns},
-    )
-
-
-def _read_member(file, name):
-    # Each access of an npz decompresses the member anew, so each is read just once.
-    try:
-        with open(file, 'rb') as opened, np.load(opened, allow_pickle=False) as archive:
-            return archive[name]
-    except KeyError as error:
-        raise DataError(f'{file}: field {name}: missing: save it as MedMNIST does') from error
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f'{file}: field {name}: cannot be read ({error}): save plain arrays with numpy.savez'
-        ) from error
 
 
 def _to_records(arrays, parts, image_size, patient) -> Iterator[Record]:

@@ -15,16 +15,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedgen_jax.data import coco, decode
-from fedgen_jax.data.builders import Record
-from fedgen_jax.data.federated import TARGETS
-from fedgen_jax.data.manifest import (
+from fedgen_jax.data.examples import TARGETS, UNKNOWN
+from fedgen_jax.data.folder import coco, decode
+from fedgen_jax.data.folder.manifest import (
     DataError,
     Manifest,
     read_classes,
     read_manifest,
     row_error,
 )
+from fedgen_jax.data.store import Record
 
 VERSION = 4  # of what `records` computes; raising it makes stores anew
 
@@ -120,9 +120,9 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
             mask = _read_mask(folder, row, image.size)
             target['mask'] = decode.square_mask(mask, image_size)
             values = set(np.unique(mask))
-            if values - {0, decode.UNKNOWN}:
+            if values - {0, UNKNOWN}:
                 named.add(row.center)
-            elif row.mask and decode.UNKNOWN in values:
+            elif row.mask and UNKNOWN in values:
                 in_doubt.setdefault(row.center, row)
         if 'box' in folder.classes:
             target.update(_read_boxes(folder, row, image.size, image_size))
@@ -134,7 +134,7 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
         if center not in named:
             row_error(
                 folder.manifest.file, row.number, 'mask',
-                f'{row.mask!r}: all masks of {center!r} have 0 and {decode.UNKNOWN} alone, which '
+                f'{row.mask!r}: all masks of {center!r} have 0 and {UNKNOWN} alone, which '
                 'means unknown: save the foreground as 1',
             )
 
@@ -184,7 +184,7 @@ def _max_boxes(file, boxes, limit):
 def _read_mask(folder, row, image_shape):
     width, height = image_shape
     if not row.mask:
-        return np.full((height, width), decode.UNKNOWN, np.uint8)
+        return np.full((height, width), UNKNOWN, np.uint8)
     try:
         mask = decode.read_mask(str(folder.root / row.mask), len(folder.classes['mask']))
         if mask.shape != (height, width):

@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedgen_jax.data import federated, smear, split
+from fedgen_jax.data import examples as ex
+from fedgen_jax.data import split
+from fedgen_jax.data.synthetic import smear
 
 VERSION = 1  # of what is drawn; raising it makes stores anew
 
@@ -126,7 +128,7 @@ def client_acquisition(key, client_id, spread=1.0, scanner=0) -> Acquisition:
 @functools.partial(jax.jit, static_argnames=('num_examples', 'image_size'))
 def draw_client(
     key, client_id, num_examples, image_size, *, spread=1.0, prevalence_concentration=2.0, scanner=0
-) -> federated.Examples:
+) -> ex.Examples:
     """A client's examples (JAX arrays), from `(key, client_id)` alone.
 
     Fewer examples are the first of more.  Another `scanner` shows the same cells, in the same
@@ -147,13 +149,13 @@ def draw_client(
     batch_size = -(-num_examples // batches)
     image, target = jax.lax.map(one, jnp.arange(batches * batch_size), batch_size=batch_size)
     image, target = jax.tree.map(lambda x: x[:num_examples], (image, target))
-    return federated.Examples(image, target, jnp.ones(num_examples, jnp.float32))
+    return ex.Examples(image, target, jnp.ones(num_examples, jnp.float32))
 
 
 def centers(
     num_centers, num_examples, image_size, seed, spread=1.0, *,
     prevalence_concentration=2.0, scanner=0,
-) -> tuple[federated.Center, ...]:
+) -> tuple[ex.Center, ...]:
     """Clients 0, 1, ... on the host, as centers 'synthetic-0', ..., split 60/20/20 by label.
 
     Another `scanner` gives the same cells, splits and paths after every center has changed its
@@ -171,7 +173,7 @@ def centers(
         split_N = split.assign_splits(
             name, path, unknown, examples.target['label'].tolist(), unknown, seed
         )
-        made.append(federated.Center(name, examples, split_N, path, path))
+        made.append(ex.Center(name, examples, split_N, path, path))
     return tuple(made)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedgen_jax.data import decode
+from fedgen_jax.data.folder import decode
 
 
 class Slice(NamedTuple):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fedgen_jax import tables
-from fedgen_jax.report import headline
+from fedgen_jax.report import tables
+from fedgen_jax.report.page import headline
 
 
 def block(x, names=('a', 'b')):

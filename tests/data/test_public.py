@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from fedgen_jax.data import catalog
-from fedgen_jax.data.catalog import cut_by_column, cut_by_label, cut_by_quantity
-from fedgen_jax.data.manifest import DataError
+from fedgen_jax.data.folder.manifest import DataError
+from fedgen_jax.data.public import cuts, medmnist, tfds_catalog
+from fedgen_jax.data.public.cuts import cut_by_column, cut_by_label, cut_by_quantity
 
 LABEL_N = np.random.default_rng(0).integers(0, 5, 1000)
 
@@ -81,11 +81,11 @@ def test_clients_of_a_cut(tmp_path):
     rng = np.random.default_rng(0)
     image = [rng.integers(0, 256, (9, 7 + i % 2), np.uint8) for i in range(40)]
     column = {'site': np.arange(40) % 3, 'who': np.arange(40) // 4}
-    arrays = catalog.Arrays(
+    arrays = cuts.Arrays(
         image, np.arange(40, dtype=np.int32) % 2, tuple(map(str, range(40))), ('',) * 40,
         ('a', 'b'), column,
     )
-    source = catalog.to_source(arrays, cut_by_column(column['site']), 6, seed=0, patient='who')
+    source = cuts.to_source(arrays, cut_by_column(column['site']), 6, seed=0, patient='who')
     assert [c.name for c in source.centers] == ['0', '1', '2']
     assert source.classes == ('a', 'b')
     for center in source.centers:
@@ -94,7 +94,7 @@ def test_clients_of_a_cut(tmp_path):
         assert center.examples.image.shape == (len(index), 6, 6, 3)
         for who in np.unique(index // 4):
             assert len(set(center.split[index // 4 == who])) == 1
-    source = catalog.to_source(arrays, cut_by_quantity(40, 4, 10, 0), 6, seed=0)
+    source = cuts.to_source(arrays, cut_by_quantity(40, 4, 10, 0), 6, seed=0)
     assert [c.name for c in source.centers] == [f'client-{i:03d}' for i in range(4)]
 
 
@@ -111,9 +111,9 @@ def save_medmnist(file, **changes):
 
 
 def test_medmnist(tmp_path):
-    arrays = catalog.read_medmnist(save_medmnist(tmp_path / 'x.npz'), classes=('no', 'yes'))
+    arrays = medmnist.read_medmnist(save_medmnist(tmp_path / 'x.npz'), classes=('no', 'yes'))
     np.testing.assert_array_equal(arrays.label, [0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 1])
-    source = catalog.to_source(arrays, [np.arange(11)], 5, seed=0)
+    source = cuts.to_source(arrays, [np.arange(11)], 5, seed=0)
     center = source.centers[0]
     np.testing.assert_array_equal(center.split, [0] * 6 + [1] * 3 + [2] * 2)
     np.testing.assert_array_equal(center.examples.image[:, 0, 0, 0], [6] * 6 + [3] * 3 + [2] * 2)
@@ -135,7 +135,7 @@ def test_bad_medmnist(tmp_path, case):
     changes, field = BAD_FILES[case]
     file = save_medmnist(tmp_path / 'x.npz', **changes)
     with pytest.raises(DataError) as error:
-        catalog.read_medmnist(file, classes=('no', 'yes'))
+        medmnist.read_medmnist(file, classes=('no', 'yes'))
     message = str(error.value)
     assert message.startswith(str(file)) and f'field {field}' in message
     assert len(message.splitlines()) == 1
@@ -155,7 +155,7 @@ def test_objects_in_a_file_are_not_even_loaded(tmp_path):
     planted = np.array([Planted(tmp_path / 'planted')], object)
     file = save_medmnist(tmp_path / 'x.npz', train_images=planted)
     with pytest.raises(DataError, match='field train_images: cannot be read'):
-        catalog.read_medmnist(file)
+        medmnist.read_medmnist(file)
     assert not (tmp_path / 'planted').exists()
 
 
@@ -163,14 +163,14 @@ def test_a_file_that_is_no_npz(tmp_path):
     file = tmp_path / 'x.npz'
     file.write_bytes(b'PK\x03\x04 broken')
     with pytest.raises(DataError, match='numpy.savez'):
-        catalog.read_medmnist(file)
+        medmnist.read_medmnist(file)
 
 
 def test_real_medmnist(data_root):
-    arrays = catalog.read_medmnist(data_root / 'medmnist' / 'pneumoniamnist.npz')
+    arrays = medmnist.read_medmnist(data_root / 'medmnist' / 'pneumoniamnist.npz')
     assert [arrays.split.count(s) for s in ('train', 'val', 'test')] == [4708, 524, 624]
     parts = cut_by_label(arrays.label[:200], 3, 1, seed=0)
-    source = catalog.to_source(arrays, parts, 28, seed=0)
+    source = cuts.to_source(arrays, parts, 28, seed=0)
     center = source.centers[0]
     i = arrays.path.index(center.path[0])
     np.testing.assert_array_equal(center.examples.image[0, ..., 1], arrays.image[i])
@@ -208,9 +208,9 @@ class TinySet(tfds.core.GeneratorBasedBuilder):
 
 
 def test_tfds(tmp_path):
-    arrays = catalog.read_tfds('tiny_set', data_dir=str(tmp_path), columns=('site',))
+    arrays = tfds_catalog.read_tfds('tiny_set', data_dir=str(tmp_path), columns=('site',))
     assert arrays.classes == ('no', 'yes')
-    source = catalog.to_source(arrays, cut_by_column(arrays.column['site']), 4, seed=0)
+    source = cuts.to_source(arrays, cut_by_column(arrays.column['site']), 4, seed=0)
     assert [c.name for c in source.centers] == ['site0', 'site1', 'site2']
     for s, center in enumerate(source.centers):
         number = center.examples.image[:, 0, 0, 0]
@@ -221,4 +221,4 @@ def test_tfds(tmp_path):
 
 def test_tfds_unknown_field(tmp_path):
     with pytest.raises(DataError, match='field hospital: .* use one of image, label, site'):
-        catalog.read_tfds('tiny_set', data_dir=str(tmp_path), columns=('hospital',))
+        tfds_catalog.read_tfds('tiny_set', data_dir=str(tmp_path), columns=('hospital',))

@@ -1,0 +1,186 @@
+"""A client's local learning: the same for every algorithm of a comparison."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from fedgen_jax.data.examples import Examples
+from fedgen_jax.random import stream
+from fedgen_jax.shifts.base import Shift, chain
+from fedgen_jax.tasks.base import Task
+
+Tree = Any
+
+
+class Local(NamedTuple):
+    """How a client learns: the same values for every algorithm of a comparison.
+
+    plain:      augmentation, drawn anew for each image.
+    shift:      acquisition shift, drawn once a step: its images play one virtual center.
+    optimizer:  starts afresh each round.
+    schedule:   round -> factor of the optimizer's steps, in that round.
+    steps:      T, local steps a round.
+    batch:      B, images a step.
+    prevalence: class mix of a batch: 'natural', 'balanced', or 'mixed' (a random mix a step).
+    weighting:  a client's weight in the sum: its 'examples', or 'uniform'.
+    finetune:   (steps, learning rate) of the labelled fine-tuning after training.
+    """
+
+    model: nn.Module
+    task: Task
+    image_size: int
+    plain: Shift
+    shift: Shift
+    optimizer: optax.GradientTransformation
+    schedule: Callable[[jax.Array], jax.Array]
+    steps: int
+    batch: int
+    prevalence: str
+    weighting: str
+    finetune: tuple[int, float]
+
+
+class Batch(NamedTuple):
+    """float32 images [B, H, W, 3] in [0, 1], their target and weights [B]."""
+
+    image: jax.Array
+    target: dict
+    weight: jax.Array
+
+
+def class_mix(key: jax.Array, prevalence: str, num_strata: int) -> jax.Array | None:
+    """The class mix [K] of a batch; None: as the client's data are."""
+    if prevalence == 'natural':
+        return None
+    if prevalence == 'balanced':
+        return jnp.full((num_strata,), 1 / num_strata)
+    if prevalence == 'mixed':
+        return jax.random.dirichlet(key, jnp.ones(num_strata))
+    raise ValueError(f'prevalence={prevalence!r}: one of natural, balanced, mixed')
+
+
+def draw(task: Task, data: Examples, key: jax.Array, size: int, mix_K: jax.Array | None):
+    """Indices [size] of examples, never of padding.
+
+    Without a mix: a random order, begun again where the client has fewer than `size`.  With one:
+    a class by the mix, among those the client has, then an example of it.
+    """
+    real_N = data.weight > 0
+    if mix_K is None:
+        noise_N = jax.random.uniform(key, real_N.shape)
+        order_N = jnp.argsort(jnp.where(real_N, noise_N, jnp.inf))
+        return order_N[jnp.arange(size) % jnp.maximum(real_N.sum(), 1)]
+    stratum_N = jnp.where(real_N, task.stratum(data.target), -1)
+    count_K = jnp.sum(stratum_N[:, None] == jnp.arange(task.num_strata)[None, :], axis=0)
+    count_K = jnp.maximum(count_K, 1).astype(jnp.float32)
+    share_K = jnp.log(jnp.maximum(mix_K, 1e-6)) - jnp.log(count_K)
+    # Unlabelled examples: never beside labelled ones, but near enough for float32 to tell their
+    # noise apart.
+    logits_N = jnp.where(stratum_N >= 0, share_K[jnp.maximum(stratum_N, 0)], -1e3)
+    logits_N = jnp.where(real_N, logits_N, -jnp.inf)
+    return jax.random.categorical(key, logits_N, shape=(size,))
+
+
+def images_of(image_uint8: jax.Array) -> jax.Array:
+    """uint8 -> float32 in [0, 1]."""
+    return image_uint8.astype(jnp.float32) / 255
+
+
+def batch_at(local: Local, data: Examples, index_B: jax.Array, key: jax.Array, tau) -> Batch:
+    """The examples at `index_B`, augmented one by one and moved to the virtual center `tau`."""
+    image, target = images_of(data.image[index_B]), {k: v[index_B] for k, v in data.target.items()}
+
+    def change(key, image, target):
+        plain, shift = jax.random.split(key)
+        image, target = local.plain.apply(local.plain.sample(plain), plain, image, target)
+        return local.shift.apply(tau, shift, image, target)
+
+    image, target = jax.vmap(change)(jax.random.split(key, len(index_B)), image, target)
+    return Batch(image, target, data.weight[index_B])
+
+
+def query_batch(local: Local, data: Examples, key: jax.Array) -> tuple[Batch, Tree]:
+    """A step's batch and the shift it plays; every algorithm draws it from the same streams."""
+    tau = local.shift.sample(stream(key, 'shift'))
+    mix_K = class_mix(stream(key, 'prevalence'), local.prevalence, local.task.num_strata)
+    index_B = draw(local.task, data, stream(key, 'query'), local.batch, mix_K)
+    return batch_at(local, data, index_B, stream(key, 'query_images'), tau), tau
+
+
+def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> tuple[jax.Array, Tree]:
+    """Outputs as in training, and the batch's statistics ({} without batch normalization)."""
+    outputs, new = local.model.apply(
+        {'params': params}, x_BxHxWx3, train=True, mutable=['batch_stats']
+    )
+    return outputs, new.get('batch_stats', {})
+
+
+def init_model(local: Local, key: jax.Array) -> Tree:
+    """The model's first weights."""
+    shape = (1, local.image_size, local.image_size, 3)
+    return local.model.init(stream(key, 'theta'), jnp.zeros(shape))['params']
+
+
+def batch_loss(local: Local, params: Tree, batch: Batch) -> jax.Array:
+    """The task's loss on a batch."""
+    outputs, _ = apply_model(local, params, batch.image)
+    return local.task.loss(outputs, batch.target, batch.weight)
+
+
+def learn(local: Local, params: Tree, data: Examples, key: jax.Array, factor: jax.Array | float):
+    """T steps on one client, each `factor` times the optimizer's: (weights, mean loss)."""
+
+    def step(carry, t):
+        params, opt = carry
+        batch, _ = query_batch(local, data, jax.random.fold_in(key, t))
+        loss, grads = jax.value_and_grad(lambda p: batch_loss(local, p, batch))(params)
+        updates, opt = local.optimizer.update(grads, opt, params)
+        updates = jax.tree.map(lambda u: factor * u, updates)
+        return (optax.apply_updates(params, updates), opt), loss
+
+    carry = (params, local.optimizer.init(params))
+    (params, _), loss_T = jax.lax.scan(step, carry, jnp.arange(local.steps))
+    return params, loss_T.mean()
+
+
+def finetune(local: Local, params: Tree, labelled: Examples, key: jax.Array) -> Tree:
+    """The labelled fine-tuning of a finished model at one client, on unshifted images."""
+    steps, rate = local.finetune
+    gentle = local._replace(
+        shift=chain(), optimizer=optax.sgd(rate, momentum=0.9), steps=steps
+    )
+    return learn(gentle, params, labelled, stream(key, 'finetune'), 1.0)[0]
+
+
+def finish(local: Local, params: Tree, unlabelled: Examples, labelled, key: jax.Array) -> Tree:
+    """Variables of a finished model: fine-tuned, given labels, and with its statistics.
+
+    Batch normalization's statistics are those of the client's own unlabelled images under the
+    finished weights (AdaBN, Li et al. 2018): they never leave the client, and an unseen client
+    has them as a seen one does.  Running averages kept from local training belong to weights that
+    the averaging over clients has since replaced, and score far worse.
+    """
+    if labelled is not None:
+        params = finetune(local, params, labelled, key)
+    index = draw(local.task, unlabelled, stream(key, 'stats'), 256, None)
+    _, stats = apply_model(local, params, images_of(jnp.asarray(unlabelled.image)[index]))
+    return {'params': params, 'batch_stats': stats}
+
+
+def client_weight(local: Local, data: Examples) -> jax.Array:
+    """A client's weight in the sum; padding clients weigh 0."""
+    n = data.weight.sum()
+    if local.weighting == 'examples':
+        return n
+    if local.weighting == 'uniform':
+        return (n > 0).astype(jnp.float32)
+    raise ValueError(f'weighting={local.weighting!r}: one of examples, uniform')
+
+
+def weigh(weight: jax.Array, tree: Tree) -> Tree:
+    """weight * tree, and exact zeros where the weight is 0, whatever the tree holds."""
+    return jax.tree.map(lambda x: jnp.where(weight > 0, weight * x, 0), tree)

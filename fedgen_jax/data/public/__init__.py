@@ -1,0 +1,1 @@
+"""Public sets that know no centers, cut into clients."""

@@ -1,0 +1,20 @@
+"""Synthetic centers: drawn blood smears."""
+
+from fedgen_jax.data.synthetic.centers import (
+    CLASSES,
+    CLASSES_OF,
+    VERSION,
+    Acquisition,
+    centers,
+    client_acquisition,
+    client_prevalence,
+    draw,
+    draw_client,
+    photograph,
+    sample_acquisition,
+)
+
+__all__ = [
+    'CLASSES', 'CLASSES_OF', 'VERSION', 'Acquisition', 'centers', 'client_acquisition',
+    'client_prevalence', 'draw', 'draw_client', 'photograph', 'sample_acquisition',
+]

@@ -1,0 +1,1 @@
+"""Operations that several rooms share: how a convolution is lowered, and resampling by matrices."""

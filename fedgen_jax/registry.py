@@ -1,0 +1,23 @@
+"""Built-in names, or those of a user's own module, to values."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+
+def choose(field: str, value: str, options: dict[str, Any] | Sequence[str]) -> Any:
+    """options[value] (of a sequence: the value), or one line that names the field."""
+    if value not in options:
+        raise ValueError(f'{field}={value!r}: one of {", ".join(options)}')
+    return options[value] if isinstance(options, dict) else value
+
+
+def look_up(field: str, value: str, options: dict[str, Any]) -> Any:
+    """options[value]; or, of a value 'module:name', what a user's own module has by that name."""
+    module, colon, name = value.partition(':')
+    if not colon:
+        return choose(field, value, options)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f'{field}={value!r}: {error}') from error
