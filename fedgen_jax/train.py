@@ -52,7 +52,9 @@ def train(
     check_same_run(config, workdir)
     run = prepare(config)
     id_C = client_ids(len(run.seen), run.program)
-    state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
+    state, private_C = init_run(
+        run.program.algorithm, run.program.mesh, run.key, id_C, run.program.protection
+    )
     with checkpoint.manager(workdir) as checkpoints:
         like = state, own_states(private_C, len(run.seen))
         first, (state, own_C) = checkpoint.restore(checkpoints, like)
