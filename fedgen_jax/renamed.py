@@ -8,12 +8,21 @@ import copy
 from typing import Any
 
 # A field that has gone, and today's fields that have its value.
-RENAMED = {'shifts.plain': ('shifts.flips', 'shifts.turns')}
+RENAMED = {
+    'shifts.plain': ('shifts.flips', 'shifts.turns'),
+    'hypernet': ('fedgen',),
+    'local': ('fedgen.local',),
+    'server.generator_lr': ('fedgen.generator_lr',),
+    'server.descriptor_lr': ('fedgen.descriptor_lr',),
+}
+
+# Names of algorithms that have changed.
+ALGORITHMS = {'local': 'local_only'}
 
 # A field that runs were once made without, and the value that they had in effect.
 ADDED = {'max_left_out': 0.5, 'data.virtual': 0, 'data.images': 'memory'}
 
-_TITLES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local': 'Local only'}
+_TITLES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local_only': 'Local only'}
 
 
 def config(made: dict[str, Any]) -> dict[str, Any]:
@@ -27,14 +36,17 @@ def config(made: dict[str, Any]) -> dict[str, Any]:
                 _set_if_absent(now, field, value)
     for field, value in ADDED.items():
         _set_if_absent(now, field, value)
+    now['algorithm'] = ALGORITHMS.get(now['algorithm'], now['algorithm'])
     return now
 
 
 def summary(made: dict[str, Any]) -> dict[str, Any]:
     """A run's summary (`fedgen_jax.schema.Summary`) in today's field names."""
     now = {**made, 'config': config(made['config'])}
+    now['algorithm'] = now['config']['algorithm']
+    now.pop('local', None)  # it stands in the settings too
     now.setdefault('title', _title(now))
-    now.setdefault('server_model', now['algorithm'] != 'local')
+    now.setdefault('server_model', now['algorithm'] != 'local_only')
     now['controls'] = {'sampled': None, **now['controls']}
     sizes = now['cost']['parameters']
     now['cost'] = {**now['cost'], 'parameters': {k: n for k, n in sizes.items() if n}}

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
+from fedgen_jax.config import complete
 from fedgen_jax.data.examples import Center, Source
 from fedgen_jax.data.source import draw, load
 from fedgen_jax.engine.processes import is_first, to_host
@@ -157,7 +158,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     for name in ('config.json', 'federation.json'):
         if not (workdir / name).is_file():
             raise ValueError(f'{workdir}/{name}: missing, so this is no run of launch.train')
-    config = ConfigDict(json.loads((workdir / 'config.json').read_text()))
+    config = complete(json.loads((workdir / 'config.json').read_text()))
     config.devices = 1  # whatever it was trained on
     federation = json.loads((workdir / 'federation.json').read_text())
     program = build(config, federation['classes'], len(federation['seen']))

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from fedgen_jax import checkpoint
+from fedgen_jax.config import complete
 from fedgen_jax.engine.cost import cost_of, line_of
 from fedgen_jax.engine.processes import any_of, from_first, is_first
 from fedgen_jax.engine.rounds import init_run
@@ -79,7 +80,7 @@ def check_same_run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Raises ValueError where `workdir` holds a run of another configuration."""
     file = workdir / 'config.json'
     if file.exists():
-        made = settings_of(ConfigDict(json.loads(file.read_text())))
+        made = settings_of(complete(json.loads(file.read_text())))
         now = settings_of(config)
         found = differences(made, now, defaults=now)
         if found:
