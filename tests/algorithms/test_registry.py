@@ -1,0 +1,221 @@
+"""What every algorithm of ALGORITHMS promises, and what the small ones are made of."""
+
+import json
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fedgen_jax.algorithms import ALGORITHMS
+from fedgen_jax.config import base
+from fedgen_jax.data import synthetic
+from fedgen_jax.data.examples import stack
+from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, shard_clients
+from fedgen_jax.interrupt import Stopped
+from fedgen_jax.program import make_algorithm
+from fedgen_jax.report.gather import report_run
+from fedgen_jax.run import restore
+from fedgen_jax.train import train
+
+KEY = jax.random.key(3)
+C = 4
+
+
+def configured(changes):
+    c = base()
+    c.model.widths, c.local_steps, c.batch_size, c.fedgen.support = (8,), 2, 4, 4
+    c.shifts.acquisition, c.shifts.flips, c.shifts.turns = 0.0, False, False
+    c.data.image_size, c.client.lr = 16, 0.1
+    c.update_from_flattened_dict(changes)
+    return c
+
+
+@pytest.fixture(scope='module')
+def clients():
+    """Three drawn centers and one without examples, [4, 8, ...]."""
+    drawn = [c.examples for c in synthetic.centers(3, 8, 16, seed=0)]
+    drawn = [e._replace(target={'label': e.target['label']}) for e in drawn]
+    nobody = jax.tree.map(np.zeros_like, drawn[0])
+    return stack([*drawn, nobody])
+
+
+def roll(changes, data_C, order=range(C), rounds=2):
+    """(state, private_C, metrics) after some rounds, on one device, as NumPy."""
+    algorithm, _ = make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)
+    mesh, order = client_mesh(1), np.array(order)
+    data_C = jax.tree.map(lambda x: x[order], data_C)
+    data_C, id_C = shard_clients((data_C, order.astype(np.int32)), mesh)
+    state, private_C = init_run(algorithm, mesh, KEY, np.arange(C, dtype=np.int32))
+    private_C = jax.tree.map(lambda x: x[order], private_C)
+    run = make_rounds(algorithm, mesh, 'map')
+    return jax.device_get(run(state, private_C, data_C, id_C, KEY, np.int32(0), np.int32(rounds)))
+
+
+@pytest.fixture(scope='module', params=ALGORITHMS)
+def rolled(request, clients):
+    """(name, its algorithm, what two rounds make of it)."""
+    changes = {'algorithm': request.param}
+    algorithm, _ = make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)
+    return request.param, algorithm, roll(changes, clients)
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_close(a, b, rtol):
+    def close(x, y):
+        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * max(np.abs(y).max(), 1e-3))
+
+    jax.tree.map(close, a, b)
+
+
+def test_it_says_what_the_rest_of_the_code_asks(rolled):
+    name, algorithm, (state, private_C, _) = rolled
+    assert algorithm.title and algorithm.title[0].isupper()
+    assert set(algorithm.sizes.values()) <= set(state.shared)
+    assert state.shared['round'] == 2
+    first = jax.vmap(algorithm.init_private, (None, 0))(
+        jax.eval_shape(algorithm.init, KEY) and jax.jit(algorithm.init)(KEY), jnp.arange(C)
+    )
+    own = [k for k in first if k != 'id']
+    assert algorithm.keeps == bool(own), 'a private state that is kept has more than a number'
+
+
+def test_a_client_without_examples_sends_exact_zeros_and_keeps_its_state(rolled):
+    name, algorithm, _ = rolled
+    data = jax.tree.map(jnp.zeros_like, stack([synthetic.centers(1, 4, 16, 0)[0].examples]))
+    data = jax.tree.map(lambda x: x[0], data._replace(target={'label': data.target['label']}))
+    state = jax.jit(algorithm.init)(KEY)
+    private = algorithm.init_private(state, jnp.int32(1))
+    sent, kept, _ = jax.jit(algorithm.client_update)(state.shared, private, data, KEY)
+    assert not any(x.any() for x in jax.tree.leaves(sent))
+    if algorithm.server_model:  # who learns alone steps on nothing, and is never scored
+        moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), kept, private)
+        assert name == 'ditto' or not any(jax.tree.leaves(moved))
+
+
+def test_the_order_of_clients_does_not_matter(rolled, clients):
+    name, _, (state, private_C, metrics) = rolled
+    other, private_too, metrics_too = roll({'algorithm': name}, clients, order=(2, 3, 0, 1))
+    assert_close(other.shared, state.shared, 2e-4)
+    assert_close(metrics_too, metrics, 2e-4)
+    again = jax.tree.map(lambda x: x[np.array([2, 3, 0, 1])], private_too)
+    assert_close(again, private_C, 2e-4)
+
+
+@pytest.fixture(scope='module', params=ALGORITHMS)
+def finished(request, tmp_path_factory):
+    """(folder, summary, configuration) of a whole small run, one center unseen."""
+    c = configured({
+        'algorithm': request.param, 'rounds': 2, 'eval_every': 1, 'checkpoint_every': 1,
+        'data.source': 'synthetic', 'data.centers': 3, 'data.examples': 20,
+        'data.held_out': 'synthetic-2', 'data.cache': str(tmp_path_factory.mktemp('cache')),
+    })  # fmt: skip
+    workdir = tmp_path_factory.mktemp(request.param) / 'run'
+    return workdir, train(c, workdir, progress=False), c
+
+
+def test_a_stranger_is_scored_and_a_report_renders(finished):
+    workdir, summary, _ = finished
+    scores = summary['unseen']['centers']['synthetic-2']
+    assert scores['n'] == 20 and 0 <= scores['balanced_accuracy'] <= 1
+    assert json.loads((workdir / 'summary.json').read_text()) == json.loads(json.dumps(summary))
+    page = report_run(workdir).read_text()
+    assert summary['title'] in page and 'synthetic-2' in page
+    assert summary['cost']['parameters']['base'] > 0
+
+
+def test_a_stopped_run_resumes_bit_identically(finished):
+    workdir, summary, c = finished
+    stop, again = threading.Event(), workdir.parent / 'again'
+    stop.set()
+    with pytest.raises(Stopped):
+        train(c, again, progress=False, stop=stop)
+    assert restore(again).round == 1
+    summary_too = train(c, again, progress=False)
+    assert_same(restore(again).state, restore(workdir).state)
+    assert_same(restore(again).private_C, restore(workdir).private_C)
+    assert summary_too['seen'] == summary['seen']
+
+
+# --------------------------------------------------------------- FedAvg, by another way
+
+
+def test_fedprox_without_its_term_is_fedavg_to_the_bit(clients):
+    expected, _, _ = roll({'algorithm': 'fedavg'}, clients)
+    for mu in (0.0, 0.5):
+        state, _, _ = roll({'algorithm': 'fedprox', 'fedprox.mu': mu}, clients)
+        same = jax.tree.map(np.array_equal, state.shared['theta'], expected.shared['theta'])
+        assert all(jax.tree.leaves(same)) == (mu == 0)
+
+
+def test_fedprox_holds_clients_near_what_they_were_sent(clients):
+    def moved(mu):
+        changes = {'algorithm': 'fedprox', 'fedprox.mu': mu, 'local_steps': 6, 'client.clip': 0.0}
+        first, _, _ = roll(changes, clients, rounds=0)
+        state, _, _ = roll(changes, clients, rounds=1)
+        gaps = jax.tree.map(jnp.subtract, state.shared['theta'], first.shared['theta'])
+        return sum(float(jnp.sum(g**2)) for g in jax.tree.leaves(gaps))
+
+    assert moved(1.0) < 0.9 * moved(0.0)
+
+
+def test_scaffold_begins_as_fedavg_to_the_bit_and_its_variates_sum_to_zero(clients):
+    expected, _, _ = roll({'algorithm': 'fedavg'}, clients, rounds=1)
+    state, _, _ = roll({'algorithm': 'scaffold'}, clients, rounds=1)
+    assert_same(state.shared['theta'], expected.shared['theta'])
+    state, private_C, _ = roll({'algorithm': 'scaffold'}, clients, rounds=3)
+    total = jax.tree.map(lambda c_C, c: (c_C - c)[:3].sum(0), private_C['variate'],
+                         state.shared['variate'])  # fmt: skip
+    largest = max(np.abs(x).max() for x in jax.tree.leaves(private_C['variate']))
+    assert max(np.abs(x).max() for x in jax.tree.leaves(total)) < 1e-5 * largest
+    assert not any(x[3].any() for x in jax.tree.leaves(private_C['variate']))  # no examples
+
+
+@pytest.mark.parametrize('momentum', [0.0, 0.9])
+def test_scaffold_s_variate_is_the_mean_gradient(clients, momentum):
+    """Of a loss with one gradient everywhere it is that gradient, momentum or none."""
+    from fedgen_jax.algorithms.scaffold import steps_with
+
+    rate, steps, gradient = 0.1, 5, 3.0
+    velocity = place = 0.0
+    for _ in range(steps):
+        velocity = momentum * velocity + gradient
+        place -= rate * velocity
+    assert -place / (rate * steps_with(momentum, steps)) == pytest.approx(gradient)
+
+
+def test_ditto_s_global_model_is_fedavg_s_to_the_bit_and_its_own_are_others(clients):
+    expected, _, _ = roll({'algorithm': 'fedavg'}, clients)
+    state, private_C, _ = roll({'algorithm': 'ditto'}, clients)
+    assert_same(state.shared, expected.shared)
+    theta_C = jax.tree.leaves(private_C['theta'])
+    assert all((x[0] != x[1]).any() for x in theta_C if x.any())
+
+
+def test_a_family_of_one_s_own_is_named_by_its_module(clients):
+    same = roll({'algorithm': 'fedgen_jax.algorithms:fedavg'}, clients)
+    assert_same(same, roll({'algorithm': 'fedavg'}, clients))
+
+
+# ------------------------------------------------------- statistics that training keeps
+
+
+@pytest.mark.parametrize('name', ALGORITHMS)
+def test_running_statistics_are_those_of_training_not_of_the_center(clients, name):
+    changes = {'algorithm': name, 'model.norm': 'batch', 'statistics': 'running'}
+    state, private_C, _ = roll(changes, clients)
+    algorithm, _ = make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)
+    data = jax.tree.map(lambda x: x[0], clients)
+    dark = data._replace(image=np.zeros_like(data.image))
+    private = jax.tree.map(lambda x: x[0], private_C)
+    done = [algorithm.personalize(state.shared, private, d, None, KEY) for d in (data, dark)]
+    if algorithm.describe is None:  # else its weights follow the images
+        assert_same(done[0], done[1])
+    kept = state.shared if algorithm.server_model and name != 'ditto' else private
+    assert_same(done[0]['batch_stats'], kept['statistics'])
+    assert any(x.any() for x in jax.tree.leaves(kept['statistics']))
