@@ -19,12 +19,11 @@ from fedgen_jax.data.folder import decode
 
 
 class Slice(NamedTuple):
-    """One image of a volume; what it does not have, or what is not known, is ''."""
+    """One image of a volume; `volume` and `patient` are '' where it has none, or none is known."""
 
     path: str
     volume: str
     patient: str
-    study: str = ''
 
 
 def slices(root: pathlib.Path, path: str) -> list[Slice]:
@@ -94,8 +93,7 @@ def _dicom(root, path) -> tuple[tuple, Slice]:
     if header.get('ImagePositionPatient') and header.get('ImageOrientationPatient'):
         rows, cols = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
         place = (float(np.cross(rows, cols) @ np.array(header.ImagePositionPatient, float)), path)
-    study = str(header.get('StudyInstanceUID') or '')
-    return place, Slice(path, volume, patient, study)
+    return place, Slice(path, volume, patient)
 
 
 def _depth(file) -> int:
