@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import re
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -30,6 +31,18 @@ def check_suffix(path: str) -> None:
     if not file_of(path).lower().endswith(SUFFIXES):
         known = ' '.join(SUFFIXES)
         raise ValueError(f'{path!r} is of no type that is read: save it as one of {known}')
+
+
+class Picture(NamedTuple):
+    """An 8-bit RGB image, and what was assumed to read it: fixed sentences, one for each kind."""
+
+    image: Image.Image
+    assumed: tuple[str, ...] = ()
+
+
+def open_image(path: str) -> Picture:
+    """The picture in a file, or in a slice of one; see `read_image`."""
+    return Picture(read_image(path))
 
 
 def read_image(path: str) -> Image.Image:

@@ -19,11 +19,17 @@ from fedgen_jax.data.folder import decode
 
 
 class Slice(NamedTuple):
-    """One image of a volume; `volume` and `patient` are '' where it has none, or none is known."""
+    """One image of a volume; a field is '' where it has none, or none is known.
+
+    study, series: the UIDs in a DICOM header.  A person's images may lie in many studies, but one
+        PatientID in many studies may also be what anonymizing wrote for everybody.
+    """
 
     path: str
     volume: str
     patient: str
+    study: str = ''
+    series: str = ''
 
 
 def slices(root: pathlib.Path, path: str) -> list[Slice]:
@@ -87,13 +93,13 @@ def _series(root, folder) -> list[Slice]:
 def _dicom(root, path) -> tuple[tuple, Slice]:
     """(where the slice lies in its series, the slice)."""
     header = decode.extra('pydicom').dcmread(root / path, stop_before_pixels=True)
-    volume = str(header.get('SeriesInstanceUID') or '')
-    patient = str(header.get('PatientID') or '') or volume
+    series, study = (str(header.get(f'{key}InstanceUID') or '') for key in ('Series', 'Study'))
+    patient = str(header.get('PatientID') or '') or series
     place = (float(header.get('InstanceNumber') or 0), path)
     if header.get('ImagePositionPatient') and header.get('ImageOrientationPatient'):
         rows, cols = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
         place = (float(np.cross(rows, cols) @ np.array(header.ImagePositionPatient, float)), path)
-    return place, Slice(path, volume, patient)
+    return place, Slice(path, series, patient, study, series)
 
 
 def _depth(file) -> int:
