@@ -7,6 +7,7 @@
 `scan` checks all that can be checked without decoding a pixel; `records` decodes.
 """
 
+import collections
 import hashlib
 import json
 import pathlib
@@ -26,7 +27,7 @@ from fedgen_jax.data.folder.manifest import (
 )
 from fedgen_jax.data.store import Record
 
-VERSION = 4  # of what `records` computes; raising it makes stores anew
+VERSION = 5  # of what `records` computes; raising it makes stores anew
 
 
 class Folder(NamedTuple):
@@ -106,10 +107,14 @@ def fingerprint(folder: Folder, image_size: int) -> dict:
 
 def records(folder: Folder, image_size: int) -> Iterator[Record]:
     """Decodes the images and targets, in the manifest's order.  Raises DataError."""
+    series = collections.defaultdict(list)
+    for row in folder.manifest.rows:
+        series[row.volume].append(str(folder.root / row.image))
     in_doubt, named = {}, set()  # by center: the first mask of 0 and 255 alone; any with classes
     for row in folder.manifest.rows:
         try:
-            image = decode.read_image(str(folder.root / row.image))
+            beside = series[row.volume] if row.volume else ()
+            image, _, aspect = decode.open_image(str(folder.root / row.image), beside)
         except ValueError as error:
             row_error(folder.manifest.file, row.number, 'image', f'{row.image!r}: {error}')
         target = {}
@@ -118,16 +123,22 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
             target['label'] = np.int32(known.index(row.label) if row.label else -1)
         if 'mask' in folder.classes:
             mask = _read_mask(folder, row, image.size)
-            target['mask'] = decode.square_mask(mask, image_size)
+            target['mask'] = decode.square_mask(mask, image_size, aspect)
             values = set(np.unique(mask))
             if values - {0, UNKNOWN}:
                 named.add(row.center)
             elif row.mask and UNKNOWN in values:
                 in_doubt.setdefault(row.center, row)
         if 'box' in folder.classes:
+            if folder.boxes is not None and aspect != 1:
+                row_error(
+                    folder.manifest.file, row.number, 'image',
+                    f'{row.image!r} has pixels {aspect:.3g} times as high as wide, on which boxes '
+                    'are not read: save it with square pixels',
+                )
             target.update(_read_boxes(folder, row, image.size, image_size))
         yield Record(
-            decode.square_image(image, image_size), target,
+            decode.square_image(image, image_size, aspect), target,
             row.center, row.image, row.patient, row.split, row.volume,
         )
     for center, row in in_doubt.items():
