@@ -93,7 +93,7 @@ def _facts(center: Center, source: Source) -> tuple[Facts, list[bytes | None]]:
     count = collections.Counter(prints)
     blank = count.pop(None, 0)
     patients = len({u for u, path in zip(center.unit, center.path) if u != path})
-    assumed = collections.Counter(text for text in center.assumed if text)
+    assumed = collections.Counter(x for text in center.assumed for x in text.splitlines())
     facts = Facts(
         center.name, len(x), patients or None,
         tuple(np.bincount(center.split, minlength=len(SPLITS)).tolist()),
@@ -115,7 +115,7 @@ def _grays(histogram_256: np.ndarray) -> tuple[int, int, int]:
 def _line(details: dict[str, object], text: str) -> list[str]:
     """One line about some centers, each with a detail; none about none."""
     names = [f'center {name!r} ({detail})' for name, detail in details.items()]
-    return [f'{listed(names)}: {text}'] if names else []
+    return [f'{listed(names, 4)}: {text}'] if names else []
 
 
 def _on_reading(rows: Sequence[Facts]) -> list[str]:

@@ -37,7 +37,7 @@ class Center(NamedTuple):
     path:  the N files the examples came from, as the manifest names them.
     unit:  what belongs together of them, a patient or, where none is known, the file itself.
     size:  'width x height' of the N images in their files, where there are files.
-    assumed: what reading each of the N files took for granted, '' for nothing.
+    assumed: what reading each of the N files took for granted, lines of text, '' for nothing.
     """
 
     name: str

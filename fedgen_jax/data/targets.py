@@ -31,6 +31,18 @@ class Scanned(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class Frame(NamedTuple):
+    """How an image is laid into its square of `size` pixels a side (`folder/square.py`).
+
+    width, height: in its file.  aspect: the height of a pixel by its width.
+    """
+
+    width: int
+    height: int
+    aspect: float
+    size: int
+
+
 def _nothing(*_) -> tuple:
     return ()
 
@@ -43,8 +55,8 @@ class Target(NamedTuple):
     scan:   (manifest, classes, max_boxes) -> Scanned, without reading a pixel; also of a folder
             that has none of it.  classes: a trained model's, or None.  max_boxes: what the
             objects of an image are padded to, or None.
-    read:   (scanned, row, (width, height) of its image, image_size) -> ({array: value of one
-            example}, what `agree` should know of it).
+    read:   (scanned, row, the `Frame` of its image) -> ({array: value of one example}, what
+            `agree` should know of it).
     known:  target -> bool [N], the examples of which it is known.
     count:  (target, number of classes K) -> int [K], how many there are of each class.
     place:  (file, field) of a folder where it is written.
@@ -60,7 +72,7 @@ class Target(NamedTuple):
     arrays: tuple[str, ...]
     has: Callable[[Manifest], bool]
     scan: Callable[[Manifest, Sequence[str] | None, int | None], Scanned]
-    read: Callable[[Scanned, Row, tuple[int, int], int], tuple[dict, Any]]
+    read: Callable[[Scanned, Row, Frame], tuple[dict, Any]]
     known: Callable[[dict], np.ndarray]
     count: Callable[[dict, int], np.ndarray]
     place: tuple[str, str]
@@ -123,8 +135,8 @@ def _check_names(manifest):
         )
 
 
-def _read_label(scanned, row, size, image_size):
-    del size, image_size
+def _read_label(scanned, row, frame):
+    del frame
     number = scanned.classes.index(row.label) if row.label else -1
     return {'label': np.int32(number)}, None
 
@@ -163,23 +175,23 @@ def _scan_masks(manifest, classes, max_boxes):
     return Scanned(tuple(classes or named or ()), manifest.file)
 
 
-def _read_mask(scanned, row, size, image_size):
+def _read_mask(scanned, row, frame):
     """Tells `agree` the numbers that the file holds."""
-    width, height = size
-    if not row.mask:
-        mask = np.full((height, width), UNKNOWN, np.uint8)
-        return {'mask': decode.square_mask(mask, image_size)}, frozenset()
-    file = scanned.found
-    try:
-        mask = decode.read_mask(str(file.parent / row.mask), len(scanned.classes))
-        if mask.shape != (height, width):
-            raise ValueError(
-                f'the mask is {mask.shape[1]} x {mask.shape[0]}, its image {width} x {height}: '
-                'save both at one size'
-            )
-    except ValueError as error:
-        row_error(file, row.number, 'mask', f'{row.mask!r}: {error}')
-    return {'mask': decode.square_mask(mask, image_size)}, frozenset(np.unique(mask).tolist())
+    file, shape = scanned.found, (frame.height, frame.width)
+    numbers = frozenset()
+    mask = np.full(shape, UNKNOWN, np.uint8)
+    if row.mask:
+        try:
+            mask = decode.read_mask(str(file.parent / row.mask), len(scanned.classes))
+            if mask.shape != shape:
+                raise ValueError(
+                    f'the mask is {mask.shape[1]} x {mask.shape[0]}, its image {frame.width} x '
+                    f'{frame.height}: save both at one size'
+                )
+        except ValueError as error:
+            row_error(file, row.number, 'mask', f'{row.mask!r}: {error}')
+        numbers = frozenset(np.unique(mask).tolist())
+    return {'mask': decode.square_mask(mask, frame.size, frame.aspect)}, numbers
 
 
 def _one_meaning(manifest, found):
@@ -249,19 +261,27 @@ def _scan_boxes(manifest, classes, max_boxes):
     return Scanned(names, (manifest.file, boxes, room), room, notes)
 
 
-def _read_boxes(scanned, row, size, image_size):
+def _read_boxes(scanned, row, frame):
     file, boxes, room = scanned.found
     box = np.zeros((room, 4), np.float32)
     box_class = np.full(room, -1, np.int32)
     found = boxes.get(row.image)
     if found:
-        if size != (found.width, found.height):
+        if frame.aspect != 1:
             row_error(
                 file, row.number, 'image',
-                f'{row.image!r} is {size[0]} x {size[1]}, but annotations.json says '
+                f'{row.image!r} has pixels {frame.aspect:.3g} times as high as wide, on which '
+                'boxes are not read: save it with square pixels',
+            )
+        if (frame.width, frame.height) != (found.width, found.height):
+            row_error(
+                file, row.number, 'image',
+                f'{row.image!r} is {frame.width} x {frame.height}, but annotations.json says '
                 f'{found.width} x {found.height}: correct its width and height',
             )
-        box[: len(found.box)] = decode.square_boxes(found.box, *size, image_size)
+        box[: len(found.box)] = decode.square_boxes(
+            found.box, frame.width, frame.height, frame.size
+        )
         box_class[: len(found.box)] = found.box_class
     return {'box': box, 'box_class': box_class}, None
 

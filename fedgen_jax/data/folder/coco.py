@@ -235,7 +235,8 @@ def _check_numbers(file, annotations, images):
         return
     low, high, size = np.split(np.array(found, float), 3, axis=1)
     end = low + high
-    if np.all(high > low) and np.all(high <= size + 1) and np.any(end > size + 1):
+    far = np.any(end > 1.1 * size, axis=1).mean()  # no sloppy border
+    if np.all(high > low) and np.all(high <= size + 1) and far > 0.2:
         raise DataError(
             f'{file}: field bbox: all read like corners, [x0, y0, x1, y1]: write '
             '[x, y, width, height]'

@@ -115,7 +115,7 @@ def relative_path(root: pathlib.Path, path: str) -> str:
     if not file.exists():
         raise ValueError(f'{path!r} does not exist: add the file, or remove the row')
     if not file.is_dir():
-        decode.check_suffix(path)
+        decode.check_suffix(path, root)
     return str(pure)
 
 

@@ -32,7 +32,7 @@ def settle(pairs: Sequence[tuple], /) -> tuple[list, list[str]]:
     notes = _names(by_center)
     if doubts:
         notes.insert(0, (
-            f'{words.listed(doubts)}: no PatientID of one person, so each of these counts as a '
+            f'{words.listed(doubts, 4)}: no PatientID of one person, so each of these counts as a '
             'patient: if one person has several, add a column patient'
         ))  # fmt: skip
     return rows, notes
@@ -79,12 +79,12 @@ def _names(by_center) -> list[str]:
         ]  # fmt: skip
     if twice:
         notes.append(
-            f'{words.listed(twice)}: patients that differ in spelling alone count as several: '
+            f'{words.listed(twice, 4)}: patients that differ in spelling alone count as several: '
             'write one name'
         )
     if missing:
         notes.append(
-            f'{words.listed(missing)}: the patient reads like a missing value, and counts as one '
+            f'{words.listed(missing, 4)}: the patient reads like a missing value, and counts as one '
             'person: leave the cell empty where none is known'
         )
     return notes

@@ -7,6 +7,7 @@
 `scan` checks all that can be checked without decoding a pixel; `records` decodes.
 """
 
+import collections
 import hashlib
 import json
 import pathlib
@@ -17,7 +18,7 @@ from fedgen_jax.data.folder import decode
 from fedgen_jax.data.folder.manifest import Manifest, read_manifest
 from fedgen_jax.data.folder.text import collected, raise_first, row_error
 from fedgen_jax.data.store import Record
-from fedgen_jax.data.targets import TARGETS, Scanned, Target, target_of
+from fedgen_jax.data.targets import TARGETS, Frame, Scanned, Target, target_of
 
 VERSION = 5  # of what `records` computes; raising it makes stores anew
 
@@ -98,10 +99,14 @@ def fingerprint(folder: Folder, image_size: int) -> dict:
 
 def records(folder: Folder, image_size: int) -> Iterator[Record]:
     """Decodes the images and targets, in the manifest's order.  Raises DataError."""
+    series = collections.defaultdict(list)
+    for row in folder.manifest.rows:
+        series[row.volume].append(str(folder.root / row.image))
     told, mistakes = [[] for _ in folder.found], []
     for row in folder.manifest.rows:
+        beside = series[row.volume] if row.volume else ()
         with collected(mistakes):
-            record, of_kinds = _read(folder, row, image_size)
+            record, of_kinds = _read(folder, row, beside, image_size)
             for of_kind, what in zip(told, of_kinds):
                 of_kind.append((row, what))
         if not mistakes:
@@ -111,21 +116,22 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
         target.agree(folder.manifest, of_kind)
 
 
-def _read(folder, row, image_size) -> tuple[Record, list]:
-    """A row's record, and what each kind of target tells of it."""
+def _read(folder, row, beside, image_size) -> tuple[Record, list]:
+    """A row's record, and what each kind of target tells of it; beside: slices of its volume."""
     try:
-        image = decode.read_image(str(folder.root / row.image))
+        image, assumed, aspect = decode.open_image(str(folder.root / row.image), beside)
+        square = decode.square_image(image, image_size, aspect)
     except ValueError as error:
         row_error(folder.manifest.file, row.number, 'image', f'{row.image!r}: {error}')
+    frame = Frame(image.width, image.height, aspect, image_size)
     arrays, told = {}, []
     for target, scanned in folder.found:
-        of_target, what = target.read(scanned, row, image.size, image_size)
+        of_target, what = target.read(scanned, row, frame)
         arrays |= of_target
         told.append(what)
     record = Record(
-        decode.square_image(image, image_size), arrays,
-        row.center, row.image, row.patient, row.split, row.volume,
-        size=f'{image.width} x {image.height}',
+        square, arrays, row.center, row.image, row.patient, row.split, row.volume,
+        size=f'{image.width} x {image.height}', assumed='\n'.join(assumed),
     )  # fmt: skip
     return record, told
 
