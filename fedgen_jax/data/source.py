@@ -9,7 +9,7 @@ import numpy as np
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import SPLITS, Center, Examples, Source
 from fedgen_jax.data.folder import records as folder_lib
-from fedgen_jax.data.folder.text import DataError
+from fedgen_jax.data.folder.text import DataError, collected, kind_of, raise_first, row_error
 from fedgen_jax.data.split import assign_splits
 from fedgen_jax.data.store import Record, gather, stored
 from fedgen_jax.data.targets import TARGETS, Target, target_of
@@ -59,7 +59,7 @@ def load(
     )
     source = assemble(records, metadata['classes'], seed, target)
     if require_train:
-        _check_train(folder.root, source, target, unseen)
+        _check_train(folder.manifest, source, target, unseen)
     return source._replace(notes=folder.notes)
 
 
@@ -159,31 +159,33 @@ def _to_center(name, records, seed, kinds: Sequence[Target], number_of) -> Cente
     )
 
 
-def _check_train(root, source, target, unseen):
+def _check_train(manifest, source, target, unseen):
     """Each center but the unseen ones has a training row whose target is known."""
     kind = target_of(target) if target else None
-    bad = {True: [], False: []}  # by whether the center has training rows at all
+    row_of = {row.center: row.number for row in reversed(manifest.rows)}
+    mistakes = []
     for center in source.centers:
         train = center.split == SPLITS.index('train')
         known = kind.known(center.examples.target) if kind else np.array(True)
-        if center.name not in unseen and not np.any(train & known):
-            bad[bool(np.any(train))].append((center, known))
-    for has_rows, centers in bad.items():
-        if not centers:
+        if center.name in unseen or np.any(train & known):
             continue
-        center, known = centers[0]
-        file, field = kind.place if has_rows else ('manifest.csv', 'split')
-        where = f'{root / file}: field {field}: center {center.name!r} has no'
-        count = f' ({len(centers)} centers have this mistake)' if len(centers) > 1 else ''
-        if not has_rows:
-            raise DataError(
-                f'{where} training row among its {len(center.split)}: write train in some, or add '
-                f'images{count}'
+        with collected(mistakes):
+            if not np.any(train):
+                row_error(
+                    manifest.file, row_of[center.name], 'split',
+                    f'center {center.name!r} has no training row among its {len(train)}: write '
+                    'train in some, or add images',
+                )
+            file, field = kind.place
+            where = f'{manifest.file.parent / file}: field {field}'
+            if file == manifest.file.name:
+                where = f'{manifest.file}: row {row_of[center.name]}, field {field}'
+            way = (
+                'write train in the split of rows that have one' if np.any(known)
+                else 'fill it in, or remove the center'
             )
-        elsewhere = int(np.sum(known))
-        way = (
-            f'write train in the split of some of the {elsewhere} rows that have one'
-            if elsewhere else f'fill it in, or remove the center from {root / "manifest.csv"}'
-        )
-        rows = int(np.sum(center.split == SPLITS.index('train')))
-        raise DataError(f'{where} {target} in any of its {rows} training rows: {way}{count}')
+            raise DataError(
+                f'{where}: center {center.name!r} has no {target} in any of its '
+                f'{int(train.sum())} training rows: {way}', kind_of(field, way),
+            )  # fmt: skip
+    raise_first(mistakes, 'centers')

@@ -212,12 +212,14 @@ def _read_images(file, entries, manifest) -> dict[str, _Image]:
                     _fail(file, 'images', i, field, f'{entry.get(field)!r} is no number of pixels')
             images[key] = _Image(path, int(entry['width']), int(entry['height']))
             seen.add(path)
+    unlisted = [entry['file_name'] for path, entry in zip(paths, entries) if path is None]
+    beside = f', which has {unlisted[0]!r} and others' if unlisted else ''
     for name in sorted(row_of.keys() - seen, key=row_of.get):
         with collected(mistakes):
             row_error(
                 manifest.file, row_of[name], 'image',
-                f'{name!r} is not in {file.name}: add it to its images (without annotations if it '
-                'shows nothing)',
+                f'{name!r} is not in {file.name}{beside}: add it to its images (without '
+                'annotations if it shows nothing), or correct its file_name',
             )
     raise_first(mistakes, 'images')
     return images

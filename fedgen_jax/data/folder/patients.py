@@ -84,7 +84,7 @@ def _names(by_center) -> list[str]:
         )
     if missing:
         notes.append(
-            f'{words.listed(missing, 4)}: the patient reads like a missing value, and counts as one '
-            'person: leave the cell empty where none is known'
+            f'{words.listed(missing, 4)}: the patient reads like a missing value, and counts as '
+            'one person: leave the cell empty where none is known'
         )
     return notes
