@@ -4,8 +4,10 @@
 """
 
 import collections
+import functools
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -71,6 +73,17 @@ def look(source: Source, flips: bool = True) -> Look:
         *(_on_sides(source.classes) if flips else ()),
     )
     return Look(tuple(rows), notes)
+
+
+def tell(source: Source, flips: bool) -> None:
+    """Prints the notes of `look` to stderr, each once a process."""
+    for note in look(source, flips).notes:
+        _say(note)
+
+
+@functools.cache
+def _say(note: str) -> None:
+    print(f'note: {note}', file=sys.stderr)
 
 
 def _facts(center: Center, source: Source) -> tuple[Facts, list[bytes | None]]:

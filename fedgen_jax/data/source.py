@@ -109,7 +109,8 @@ def assemble(
         _to_center(name, by_center[name], seed, kinds, number_of) for name in sorted(by_center)
     ]
     first = target or next((key for key in TARGETS if key in classes), None)
-    return Source(tuple(centers), tuple(classes.get(first, ())), first)
+    names = classes.get(target_of(first).name, ()) if first else ()
+    return Source(tuple(centers), tuple(names), first)
 
 
 def to_records(centers: Iterable[Center]) -> Iterator[Record]:

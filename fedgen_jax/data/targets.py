@@ -123,9 +123,9 @@ def _check_names(manifest):
     if '0' in first:  # classes are numbers from 0, and a negative one marks what has none
         missing += [label for label in first if words.plain(label).startswith('-')]
     groups = words.spellings(first.keys() - missing)
-    said = [', '.join(map(repr, group)) + ' differ in spelling alone' for group in groups]
+    said = [f'{words.shown(group)} differ in spelling alone' for group in groups]
     if missing:
-        said.append(', '.join(map(repr, missing)) + ' read like missing values')
+        said.append(f'{words.shown(missing)} read like missing values')
     if said:
         row = min(first[label] for group in (missing, *groups) for label in group)
         row_error(

@@ -321,7 +321,7 @@ def _notes(file, content, images, found) -> tuple[str, ...]:
         )
     for names in words.spellings(e['name'] for e in content['categories']):
         notes.append(
-            f'{file}: categories {" and ".join(map(repr, names))} differ in spelling alone and '
+            f'{file}: categories {words.shown(names, " and ")} differ in spelling alone and '
             f'count as {len(names)} classes: write one name'
         )
     return tuple(notes)

@@ -64,7 +64,7 @@ def _nobody(of) -> dict:
 def _names(by_center) -> list[str]:
     """Notes on names of centers and patients that mean something else than they say."""
     notes = [
-        f'centers {" and ".join(map(repr, names))} differ in spelling alone and count as '
+        f'centers {words.shown(names, " and ")} differ in spelling alone and count as '
         f'{len(names)} centers: write one name'
         for names in words.spellings(by_center)
     ]
@@ -72,7 +72,7 @@ def _names(by_center) -> list[str]:
     for center, of in by_center.items():
         count = collections.Counter(row.patient for row, _ in of if row.patient)
         for names in words.spellings(count):
-            twice.append(f'center {center!r} ({" and ".join(map(repr, names))})')
+            twice.append(f'center {center!r} ({words.shown(names, " and ")})')
         missing += [
             f'center {center!r} ({number} images of {name!r})'
             for name, number in count.items() if words.is_missing(name)

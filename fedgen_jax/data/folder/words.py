@@ -60,6 +60,11 @@ def meant_by(header: str, known: Sequence[str]) -> str | None:
     return next(iter(difflib.get_close_matches(letters, near, 1, 0.8)), None)
 
 
+def shown(names: Iterable[str], between: str = ', ') -> str:
+    """Names in quotes, with spaces that a line of text would merge."""
+    return between.join(repr(name).replace('  ', ' \\x20') for name in names)
+
+
 def listed(names: Sequence[object], most: int = 8) -> str:
     """'a', 'b' and 37 more."""
     text = ', '.join(map(str, names[:most]))
