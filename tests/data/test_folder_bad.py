@@ -260,7 +260,7 @@ CASES = {
         annotation(bbox=[1, 1, 0, 4]), ANNOTATIONS, "'images/02.png'", 'bbox', 'remove it'),
     'box_negative': (annotation(bbox=[5, 5, -2, 2]), ANNOTATIONS, 'annotations[0]', 'bbox', 'area'),
     'box_leaves': (
-        annotation(bbox=[8, 2, 9, 3]), ANNOTATIONS, "'images/02.png'", 'bbox', 'correct the box'),
+        annotation(bbox=[11, 2, 9, 3]), ANNOTATIONS, "'images/02.png'", 'bbox', 'correct the box'),
     'box_outside': (
         annotation(bbox=[12, 2, 1, 3]), ANNOTATIONS, "'images/02.png'", 'bbox', 'remove it'),
     'box_category': (

@@ -238,7 +238,7 @@ def _check_numbers(file, annotations, images):
     low, high, size = np.split(np.array(found, float), 3, axis=1)
     end = low + high
     far = np.any(end > 1.1 * size, axis=1).mean()  # no sloppy border
-    if np.all(high > low) and np.all(high <= size + 1) and far > 0.2:
+    if np.all(low >= -1) and np.all(high > low) and np.all(high <= size + 1) and far > 0.2:
         raise DataError(
             f'{file}: field bbox: all read like corners, [x0, y0, x1, y1]: write '
             '[x, y, width, height]'
@@ -290,7 +290,7 @@ def _to_corners(bbox, width, height):
     if y0 >= y1 or x0 >= x1:
         raise ValueError(f'{bbox!r} lies outside the image of {width} x {height}: remove it')
     outside = max(-x, -y, x + w - width, y + h - height)
-    if outside > 1 and (y1 - y0) * (x1 - x0) < w * h / 2:
+    if outside > 1 and (y1 - y0) * (x1 - x0) < w * h / 4:
         raise ValueError(
             f'{bbox!r} lies mostly outside the image of {width} x {height}: correct the box'
         )
