@@ -50,7 +50,7 @@ def cells(row: Facts, classes: tuple[str, ...]) -> tuple[str, ...]:
         listed(sizes, 2) or '-',
         '{} ({} to {})'.format(*row.grays),
         str(row.alike),
-        str(sum(number for _, number in row.assumed)),
+        str(len(row.assumed) or '-'),
     )
 
 
