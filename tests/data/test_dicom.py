@@ -252,7 +252,25 @@ def jpeg_2000(stored, **keywords):
 
 BYTES = {'BitsAllocated': 8, 'BitsStored': 8, 'HighBit': 7}
 SQUARES = np.kron([[0, 3], [1, 2]], np.ones((4, 4))).astype(np.uint8)
-# JPEG Lossless (8 x 8 of 0 to 63) and JPEG-LS of SQUARES, written once by other programs.
+# SQUARES as other programs compressed them: no library that is installed writes these two.
+LOSSLESS = {
+    '1.2.840.10008.1.2.4.70': (
+        'ffd8ffc3000b080008000801011100ffc400170001010101000000000000000000000000'
+        '00010208ffda0008010100010000e7f1b01b01b01b145014050147ffd9'
+    ),
+    '1.2.840.10008.1.2.4.80': (
+        'ffd8fff7000b020008000801011100ffda0008010100000000f2bdbcf5c76fd3e38cffd9'
+    ),
+}
+
+
+@pytest.mark.parametrize('syntax', LOSSLESS)
+def test_lossless_jpeg_is_read(tmp_path, syntax):
+    pixels = pydicom.encaps.encapsulate([bytes.fromhex(LOSSLESS[syntax])])
+    file = tmp_path / 'x.dcm'
+    write_dicom(file, SQUARES, syntax, pixels, **BYTES)
+    np.testing.assert_array_equal(gray(file), SQUARES)
+    np.testing.assert_array_equal(decode.read_mask(str(file), 4), SQUARES)
 
 
 def test_masks_compressed_with_loss_are_refused(tmp_path):
@@ -275,7 +293,7 @@ def test_masks_compressed_with_loss_are_refused(tmp_path):
 
 
 def test_a_missing_decoder_is_named(tmp_path, monkeypatch):
-    from pydicom.uid import JPEGLSLossless, MPEG2MPML
+    from pydicom.uid import MPEG2MPML, JPEGLSLossless
 
     file = tmp_path / 'x.dcm'
     empty = pydicom.encaps.encapsulate([b'\xff\xd8\xff\xd9'])

@@ -20,6 +20,7 @@ from fedgen_jax.data.folder.square import (
     square_frame,
     square_image,
     square_mask,
+    square_pixels,
 )
 
 __all__ = [
@@ -73,6 +74,7 @@ def open_image(path: str, series: Sequence[str] = ()) -> Picture:
                 picture = nifti.read_image(path)
             case _:
                 picture = pictures.read_image(path)
+        square_pixels(*picture.image.size, picture.aspect)
     if abs(picture.aspect - 1) < 1e-3:  # as digits are rounded
         return picture._replace(aspect=1.0)
     return picture._replace(assumed=(*picture.assumed, NOT_SQUARE))

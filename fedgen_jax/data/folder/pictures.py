@@ -70,11 +70,11 @@ def _open(path):
         raw = image.tile[0].args if image.tile else ''
         raw = raw if isinstance(raw, str) else str(raw[0])
         tags = getattr(image, 'tag_v2', {})
+        is_turned = tags.get(_ORIENTATION) in _TURNS  # Pillow turns a TIFF by itself
         image.load()
         assumed += _is_unequal(image.info) * [UNEQUAL]
-        if image.format == 'TIFF':  # Pillow turns it by itself
-            assumed += (tags.get(_ORIENTATION) in _TURNS) * [TURNED]
-            return image, raw, tags, assumed
+        if image.format == 'TIFF':
+            return image, raw, tags, assumed + is_turned * [TURNED]
         try:
             orientation = image.getexif().get(_ORIENTATION)
         except Exception:  # parsers raise nearly every type; the pixels are sound
@@ -88,7 +88,7 @@ def _open(path):
 
 
 def _is_unequal(info):
-    x, y = info.get('aspect') or info.get('jfif_density') or info.get('dpi') or (1, 1)
+    x, y = map(float, info.get('aspect') or info.get('jfif_density') or info.get('dpi') or (1, 1))
     return x > 0 and y > 0 and abs(x / y - 1) > 0.01
 
 
