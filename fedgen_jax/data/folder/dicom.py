@@ -75,10 +75,15 @@ def header(file) -> Header:
     return _header(str(file), os.stat(file).st_mtime_ns)
 
 
-def read_image(path: str, series: Sequence[str] = ()) -> Picture:
+def scale_of_series(files: Sequence[str]) -> dicom_gray.Scale:
+    """The gray scale that the images of a series share, from their headers."""
+    return dicom_gray.common([header(file).scale for file in files])
+
+
+def read_image(path: str, scale: dicom_gray.Scale | None = None) -> Picture:
     """Rescaled and windowed as the file says; without a window, the range of its bits.
 
-    series: the files of its series, itself among them: one physical value is one gray in all.
+    scale: of its series, so that one physical value is one gray in all; default: of this file.
     """
     dataset, stored = _pixels(path)
     head = header(path)
@@ -87,10 +92,11 @@ def read_image(path: str, series: Sequence[str] = ()) -> Picture:
     kind = dataset.PhotometricInterpretation
     if not kind.startswith('MONOCHROME'):
         raise Problem(f'{kind} pixels: save as gray or RGB')
-    scale, more = dicom_gray.common(head.scale, [header(f).scale for f in series or (path,)])
-    unit = dicom_gray.to_gray(stored, scale)
+    scale = scale or head.scale
+    unit = dicom_gray.to_gray(dicom_gray.rescale(stored, head.scale), scale)
     unit = 1 - unit if kind == 'MONOCHROME1' else unit
-    return Picture(to_rgb(unit), head.assumed + more, head.aspect)
+    assumed = head.assumed + ((dicom_gray.MANY_SCALES,) if scale.differ else ())
+    return Picture(to_rgb(unit), assumed, head.aspect)
 
 
 def read_mask(path: str) -> np.ndarray:
@@ -147,7 +153,7 @@ def _color(dataset, stored):
     return Image.fromarray(stored).convert('RGB')
 
 
-@functools.lru_cache(maxsize=2**16)
+@functools.lru_cache(maxsize=2**10)
 def _header(file, mtime_ns):
     del mtime_ns  # part of the key: an edited file is read again
     dataset = _read(file, stop_before_pixels=True, specific_tags=list(_HEADER))

@@ -8,6 +8,7 @@
 """
 
 import collections
+import functools
 import hashlib
 import json
 import pathlib
@@ -107,14 +108,13 @@ def fingerprint(folder: Folder, image_size: int) -> dict:
 
 def records(folder: Folder, image_size: int) -> Iterator[Record]:
     """Decodes the images and targets, in the manifest's order.  Raises DataError."""
-    series = collections.defaultdict(list)
-    for row in folder.manifest.rows:
-        series[row.volume].append(str(folder.root / row.image))
+    scale_of = _scales(folder)
     in_doubt, named = {}, set()  # by center: the first mask of 0 and 255 alone; any with classes
     for row in folder.manifest.rows:
         try:
-            beside = series[row.volume] if row.volume else ()
-            image, _, aspect = decode.open_image(str(folder.root / row.image), beside)
+            image, _, aspect = decode.open_image(
+                str(folder.root / row.image), scale_of(row.volume) if row.volume else None
+            )
         except ValueError as error:
             row_error(folder.manifest.file, row.number, 'image', f'{row.image!r}: {error}')
         target = {}
@@ -148,6 +148,14 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
                 f'{row.mask!r}: all masks of {center!r} have 0 and {UNKNOWN} alone, which '
                 'means unknown: save the foreground as 1',
             )
+
+
+def _scales(folder):
+    """From a volume's name to the gray scale of its images."""
+    images = collections.defaultdict(list)
+    for row in folder.manifest.rows:
+        images[row.volume].append(str(folder.root / row.image))
+    return functools.cache(lambda volume: decode.scale_of_series(images[volume]))
 
 
 def _sorted_labels(manifest):
