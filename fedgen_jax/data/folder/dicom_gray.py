@@ -83,10 +83,10 @@ def common(scales: Sequence[Scale]) -> Scale:
     """The one scale of a series: the widest of its windows, else of its ranges; else a table."""
     given = [s for s in scales if s.given] or scales
     lines = [s for s in given if s.table is None] or given
+    found = {(s.low, s.high, s.sigmoid, s.table and s.table.entries.tobytes()) for s in given}
     return lines[0]._replace(
-        low=min(s.low for s in lines), high=max(s.high for s in lines),
-        differ=len({(*s[3:6], s.table and s.table.entries.tobytes()) for s in given}) > 1,
-    )  # fmt: skip
+        low=min(s.low for s in lines), high=max(s.high for s in lines), differ=len(found) > 1
+    )
 
 
 def rescale(stored: np.ndarray, scale: Scale) -> np.ndarray:
@@ -155,6 +155,7 @@ def _table(dataset, tag) -> Table | None:
 
 
 def _look_up(x, table):
+    x = np.asarray(x, np.float64)
     if not np.all(np.isfinite(x)):
         raise Problem('NaN or infinite pixels: correct the image')
     i = np.clip(np.rint(x) - table.first, 0, len(table.entries) - 1)
