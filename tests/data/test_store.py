@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from fedgen_jax.data import folder, source, store
+from fedgen_jax.data import source, store
+from fedgen_jax.data.folder import records as folder
 from fedgen_jax.data.folder.manifest import DataError
 from fedgen_jax.data.store import Record, Rows, stored
 
