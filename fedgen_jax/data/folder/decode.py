@@ -13,6 +13,7 @@ from PIL import Image
 
 from fedgen_jax.data.examples import UNKNOWN
 from fedgen_jax.data.folder import dicom, nifti, pictures
+from fedgen_jax.data.folder.dicom_gray import Scale
 from fedgen_jax.data.folder.reading import Picture, Problem, extra, one_kind_of_error
 from fedgen_jax.data.folder.square import (
     original_boxes,
@@ -20,12 +21,13 @@ from fedgen_jax.data.folder.square import (
     square_frame,
     square_image,
     square_mask,
+    square_pixels,
 )
 
 __all__ = [
     'NOT_SQUARE', 'SUFFIXES', 'Picture', 'Problem', 'check_suffix', 'extra', 'file_of', 'kind_of',
-    'one_kind_of_error', 'open_image', 'original_boxes', 'read_image', 'read_mask', 'square_boxes',
-    'square_frame', 'square_image', 'square_mask',
+    'one_kind_of_error', 'open_image', 'original_boxes', 'read_image', 'read_mask',
+    'scale_of_series', 'square_boxes', 'square_frame', 'square_image', 'square_mask',
 ]  # fmt: skip
 
 SUFFIXES = (*pictures.SUFFIXES, '.dcm', *nifti.SUFFIXES)
@@ -54,10 +56,16 @@ def check_suffix(path: str, root: str | os.PathLike = '') -> None:
         raise ValueError(f'{path!r} is of no type that is read: save it as one of {known}')
 
 
-def open_image(path: str, series: Sequence[str] = ()) -> Picture:
+def scale_of_series(paths: Sequence[str]) -> Scale | None:
+    """The gray scale of all images of a DICOM series, for `open_image`; of others None."""
+    with one_kind_of_error():
+        return dicom.scale_of_series(paths) if kind_of(paths[0]) == 'dicom' else None
+
+
+def open_image(path: str, scale: Scale | None = None) -> Picture:
     """The picture in a file, or in a slice of one, and what was assumed to read it.
 
-    series: the slices of its volume, itself among them, which share one gray scale.
+    scale: of the series that it belongs to; default: its own.
 
     Integers of 16 bits are scaled from their full range, or from the bits that the file says it
     uses, and floats from [0, 1] or [0, 255]; transparent pixels lie on white.  Dicom: rescale and
@@ -68,11 +76,12 @@ def open_image(path: str, series: Sequence[str] = ()) -> Picture:
     with one_kind_of_error():
         match kind_of(path):
             case 'dicom':
-                picture = dicom.read_image(path, series)
+                picture = dicom.read_image(path, scale)
             case 'nifti':
                 picture = nifti.read_image(path)
             case _:
                 picture = pictures.read_image(path)
+        square_pixels(*picture.image.size, picture.aspect)
     if abs(picture.aspect - 1) < 1e-3:  # as digits are rounded
         return picture._replace(aspect=1.0)
     return picture._replace(assumed=(*picture.assumed, NOT_SQUARE))

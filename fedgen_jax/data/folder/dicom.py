@@ -15,7 +15,7 @@ from fedgen_jax.data.folder.reading import Picture, Problem, extra, to_rgb
 _SPACING = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
 _HEADER = (
     'PatientID', 'StudyInstanceUID', 'SeriesInstanceUID', 'InstanceNumber', 'NumberOfFrames',
-    'ImagePositionPatient', 'ImageOrientationPatient', *_SPACING, 'PixelAspectRatio',
+    'Rows', 'ImagePositionPatient', 'ImageOrientationPatient', *_SPACING, 'PixelAspectRatio',
     'SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence', *dicom_gray.TAGS,
 )  # fmt: skip
 _COLORS = ('RGB', 'YBR_FULL', 'YBR_FULL_422', 'YBR_ICT', 'YBR_RCT')
@@ -27,6 +27,7 @@ _PERHAPS_LOSSY = ('1.2.840.10008.1.2.4.91', '1.2.840.10008.1.2.4.203')
 class Header(NamedTuple):
     """What is read of a file without its pixels; '' and () where it says nothing.
 
+    has_pixels:  false of an index of a disc, a report, a plan.
     position:    mm, of the middle of the first pixel; to the left, back and head of the patient.
     orientation: the directions of a row and of a column.
     spacing:     mm, the height and the width of a pixel.
@@ -36,6 +37,7 @@ class Header(NamedTuple):
     patient: str
     study: str
     series: str
+    has_pixels: bool
     instance: float
     position: tuple[float, ...]
     orientation: tuple[float, ...]
@@ -53,27 +55,35 @@ def is_dicom(file) -> bool:
         return True
     if start[:2] not in (b'\2\0', b'\b\0'):
         return False
+    dcmread = extra('pydicom').dcmread
     try:
-        dataset = extra('pydicom').dcmread(file, force=True, stop_before_pixels=True)
+        dataset = dcmread(file, force=True, stop_before_pixels=True)
     except Exception:  # it looked like a header and is none
         return False
-    return 'SOPClassUID' in dataset
+    return 'SOPClassUID' in dataset or 'Rows' in dataset
 
 
 def images(folder) -> list:
     """The DICOM images of a folder, by name: every `.dcm`, and what is one by content."""
     files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith('.'))
-    return [f for f in files if f.suffix.lower() == '.dcm' or is_dicom(f) and _has_pixels(f)]
+    return [
+        f for f in files if f.suffix.lower() == '.dcm' or (is_dicom(f) and header(f).has_pixels)
+    ]
 
 
 def header(file) -> Header:
     return _header(str(file), os.stat(file).st_mtime_ns)
 
 
-def read_image(path: str, series: Sequence[str] = ()) -> Picture:
+def scale_of_series(files: Sequence[str]) -> dicom_gray.Scale:
+    """The gray scale that the images of a series share, from their headers."""
+    return dicom_gray.common([header(file).scale for file in files])
+
+
+def read_image(path: str, scale: dicom_gray.Scale | None = None) -> Picture:
     """Rescaled and windowed as the file says; without a window, the range of its bits.
 
-    series: the files of its series, itself among them: one physical value is one gray in all.
+    scale: of its series, so that one physical value is one gray in all; default: of this file.
     """
     dataset, stored = _pixels(path)
     head = header(path)
@@ -82,10 +92,11 @@ def read_image(path: str, series: Sequence[str] = ()) -> Picture:
     kind = dataset.PhotometricInterpretation
     if not kind.startswith('MONOCHROME'):
         raise Problem(f'{kind} pixels: save as gray or RGB')
-    scale, more = dicom_gray.common(head.scale, [header(f).scale for f in series or (path,)])
-    unit = dicom_gray.to_gray(stored, scale)
+    scale = scale or head.scale
+    unit = dicom_gray.to_gray(dicom_gray.rescale(stored, head.scale), scale)
     unit = 1 - unit if kind == 'MONOCHROME1' else unit
-    return Picture(to_rgb(unit), head.assumed + more, head.aspect)
+    assumed = head.assumed + ((dicom_gray.MANY_SCALES,) if scale.differ else ())
+    return Picture(to_rgb(unit), assumed, head.aspect)
 
 
 def read_mask(path: str) -> np.ndarray:
@@ -111,13 +122,6 @@ def _read(path, **keywords):
             if element.VR == 'SQ' and element.value:
                 dataset.update(element.value[0])
     return dataset
-
-
-def _has_pixels(path):
-    """Whether it is an image: not an index of a disc, a report or a plan."""
-    dataset = extra('pydicom').dcmread(path, force=True, stop_before_pixels=True,
-                                       specific_tags=['Rows'])
-    return 'Rows' in dataset
 
 
 def _pixels(path):
@@ -149,7 +153,7 @@ def _color(dataset, stored):
     return Image.fromarray(stored).convert('RGB')
 
 
-@functools.lru_cache(maxsize=2**16)
+@functools.lru_cache(maxsize=2**10)
 def _header(file, mtime_ns):
     del mtime_ns  # part of the key: an edited file is read again
     dataset = _read(file, stop_before_pixels=True, specific_tags=list(_HEADER))
@@ -158,6 +162,7 @@ def _header(file, mtime_ns):
     height, width = spacing or _pair(dataset, 'PixelAspectRatio') or (1, 1)
     return Header(
         *(str(dataset.get(tag) or '') for tag in _HEADER[:3]),
+        'Rows' in dataset,
         (numbers(dataset, 'InstanceNumber') or (0.0,))[0],
         *(place if [len(x) for x in place] == [3, 6] else ((), ())),
         spacing,

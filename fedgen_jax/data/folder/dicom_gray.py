@@ -34,6 +34,7 @@ class Scale(NamedTuple):
     sigmoid:   whether a sigmoid lies between them, not a line.
     table:     a VOI lookup table, in place of them.
     given:     whether the file gives a window or a table.
+    differ:    whether files of a series gave others.
     """
 
     slope: float = 1.0
@@ -44,6 +45,7 @@ class Scale(NamedTuple):
     sigmoid: bool = False
     table: Table | None = None
     given: bool = False
+    differ: bool = False
 
 
 def numbers(dataset, tag: str) -> tuple[float, ...]:
@@ -77,15 +79,14 @@ def scale_of(dataset) -> tuple[Scale, tuple[str, ...]]:
     return scale, (*assumed, more)
 
 
-def common(scale: Scale, series: Sequence[Scale]) -> tuple[Scale, tuple[str, ...]]:
-    """`scale` with the black and white of its series: the widest windows, else ranges, of them."""
-    same = [s for s in series if s.given == any(s.given for s in series)]
-    lines = [s for s in same if s.table is None] or same
-    many = len({(*s[3:6], s.table and s.table.entries.tobytes()) for s in same}) > 1
+def common(scales: Sequence[Scale]) -> Scale:
+    """The one scale of a series: the widest of its windows, else of its ranges; else a table."""
+    given = [s for s in scales if s.given] or scales
+    lines = [s for s in given if s.table is None] or given
+    found = {(s.low, s.high, s.sigmoid, s.table and s.table.entries.tobytes()) for s in given}
     return lines[0]._replace(
-        slope=scale.slope, intercept=scale.intercept, lookup=scale.lookup,
-        low=min(s.low for s in lines), high=max(s.high for s in lines),
-    ), many * (MANY_SCALES,)  # fmt: skip
+        low=min(s.low for s in lines), high=max(s.high for s in lines), differ=len(found) > 1
+    )
 
 
 def rescale(stored: np.ndarray, scale: Scale) -> np.ndarray:
@@ -95,9 +96,8 @@ def rescale(stored: np.ndarray, scale: Scale) -> np.ndarray:
     return stored.astype(np.float64) * scale.slope + scale.intercept
 
 
-def to_gray(stored: np.ndarray, scale: Scale) -> np.ndarray:
-    """float64 in [0, 1]."""
-    x = rescale(stored, scale)
+def to_gray(x: np.ndarray, scale: Scale) -> np.ndarray:
+    """float64 in [0, 1], of physical values."""
     if scale.table:
         return _look_up(x, scale.table) / scale.table.largest
     if np.isnan(scale.low):
@@ -146,7 +146,7 @@ def _table(dataset, tag) -> Table | None:
         width = 1 if len(entries) < 2 * number else 2
         little = dataset.original_encoding[1] is not False
         entries = np.frombuffer(entries, f'{"<" if little else ">"}u{width}')
-    entries = np.asarray(entries, np.float64)[:number]
+    entries = np.asarray(entries, np.uint16)[:number]
     if len(entries) < number or not 8 <= bits <= 16:
         raise Problem(
             f'{tag}: {len(entries)} of {number} entries of {bits} bits: correct the table'
@@ -155,6 +155,7 @@ def _table(dataset, tag) -> Table | None:
 
 
 def _look_up(x, table):
+    x = np.asarray(x, np.float64)
     if not np.all(np.isfinite(x)):
         raise Problem('NaN or infinite pixels: correct the image')
     i = np.clip(np.rint(x) - table.first, 0, len(table.entries) - 1)

@@ -79,16 +79,18 @@ def _load(file: str, mtime_ns: int):
 
 
 def _black_and_white(volume):
-    """The 0.5 and 99.5 percentiles, unless these are the background of a sparse volume."""
-    low, middle, high = np.percentile(volume, [0.5, 50, 99.5])
-    if np.percentile(volume, 98, method='lower') > middle:
+    """The 0.5 and 99.5 percentiles; in a sparse volume, those of what is not background.
+
+    There nearly all voxels are of one number, and all others would be as white as each other.
+    """
+    low, near, middle, far, high = np.percentile(volume, [0.5, 2, 50, 98, 99.5])
+    if far > middle:
         return low, high, ()
     above, below = volume[volume > middle], volume[volume < middle]
-    if above.size:
-        return low, np.percentile(above, 99.5), (SPARSE,)
-    if below.size and low == middle:
-        return np.percentile(below, 0.5), high, (SPARSE,)
-    return low, high, ()
+    bright, dark = above.size > 0, near == middle and below.size > 0
+    low = np.percentile(below, 0.5) if dark else low
+    high = np.percentile(above, 99.5) if bright else high
+    return low, high, (SPARSE,) if bright or dark else ()
 
 
 def _slice(volume, path):

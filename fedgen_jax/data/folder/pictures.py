@@ -23,7 +23,8 @@ _TURNS = dict(zip(range(2, 9), (
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 )))  # fmt: skip
-_BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _MAX_SAMPLE = 258, 259, 262, 274, 281
+_BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 258, 259, 262, 274
+_MAX_SAMPLE, _S_MAX_SAMPLE = 281, 341
 _LOSSY = (6, 7, 34892, 50001, 50002)  # TIFF's numbers of JPEG, WebP and JPEG XL
 _WHITE_IS_ZERO = 0
 
@@ -61,7 +62,8 @@ def read_mask(path: str) -> np.ndarray:
 
 def _open(path):
     """The image, turned; Pillow's name of what is stored; the tags of a TIFF; what was assumed."""
-    with Image.open(path, formats=('PNG', 'JPEG', 'TIFF')) as image:
+    # Given a path, Pillow maps some TIFFs into memory, and garbles those that lie on their side.
+    with open(path, 'rb') as file, Image.open(file, formats=('PNG', 'JPEG', 'TIFF')) as image:
         frames, assumed = getattr(image, 'n_frames', 1), []
         if image.format == 'MPO':
             assumed.append(FIRST)
@@ -70,11 +72,11 @@ def _open(path):
         raw = image.tile[0].args if image.tile else ''
         raw = raw if isinstance(raw, str) else str(raw[0])
         tags = getattr(image, 'tag_v2', {})
+        is_turned = tags.get(_ORIENTATION) in _TURNS  # Pillow turns a TIFF by itself
         image.load()
         assumed += _is_unequal(image.info) * [UNEQUAL]
-        if image.format == 'TIFF':  # Pillow turns it by itself
-            assumed += (tags.get(_ORIENTATION) in _TURNS) * [TURNED]
-            return image, raw, tags, assumed
+        if image.format == 'TIFF':
+            return image, raw, tags, assumed + is_turned * [TURNED]
         try:
             orientation = image.getexif().get(_ORIENTATION)
         except Exception:  # parsers raise nearly every type; the pixels are sound
@@ -88,7 +90,7 @@ def _open(path):
 
 
 def _is_unequal(info):
-    x, y = info.get('aspect') or info.get('jfif_density') or info.get('dpi') or (1, 1)
+    x, y = map(float, info.get('aspect') or info.get('jfif_density') or info.get('dpi') or (1, 1))
     return x > 0 and y > 0 and abs(x / y - 1) > 0.01
 
 
@@ -97,7 +99,7 @@ def _said_bits(path, image, raw, tags) -> tuple[int, bool]:
     if image.format == 'PNG':
         return _significant_bits(path), True
     bits = int(np.min(tags.get(_BITS, 16)))
-    largest = int(np.max(tags.get(_MAX_SAMPLE, 0)))
+    largest = int(np.max(tags.get(_MAX_SAMPLE, tags.get(_S_MAX_SAMPLE, 0))))
     said = largest.bit_length()
     if 8 <= said <= min(bits, 16) and largest == 2**said - 1:
         return said, False

@@ -8,6 +8,7 @@
 """
 
 import collections
+import functools
 import hashlib
 import json
 import pathlib
@@ -99,14 +100,11 @@ def fingerprint(folder: Folder, image_size: int) -> dict:
 
 def records(folder: Folder, image_size: int) -> Iterator[Record]:
     """Decodes the images and targets, in the manifest's order.  Raises DataError."""
-    series = collections.defaultdict(list)
-    for row in folder.manifest.rows:
-        series[row.volume].append(str(folder.root / row.image))
+    scale_of = _scales(folder)
     told, mistakes = [[] for _ in folder.found], []
     for row in folder.manifest.rows:
-        beside = series[row.volume] if row.volume else ()
         with collected(mistakes):
-            record, of_kinds = _read(folder, row, beside, image_size)
+            record, of_kinds = _read(folder, row, scale_of, image_size)
             for of_kind, what in zip(told, of_kinds):
                 of_kind.append((row, what))
         if not mistakes:
@@ -116,10 +114,20 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
         target.agree(folder.manifest, of_kind)
 
 
-def _read(folder, row, beside, image_size) -> tuple[Record, list]:
-    """A row's record, and what each kind of target tells of it; beside: slices of its volume."""
+def _scales(folder):
+    """From a volume's name to the gray scale of its images."""
+    images = collections.defaultdict(list)
+    for row in folder.manifest.rows:
+        images[row.volume].append(str(folder.root / row.image))
+    return functools.cache(lambda volume: decode.scale_of_series(images[volume]))
+
+
+def _read(folder, row, scale_of, image_size) -> tuple[Record, list]:
+    """A row's record, and what each kind of target tells of it; scale_of: see `_scales`."""
     try:
-        image, assumed, aspect = decode.open_image(str(folder.root / row.image), beside)
+        image, assumed, aspect = decode.open_image(
+            str(folder.root / row.image), scale_of(row.volume) if row.volume else None
+        )
         square = decode.square_image(image, image_size, aspect)
     except ValueError as error:
         row_error(folder.manifest.file, row.number, 'image', f'{row.image!r}: {error}')

@@ -15,7 +15,7 @@ _ROWS = 2**24  # pixels that are padded at a time
 
 def square_image(image: Image.Image, size: int, aspect: float = 1.0) -> np.ndarray:
     """uint8 [size, size, 3]: padded with black to a centered square, resized with antialiasing."""
-    image = _square_pixels(image.convert('RGB'), aspect, Image.Resampling.BICUBIC)
+    image = _resample(image.convert('RGB'), aspect, Image.Resampling.BICUBIC)
     return np.array(_pad_and_resize(image, size, Image.Resampling.BICUBIC, 0))
 
 
@@ -24,7 +24,7 @@ def square_mask(mask_HxW: np.ndarray, size: int, aspect: float = 1.0) -> np.ndar
 
     The nearest pixel would be half a pixel off where the size is halved.
     """
-    mask = _square_pixels(Image.fromarray(mask_HxW), aspect, Image.Resampling.NEAREST)
+    mask = _resample(Image.fromarray(mask_HxW), aspect, Image.Resampling.NEAREST)
     mask_HxW = np.asarray(mask)
     values = np.unique(mask_HxW)
     if mask.width != mask.height:
@@ -60,17 +60,20 @@ def square_frame(width: int, height: int) -> tuple[int, int, int]:
     return side, (side - height) // 2, (side - width) // 2
 
 
-def _square_pixels(image, aspect, resample):
-    """The image with its longer pixel side divided, so that nothing of it is lost."""
-    width, height = round(image.width * max(1 / aspect, 1)), round(image.height * max(aspect, 1))
-    if (width, height) == image.size:
-        return image
-    if width * height > Image.MAX_IMAGE_PIXELS:
+def square_pixels(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """The width and height once the longer sides of pixels are divided, so that nothing is lost."""
+    size = round(width * max(1 / aspect, 1)), round(height * max(aspect, 1))
+    if aspect != 1 and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
         raise Problem(
-            f'pixels {aspect:.3g} times as high as wide make it {width} x {height}: correct the '
-            'spacing in the file'
+            f'pixels {aspect:.3g} times as high as wide, so that {width} x {height} become '
+            f'{size[0]} x {size[1]}: correct the spacing in the file'
         )
-    return image.resize((width, height), resample)
+    return size
+
+
+def _resample(image, aspect, method):
+    size = square_pixels(*image.size, aspect)
+    return image if size == image.size else image.resize(size, method)
 
 
 def _pad_and_resize(image, size, resample, fill):
