@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fedgen_jax.data.folder import coco, decode
+from fedgen_jax.data.folder import coco_forms, decode
 from fedgen_jax.data.folder.text import read_json
 
 MIN_BOXES = 10  # a class with fewer true boxes is left out of a center's mean
@@ -87,7 +87,7 @@ def to_folder_results(
     """
     file = root / 'annotations.json'
     truth = read_json(file)
-    paths = coco.find_paths([x['file_name'] for x in truth['images']], path_N)
+    paths = coco_forms.find_paths([x['file_name'] for x in truth['images']], path_N)
     image_of = dict(zip(paths, truth['images']))
     category_of = {x['name']: x['id'] for x in truth['categories']}
     unknown = [name for name in classes if name not in category_of]
@@ -108,14 +108,14 @@ def to_folder_results(
 def only_images(root: pathlib.Path, paths: set[str]) -> dict:
     """A folder's `annotations.json` with these images alone."""
     truth = read_json(root / 'annotations.json')
-    found = coco.find_paths([x['file_name'] for x in truth['images']], sorted(paths))
+    found = coco_forms.find_paths([x['file_name'] for x in truth['images']], sorted(paths))
     images = [x for x, path in zip(truth['images'], found) if path]
-    image_of = {coco.key_of(x['id']): x for x in images}
+    image_of = {coco_forms.key_of(x['id']): x for x in images}
     annotations = []
     for a in truth['annotations']:
-        image = image_of.get(coco.key_of(a['image_id']))
+        image = image_of.get(coco_forms.key_of(a['image_id']))
         if image:  # with what pycocotools cannot do without, whatever the folder left out
-            x, y, w, h = coco.bbox_of(a, int(image['width']), int(image['height']))
+            x, y, w, h = coco_forms.bbox_of(a, int(image['width']), int(image['height']))
             number = len(annotations) + 1
             given = {'id': number, 'iscrowd': 0, 'area': w * h, 'bbox': [x, y, w, h]}
             annotations.append({**a, **given, 'image_id': image['id']})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from fedgen_jax.data.folder import coco
+from fedgen_jax.data.folder.coco_forms import key_of
 from fedgen_jax.data.folder.manifest import DataError
 from fedgen_jax.data.source import load
 from fedgen_jax.tasks.coco_metrics import only_images, to_folder_results
@@ -189,8 +189,8 @@ def test_a_broken_segmentation_is_refused(read, shape):
 
 
 def test_ids():
-    assert [coco.key_of(x) for x in (7, 7.0, '7', ' a ', 0)] == ['7', '7', '7', 'a', '0']
-    assert [coco.key_of(x) for x in (True, None, 7.5, '', [1], float('nan'))] == [None] * 6
+    assert [key_of(x) for x in (7, 7.0, '7', ' a ', 0)] == ['7', '7', '7', 'a', '0']
+    assert [key_of(x) for x in (True, None, 7.5, '', [1], float('nan'))] == [None] * 6
 
 
 @pytest.mark.parametrize('change', [text_ids, polygons, base_names, other_images, whole_floats])
@@ -206,5 +206,5 @@ def test_detections_go_back_by_the_ids_of_the_file(read, change, small_folder):
     assert len(results) == len(truth['annotations']) == 9 and len(truth['images']) == 6
     for result, true in zip(results, truth['annotations']):
         assert result['image_id'] == true['image_id'] and result['image_id'] in ids
-        assert coco.key_of(result['category_id']) == coco.key_of(true['category_id'])
+        assert key_of(result['category_id']) == key_of(true['category_id'])
         np.testing.assert_allclose(result['bbox'], true['bbox'])

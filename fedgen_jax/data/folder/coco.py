@@ -1,13 +1,12 @@
 """Boxes from a COCO annotations.json, by file_name, in the forms in which tools export it."""
 
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from pycocotools import mask as rle
 
 from fedgen_jax.data.folder import words
+from fedgen_jax.data.folder.coco_forms import bbox_of, find_paths, is_true, key_of
 from fedgen_jax.data.folder.manifest import Manifest
 from fedgen_jax.data.folder.text import (
     DataError,
@@ -93,71 +92,6 @@ def read_coco(
         for image in images.values() if image.path
     }  # fmt: skip
     return Coco(boxes, classes, _notes(file, content, images, found))
-
-
-def key_of(x: Any) -> str | None:
-    """An id as text: 7, 7.0 and '7' are one; None if it is no id."""
-    if isinstance(x, str):
-        return x.strip() or None
-    whole = is_number(x) and x == int(x)
-    return str(int(x)) if whole else None
-
-
-def find_paths(names: Sequence[str], paths: Sequence[str]) -> list[str | None]:
-    """For each file_name the one of `paths` that it is, that it ends with, or that ends with it.
-
-    None where there is none, or where another name is that path.  Raises ValueError where several
-    end with it.
-    """
-    names = [str(pathlib.PurePosixPath(name.replace('\\', '/'))) for name in names]
-    known, ending = set(paths), {}
-    unnamed = known - set(names)
-    for path in unnamed:
-        for tail in _tails(path):
-            ending.setdefault(tail, []).append(path)
-
-    def find(name):
-        if name in known:
-            return name
-        longer = next((tail for tail in _tails(name) if tail in unnamed), None)
-        among = [longer] if longer else sorted(ending.get(name, ())) or [None]
-        if len(among) > 1:
-            raise ValueError(f'{name!r} is {among[0]!r} or {among[1]!r}: write the whole path')
-        return among[0]
-
-    return [find(name) for name in names]
-
-
-def bbox_of(entry: dict, width: int, height: int) -> Any:
-    """[x, y, width, height] of an annotation: its bbox, or around its polygons or RLE.
-
-    Raises ValueError.
-    """
-    bbox, shape = entry.get('bbox'), entry.get('segmentation')
-    if bbox or not shape:
-        return bbox
-    try:
-        if isinstance(shape, list):
-            polygons = shape if isinstance(shape[0], list) else [shape]
-            xy_Px2 = np.concatenate([np.reshape(np.array(p, float), (-1, 2)) for p in polygons])
-            low, high = xy_Px2.min(0), xy_Px2.max(0)
-            return [*low.tolist(), *(high - low).tolist()]
-        counts = shape['counts']
-        if list(shape['size']) != [height, width]:
-            raise ValueError(f'its size is {shape["size"]}, the image {height} x {width}')
-        if isinstance(counts, list):
-            if sum(counts) != width * height or min(counts) < 0:
-                raise ValueError(f'its counts do not sum to {width * height}')
-            shape = rle.frPyObjects(shape, height, width)
-        return rle.toBbox(shape).tolist()
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(f'no bbox, and no polygon or RLE ({error}): add a bbox') from error
-
-
-def _tails(path: str) -> list[str]:
-    """'a/b/c', 'b/c', 'c'."""
-    parts = path.split('/')
-    return ['/'.join(parts[i:]) for i in range(len(parts))]
 
 
 def _fail(file, key, i, field, problem):
@@ -269,7 +203,7 @@ def _read_annotation(file, i, entry, images, class_of) -> list[_Box]:
             f'{entry.get("category_id")!r} is no category id: add the category, or remove the '
             'annotation',
         )
-    if str(entry.get('iscrowd') or 0).strip().casefold() not in ('', '0', '0.0', 'false', 'no'):
+    if is_true(entry.get('iscrowd')):
         fail('iscrowd', 'a crowd is no box: remove it')
     try:
         bbox = bbox_of(entry, image.width, image.height)
