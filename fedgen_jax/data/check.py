@@ -196,7 +196,7 @@ def _on_sizes(centers, rows) -> list[str]:
             'column patient if it is no person',
         ),
         *_line(tiny, f'fewer than {FEW}, so that scores say little: add images, or merge centers'),
-        *_line(split, 'no images of a split: correct the column split if it should have some'),
+        *_line(split, 'no images of a split, so that it is left out there: write the column split'),
     ]
 
 

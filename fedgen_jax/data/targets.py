@@ -94,10 +94,15 @@ def target_of(name: str) -> Target:
 
 def _scan_labels(manifest, classes, max_boxes):
     del max_boxes
-    classes = classes or manifest.names.get('classes')
+    classes, notes = classes or manifest.names.get('classes'), []
     if not classes:
         _check_names(manifest)
         classes = sorted({row.label for row in manifest.rows} - {''})
+        notes = [
+            f'{manifest.file}: class {name!r} reads like a missing value and is learned: leave '
+            'its cells empty, or list it in "classes" of classes.json if it is meant'
+            for name in classes if words.may_be_missing(name)
+        ]  # fmt: skip
     mistakes = []
     for row in manifest.rows:
         if row.label and row.label not in classes:
@@ -107,7 +112,7 @@ def _scan_labels(manifest, classes, max_boxes):
                     f'unknown label {row.label!r}: use one of {", ".join(classes)}, or nothing',
                 )
     raise_first(mistakes, 'rows')
-    return Scanned(tuple(classes))
+    return Scanned(tuple(classes), notes=tuple(notes))
 
 
 def _check_names(manifest):

@@ -93,6 +93,11 @@ def other_folders(d):
         entry['file_name'] = start + entry['file_name'].replace('/', '\\' if '\\' in start else '/')
 
 
+def renamed_folders(d):
+    for entry in d['images']:
+        entry['file_name'] = entry['file_name'].replace('images/', 'train2017/')
+
+
 def other_images(d):
     d['images'] += [{'id': 99, 'file_name': 'elsewhere/05.png'}, {'id': 98, 'file_name': 'x.png'}]
     d['annotations'].append({'image_id': 99, 'category_id': 5, 'bbox': [0, 0, 1, 1]})
@@ -101,14 +106,15 @@ def other_images(d):
 @pytest.mark.parametrize(
     'change',
     [text_ids, whole_floats, no_crowds, polygons, to_rle(True), to_rle(False), base_names,
-     other_folders, other_images],
+     other_folders, renamed_folders, other_images],
 )  # fmt: skip
 def test_forms_of_one_file(read, change):
     before = read()
     after = read(change)
     assert_same(before, after)
-    told = [note for note in after.notes if '2 images, the first' in note]
-    assert bool(told) == (change is other_images)
+    told = {other_images: '2 images, the first', renamed_folders: '12 images are told by their'}
+    assert len(after.notes) == (change in told)
+    assert all(told[change] in note for note in after.notes)
 
 
 def test_classes_go_by_number_then_by_text(read):

@@ -79,6 +79,14 @@ def test_what_differs_in_more_than_spelling_is_kept(write, values):
     assert write(labels(*values)).classes == tuple(sorted(values))
 
 
+def test_what_may_be_missing_is_told(write):
+    rows = [*labels('a', 'Unknown'), {'label': 'a', 'center': 'None'}]
+    found = write(rows).notes
+    assert len(found) == 2 and "center 'None'" in found[0] and "class 'Unknown'" in found[1]
+    meant = {'classes': ['a', 'Unknown']}
+    assert not write(labels('a', 'Unknown'), classes=meant).notes
+
+
 def test_a_negative_number_among_numbered_classes_is_missing(write):
     with pytest.raises(DataError, match="'-1' read like missing"):
         write(labels('0', '1', '-1'))

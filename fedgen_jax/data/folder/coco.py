@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedgen_jax.data.folder import words
-from fedgen_jax.data.folder.coco_forms import bbox_of, find_paths, is_true, key_of
+from fedgen_jax.data.folder.coco_forms import bbox_of, by_base_alone, find_paths, is_true, key_of
 from fedgen_jax.data.folder.manifest import Manifest
 from fedgen_jax.data.folder.text import (
     DataError,
@@ -238,6 +238,15 @@ def _notes(file, content, images, found) -> tuple[str, ...]:
         notes.append(
             f'{file}: {len(unlisted)} images, the first {unlisted[0]["file_name"]!r}, are not in '
             'manifest.csv and are left out with their boxes: add them if they are meant'
+        )
+    by_base = [
+        (e['file_name'], path) for e in content['images']
+        for path in [images[key_of(e['id'])].path] if path and by_base_alone(e['file_name'], path)
+    ]  # fmt: skip
+    if by_base:
+        notes.append(
+            f'{file}: {len(by_base)} images are told by their base name alone, the first '
+            f'{by_base[0][0]!r} is {by_base[0][1]!r}: correct file_name if it is another'
         )
     outside = [box for box in found if box.outside > 1]  # less is rounding
     if outside:

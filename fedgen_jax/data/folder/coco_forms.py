@@ -1,5 +1,6 @@
 """The forms in which tools write COCO's ids, flags, names of files and shapes."""
 
+import collections
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -26,26 +27,37 @@ def is_true(x: Any) -> bool:
 def find_paths(names: Sequence[str], paths: Sequence[str]) -> list[str | None]:
     """For each file_name the one of `paths` that it is, that it ends with, or that ends with it.
 
-    None where there is none, or where another name is that path.  Raises ValueError where several
-    end with it.
+    Else the one of its base name, if there is one on both sides; else None.  A path that is a
+    file_name is that one alone.  Raises ValueError where several paths end with a file_name.
     """
-    names = [str(pathlib.PurePosixPath(name.replace('\\', '/'))) for name in names]
-    known, ending = set(paths), {}
+    names = [_plain(name) for name in names]
+    known = set(paths)
     unnamed = known - set(names)
-    for path in unnamed:
+    ending = collections.defaultdict(list)
+    for path in sorted(unnamed):
         for tail in _tails(path):
-            ending.setdefault(tail, []).append(path)
+            ending[tail].append(path)
+    bases = collections.Counter(_tails(name)[-1] for name in names)
 
     def find(name):
         if name in known:
             return name
         longer = next((tail for tail in _tails(name) if tail in unnamed), None)
-        among = [longer] if longer else sorted(ending.get(name, ())) or [None]
-        if len(among) > 1:
-            raise ValueError(f'{name!r} is {among[0]!r} or {among[1]!r}: write the whole path')
-        return among[0]
+        if longer or len(ending[name]) == 1:
+            return longer or ending[name][0]
+        if ending[name]:
+            first, second = ending[name][:2]
+            raise ValueError(f'{name!r} is {first!r} or {second!r}: write the whole path')
+        base = _tails(name)[-1]
+        return ending[base][0] if len(ending[base]) == bases[base] == 1 else None
 
     return [find(name) for name in names]
+
+
+def by_base_alone(name: str, path: str) -> bool:
+    """Whether a file_name and its path share their base name alone."""
+    tails = _tails(_plain(name)), _tails(path)
+    return tails[0][0] not in tails[1] and tails[1][0] not in tails[0]
 
 
 def bbox_of(entry: dict, width: int, height: int) -> Any:
@@ -72,6 +84,10 @@ def bbox_of(entry: dict, width: int, height: int) -> Any:
         return rle.toBbox(shape).tolist()
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f'no bbox, and no polygon or RLE ({error}): add a bbox') from error
+
+
+def _plain(name: str) -> str:
+    return str(pathlib.PurePosixPath(name.replace('\\', '/')))
 
 
 def _tails(path: str) -> list[str]:

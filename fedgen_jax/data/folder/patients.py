@@ -68,6 +68,10 @@ def _names(by_center) -> list[str]:
         f'{len(names)} centers: write one name'
         for names in words.spellings(by_center)
     ]
+    notes += [
+        f'center {name!r} reads like a missing value and counts as a center: correct its name'
+        for name in by_center if words.may_be_missing(name)
+    ]  # fmt: skip
     twice, missing = [], []
     for center, of in by_center.items():
         count = collections.Counter(row.patient for row, _ in of if row.patient)
@@ -75,7 +79,7 @@ def _names(by_center) -> list[str]:
             twice.append(f'center {center!r} ({words.shown(names, " and ")})')
         missing += [
             f'center {center!r} ({number} images of {name!r})'
-            for name, number in count.items() if words.is_missing(name)
+            for name, number in count.items() if words.may_be_missing(name)
         ]  # fmt: skip
     if twice:
         notes.append(

@@ -12,6 +12,12 @@ MISSING = frozenset({
     'missing', 'undefined', 'not available', '?', '??', '-', '--', '.', '_',
 })  # fmt: skip
 
+# What may be the name of a class, and is often that of none.
+DOUBTFUL = frozenset({
+    'unknown', 'unlabeled', 'unlabelled', 'not labeled', 'not labelled', 'undetermined', 'tbd',
+    'todo', 'not done', 'nd', 'n.d.',
+})  # fmt: skip
+
 _SPLIT_OF = {
     'train': 'train', 'training': 'train',
     'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val', 'development': 'val',
@@ -22,6 +28,11 @@ _SPLIT_OF = {
 def is_missing(word: str) -> bool:
     """Whether a cell plainly says that its value is missing."""
     return ' '.join(word.split()).casefold() in MISSING
+
+
+def may_be_missing(word: str) -> bool:
+    """Whether a name may say that its value is missing."""
+    return ' '.join(word.split()).casefold() in MISSING | DOUBTFUL
 
 
 def split_of(word: str) -> str | None:
