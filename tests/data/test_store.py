@@ -34,7 +34,10 @@ def make_records(n=10, size=6, seed=0):
             'box_class': rng.integers(-1, 5, 3, np.int32),
         }
         image = rng.integers(0, 256, (size, size, 3), np.uint8)
-        yield Record(image, target, f'é{i % 2}', f'path/{i}', 'p' if i else '', 'val' if i else '')
+        yield Record(
+            image, target, f'é{i % 2}', f'path/{i}', 'p' if i else '', 'val' if i else '',
+            size=f'{i} x 6', assumed='turned\nfirst page' if i else '',
+        )  # fmt: skip
 
 
 def assert_same(a, b):

@@ -12,7 +12,7 @@ from fedgen_jax.data.folder import words
 MANY = 3  # one person seldom has as many studies, and more than half of a center's
 
 
-def settle(pairs: Sequence[tuple], /) -> tuple[list, list[str]]:
+def settle(pairs: Sequence[tuple]) -> tuple[list, list[str]]:
     """Rows with their patients, and notes; of (`manifest.Row`, `volumes.Slice`) of each image."""
     by_center = collections.defaultdict(list)
     for row, image in pairs:
