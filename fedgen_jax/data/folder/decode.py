@@ -41,10 +41,10 @@ def file_of(path: str) -> str:
 
 def kind_of(path: str | os.PathLike) -> str:
     """'picture', 'nifti' or 'dicom': by suffix, else by content; '' if it is none of them."""
-    name = file_of(str(path)).lower()
+    name = str(path).lower()
     if name.endswith(pictures.SUFFIXES):
         return 'picture'
-    if name.endswith(nifti.SUFFIXES):
+    if nifti.is_nifti(name):
         return 'nifti'
     return 'dicom' if name.endswith('.dcm') or dicom.is_dicom(path) else ''
 

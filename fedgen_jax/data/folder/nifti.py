@@ -22,6 +22,10 @@ def parts(path: str) -> tuple[str, int | None]:
     return match['file'], None if match['slice'] is None else int(match['slice'])
 
 
+def is_nifti(path: str) -> bool:
+    return _PATH.fullmatch(path) is not None
+
+
 def read_image(path: str) -> Picture:
     """One slice, on the gray scale of its whole volume."""
     volume, aspect, low, high, assumed = _load(*_key(path))
@@ -38,6 +42,12 @@ def geometry(file: str) -> tuple[tuple[int, int, int], np.ndarray]:
 
     Slices are shown with rows from front to back and columns from the patient's right.
     """
+    return _geometry(*_key(file))
+
+
+@functools.lru_cache(maxsize=16)
+def _geometry(file, mtime_ns):
+    del mtime_ns  # part of the key: an edited file is read again
     nibabel = extra('nibabel')
     image = nibabel.load(file)
     shape = _three(image.shape)

@@ -3,7 +3,7 @@
 import struct
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from fedgen_jax.data.folder.reading import Picture, Problem
 
@@ -63,7 +63,7 @@ def read_mask(path: str) -> np.ndarray:
 def _open(path):
     """The image, turned; Pillow's name of what is stored; the tags of a TIFF; what was assumed."""
     # Given a path, Pillow maps some TIFFs into memory, and garbles those that lie on their side.
-    with open(path, 'rb') as file, Image.open(file, formats=('PNG', 'JPEG', 'TIFF')) as image:
+    with open(path, 'rb') as file, _identify(file) as image:
         frames, assumed = getattr(image, 'n_frames', 1), []
         if image.format == 'MPO':
             assumed.append(FIRST)
@@ -87,6 +87,15 @@ def _open(path):
         turned = image.transpose(_TURNS[orientation])
         turned.format = image.format
         return turned, raw, tags, [*assumed, TURNED]
+
+
+def _identify(file):
+    try:
+        return Image.open(file, formats=('PNG', 'JPEG', 'TIFF'))
+    except UnidentifiedImageError:
+        raise Problem(
+            'is no png, jpeg or tiff of a known kind: replace the file, or remove the row'
+        ) from None
 
 
 def _is_unequal(info):

@@ -74,9 +74,8 @@ def same_place(root: pathlib.Path, image: str, mask: str) -> bool:
         found = [[_place(root, s.path) for s in slices(root, path)] for path in (image, mask)]
         if any(place is None for places in found for place in places):
             return True
-        kinds = {decode.kind_of(root / path) if not (root / path).is_dir() else 'dicom'
-                 for path in (image, mask)}
-        if kinds == {'dicom'} and not all(len(p.corner) for places in found for p in places):
+        beside_nifti = any(nifti.is_nifti(path) for path in (image, mask))
+        if not beside_nifti and not all(len(p.corner) for places in found for p in places):
             return all(_in_order(root, path) for path in (image, mask))
         return len(found[0]) == len(found[1]) and all(map(_alike, *found))
 
