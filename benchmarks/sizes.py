@@ -18,7 +18,8 @@ from absl import app, flags
 from benchmarks.ours import told_by
 from benchmarks.workloads import flops_of
 from configs import common
-from fedgen_jax.data.examples import TARGETS, Examples
+from fedgen_jax.data.examples import Examples
+from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, shard_clients
 from fedgen_jax.program import in_chunks, make_algorithm
 from fedgen_jax.report.tables import markdown
@@ -56,7 +57,7 @@ def federation(size: int, num: int, target: str) -> Examples:
         'box_class': rng.integers(0, len(CLASSES), (CLIENTS, num, BOXES)).astype(np.int32),
     }
     image = rng.integers(0, 256, (CLIENTS, num, size, size, 3), dtype=np.uint8)
-    kept = {key: targets[key] for key in TARGETS[target]}
+    kept = {key: targets[key] for key in target_of(target).arrays}
     return Examples(image, kept, np.ones((CLIENTS, num), np.float32))
 
 

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from fedgen_jax.data import synthetic
-from fedgen_jax.data.examples import TARGETS, Examples, of_split, stack
+from fedgen_jax.data.examples import Examples, of_split, stack
+from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.processes import own_rows, place, place_own, to_host
 from fedgen_jax.engine.rounds import by_client, cohort, pad_clients, shard_clients
 from fedgen_jax.program import Program
@@ -121,7 +122,8 @@ def training_examples(run: Run, number: int) -> Examples:
         d.image_size, spread=d.spread,
     )  # fmt: skip
     image, target, weight = jax.device_get(drawn)
-    return Examples(image, {k: target[k] for k in TARGETS[run.program.task.target]}, weight)
+    kept = target_of(run.program.task.target).arrays
+    return Examples(image, {k: target[k] for k in kept}, weight)
 
 
 _COMPILED = {}

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
 from fedgen_jax.config import complete
+from fedgen_jax.data.check import tell
 from fedgen_jax.data.examples import Center, Source
 from fedgen_jax.data.source import draw, load
 from fedgen_jax.engine.processes import is_first, to_host
@@ -77,6 +78,8 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
         if config[field] < 1:
             raise ValueError(f'{field}={config[field]}: at least 1')
     source = load_source(config, classes)
+    if config.data.source == 'folder' and is_first():
+        tell(source, flips=config.shifts.plain)
     names = [c.name for c in source.centers]
     held_out = [name for name in config.data.held_out.split(',') if name]
     for name in held_out:

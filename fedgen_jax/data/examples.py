@@ -13,15 +13,11 @@ SPLITS = ('train', 'val', 'test')
 
 UNKNOWN = 255  # the mask value of a pixel without a class
 
-# What a task can learn, and the arrays of `Examples.target` that hold it.
-TARGETS = {'label': ('label',), 'mask': ('mask',), 'box': ('box', 'box_class')}
-
-
 class Examples(NamedTuple):
     """Images with their targets.  Leaves lead with `N`, or with `C, N` when stacked.
 
     image:  uint8 [N, H, W, 3].
-    target: what the task learns, a dict of arrays that lead with N:
+    target: what the task learns, a dict of arrays that lead with N (`data/targets.py`):
             'label' int32 [N] (-1: unknown), 'mask' uint8 [N, H, W] (255: unknown) with, where
             the source has volumes, 'volume' int32 [N], the number of each slice's (-1: none),
             'box' float32 [N, M, 4] (y0, x0, y1, x1 in pixels) with 'box_class' int32 [N, M]
@@ -40,6 +36,8 @@ class Center(NamedTuple):
     split: int8 [N], an index into `SPLITS`.
     path:  the N files the examples came from, as the manifest names them.
     unit:  what belongs together of them, a patient or, where none is known, the file itself.
+    size:  'width x height' of the N images in their files, where there are files.
+    assumed: what reading each of the N files took for granted, lines of text, '' for nothing.
     """
 
     name: str
@@ -47,13 +45,21 @@ class Center(NamedTuple):
     split: np.ndarray
     path: tuple[str, ...]
     unit: tuple[str, ...]
+    size: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
 
 class Source(NamedTuple):
-    """A data set: its centers, and its class names in the order of the label numbers."""
+    """A data set: its centers, and its class names in the order of the label numbers.
+
+    target: the kind of target that the classes are of (`data/targets.py`), None without one.
+    notes:  what a person should know of its files, a line each.
+    """
 
     centers: tuple[Center, ...]
     classes: tuple[str, ...]
+    target: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def take(examples: Examples, index: np.ndarray) -> Examples:

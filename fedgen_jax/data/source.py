@@ -6,21 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from fedgen_jax.data import folder as folder_lib
 from fedgen_jax.data import synthetic
-from fedgen_jax.data.examples import SPLITS, TARGETS, UNKNOWN, Center, Examples, Source
-from fedgen_jax.data.folder.manifest import DataError, row_error
+from fedgen_jax.data.examples import SPLITS, Center, Examples, Source
+from fedgen_jax.data.folder import records as folder_lib
+from fedgen_jax.data.folder.text import DataError, collected, kind_of, raise_first, row_error
 from fedgen_jax.data.split import assign_splits
 from fedgen_jax.data.store import Record, gather, stored
-
-# Which examples have a target that is known.
-_KNOWN = {
-    'label': lambda target: target['label'] >= 0,
-    'mask': lambda target: (target['mask'][:] != UNKNOWN).any((1, 2)),
-    'box': lambda target: (target['box_class'] >= 0).any(1),
-}
-
-_ON_DISK = {'memory': (), 'disk': ('image', 'mask')}
+from fedgen_jax.data.targets import TARGETS, Target, target_of
 
 
 def load(
@@ -47,9 +39,9 @@ def load(
       require_train: whether each center must have a training row whose target is known; False for
           a folder to onboard.
       unseen: centers that need none either.
-      target: 'label', 'mask' or 'box' keeps that one alone, all unknown if the folder has none
-          of it.  By default all that the folder has are kept, and `Source.classes` are those of
-          the first of them in this order.
+      target: a kind of target ('label', 'mask', 'box', or as `targets.target_of` takes it) keeps
+          that one alone, all unknown if the folder has none of it.  By default all that the folder
+          has are kept, and `Source.classes` are those of the first of them in this order.
       max_boxes: M; default: the most boxes in one image of this folder.
       images: 'memory', or 'disk': images and masks are read from the store as they are indexed.
 
@@ -63,12 +55,12 @@ def load(
         lambda: folder_lib.records(folder, image_size),
         {'classes': folder.classes},
         cache,
-        _ON_DISK[images],
+        _on_disk(images, [kind for kind, _ in folder.found]),
     )
     source = assemble(records, metadata['classes'], seed, target)
     if require_train:
-        _check_train(folder, source, target, unseen)
-    return source
+        _check_train(folder.manifest, source, target, unseen)
+    return source._replace(notes=folder.notes)
 
 
 def draw(
@@ -92,7 +84,7 @@ def draw(
         lambda: to_records(synthetic.centers(*arguments[:5], scanner=scanner)),
         {'classes': synthetic.CLASSES_OF},
         cache,
-        _ON_DISK[images],
+        _on_disk(images, TARGETS.values()),
     )
     return assemble(records, metadata['classes'], seed, target)
 
@@ -110,15 +102,15 @@ def assemble(
     by_center = collections.defaultdict(list)
     for record in records:
         by_center[record.center].append(record)
-    target_keys = TARGETS[target] if target else None
+    kinds = [target_of(target)] if target else list(TARGETS.values())
     volumes = sorted({(r.center, r.volume) for of in by_center.values() for r in of if r.volume})
     number_of = {volume: i for i, volume in enumerate(volumes)}
     centers = [
-        _to_center(name, by_center[name], seed, target_keys, number_of)
-        for name in sorted(by_center)
+        _to_center(name, by_center[name], seed, kinds, number_of) for name in sorted(by_center)
     ]
     first = target or next((key for key in TARGETS if key in classes), None)
-    return Source(tuple(centers), tuple(classes.get(first, ())))
+    names = classes.get(target_of(first).name, ()) if first else ()
+    return Source(tuple(centers), tuple(names), first)
 
 
 def to_records(centers: Iterable[Center]) -> Iterator[Record]:
@@ -136,48 +128,65 @@ def to_records(centers: Iterable[Center]) -> Iterator[Record]:
             yield Record(image[i], arrays, center.name, path, patient, split)
 
 
-def _to_center(name, records, seed, target_keys, number_of) -> Center:
-    keys = records[0].target if target_keys is None else target_keys
+def _on_disk(images: str, kinds: Iterable[Target]) -> tuple[str, ...]:
+    """The arrays that stay in the store; images: as in `load`."""
+    disk = ('image', *(name for kind in kinds for name in kind.on_disk))
+    return {'memory': (), 'disk': disk}[images]
+
+
+def _to_center(name, records, seed, kinds: Sequence[Target], number_of) -> Center:
+    kinds = [kind for kind in kinds if set(kind.arrays) <= records[0].target.keys()]
     examples = Examples(
         gather([r.image for r in records]),
-        {key: gather([r.target[key] for r in records]) for key in keys},
+        {key: gather([r.target[key] for r in records]) for kind in kinds for key in kind.arrays},
         np.ones(len(records), np.float32),
     )
-    if 'mask' in keys and number_of:
+    if number_of and any(kind.by_volume for kind in kinds):
         examples.target['volume'] = np.array(
             [number_of.get((name, r.volume), -1) for r in records], np.int32
         )
     path_N = tuple(r.path for r in records)
+    label_N = [int(r.target.get('label', -1)) for r in records]
     split_N = assign_splits(
         name, path_N,
         [r.patient for r in records],
-        [int(r.target.get('label', -1)) for r in records],
+        [label if label >= 0 else None for label in label_N],
         [r.split for r in records],
         seed,
     )
-    return Center(name, examples, split_N, path_N, tuple(r.patient or r.path for r in records))
+    return Center(
+        name, examples, split_N, path_N, tuple(r.patient or r.path for r in records),
+        tuple(r.size for r in records), tuple(r.assumed for r in records),
+    )
 
 
-def _check_train(folder, source, target, unseen):
-    known = _KNOWN.get(target, lambda target: np.array(True))
+def _check_train(manifest, source, target, unseen):
+    """Each center but the unseen ones has a training row whose target is known."""
+    kind = target_of(target) if target else None
+    row_of = {row.center: row.number for row in reversed(manifest.rows)}
+    mistakes = []
     for center in source.centers:
         train = center.split == SPLITS.index('train')
-        if center.name in unseen or np.any(train & known(center.examples.target)):
+        known = kind.known(center.examples.target) if kind else np.array(True)
+        if center.name in unseen or np.any(train & known):
             continue
-        row = next(row for row in folder.manifest.rows if row.center == center.name)
-        if not np.any(train):
-            row_error(
-                folder.manifest.file, row.number, 'split',
-                f'center {center.name!r} has no training row among its {len(train)}: write '
-                'train in some, or add images',
+        with collected(mistakes):
+            if not np.any(train):
+                row_error(
+                    manifest.file, row_of[center.name], 'split',
+                    f'center {center.name!r} has no training row among its {len(train)}: write '
+                    'train in some, or add images',
+                )
+            file, field = kind.place
+            where = f'{manifest.file.parent / file}: field {field}'
+            if file == manifest.file.name:
+                where = f'{manifest.file}: row {row_of[center.name]}, field {field}'
+            way = (
+                'write train in the split of rows that have one' if np.any(known)
+                else 'fill it in, or remove the center'
             )
-        if target == 'box':
             raise DataError(
-                f'{folder.root / "annotations.json"}: field annotations: no box in a training '
-                f'image of center {center.name!r}: add its boxes, or remove it from the manifest'
-            )
-        row_error(
-            folder.manifest.file, row.number, target,
-            f'center {center.name!r} has no {target} in any of its {int(train.sum())} training '
-            f'rows: fill in the column {target}, or remove the center',
-        )
+                f'{where}: center {center.name!r} has no {target} in any of its '
+                f'{int(train.sum())} training rows: {way}', kind_of(field, way),
+            )  # fmt: skip
+    raise_first(mistakes, 'centers')

@@ -16,7 +16,7 @@ def assign_splits(
     center: str,
     path_N: Sequence[str],
     patient_N: Sequence[str],
-    stratum_N: Sequence[Hashable],
+    stratum_N: Sequence[Hashable | None],
     given_N: Sequence[str],
     seed: int,
 ) -> np.ndarray:
@@ -25,6 +25,9 @@ def assign_splits(
     A unit, a patient or an image whose patient is unknown (''), lies in one split.  A given split
     ('' for none) is kept, for all of the patient's images.  The other units are split 60/20/20
     within each stratum: each split of a stratum of n units gets its share of n, up to one unit.
+    Where no split is given and the draw leaves nothing to train on, one unit moves to training.
+
+    stratum_N: None where the class is unknown; such a unit moves only if there is no other.
 
     The result depends on (seed, center, path or patient) alone: not on other centers, nor on the
     order of the images, nor on how the strata are named.
@@ -58,6 +61,11 @@ def assign_splits(
         for rank, unit in enumerate(ranked):
             position = (rank + start) / len(ranked)
             split_N[units[unit]] = np.searchsorted(BOUNDS, position, side='right')
+
+    if not any(given_N) and not np.any(split_N == SPLITS.index('train')):
+        known = [u for stratum, of in strata.items() if stratum is not None for u in of]
+        moved = min(known or units, key=lambda unit: _uniform(seed, center, *unit, 'train'))
+        split_N[units[moved]] = SPLITS.index('train')
     return split_N
 
 

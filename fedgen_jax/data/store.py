@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-VERSION = '1.1.0'  # of the layout; a change of it makes every store anew
+VERSION = '1.2.0'  # of the layout; a change of it makes every store anew
 _SPLIT = 'examples'  # TFDS's own splits are not used: ours depend on a seed
-_TEXT = ('center', 'path', 'patient', 'split', 'volume')
+_TEXT = ('center', 'path', 'patient', 'split', 'volume', 'size', 'assumed')
 
 
 class Record(NamedTuple):
@@ -31,6 +31,7 @@ class Record(NamedTuple):
     center:  the name of its center.
     path:    unique within the center.
     patient: '' if unknown; split: 'train', 'val', 'test', or '' to be drawn; volume: '' if none.
+    size, assumed: as in `examples.Center`.
     """
 
     image: np.ndarray
@@ -40,6 +41,8 @@ class Record(NamedTuple):
     patient: str = ''
     split: str = ''
     volume: str = ''
+    size: str = ''
+    assumed: str = ''
 
 
 class Row(NamedTuple):

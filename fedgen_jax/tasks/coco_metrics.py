@@ -10,8 +10,8 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fedgen_jax.data.folder import decode
-from fedgen_jax.data.folder.manifest import read_json
+from fedgen_jax.data.folder import coco_forms, decode
+from fedgen_jax.data.folder.text import read_json
 
 MIN_BOXES = 10  # a class with fewer true boxes is left out of a center's mean
 LEAST_SCORE = 0.01  # detections below are dropped
@@ -87,7 +87,8 @@ def to_folder_results(
     """
     file = root / 'annotations.json'
     truth = read_json(file)
-    image_of = {str(pathlib.PurePosixPath(x['file_name'])): x for x in truth['images']}
+    paths = coco_forms.find_paths([x['file_name'] for x in truth['images']], path_N)
+    image_of = dict(zip(paths, truth['images']))
     category_of = {x['name']: x['id'] for x in truth['categories']}
     unknown = [name for name in classes if name not in category_of]
     if unknown:
@@ -107,13 +108,17 @@ def to_folder_results(
 def only_images(root: pathlib.Path, paths: set[str]) -> dict:
     """A folder's `annotations.json` with these images alone."""
     truth = read_json(root / 'annotations.json')
-    images = [x for x in truth['images'] if str(pathlib.PurePosixPath(x['file_name'])) in paths]
-    ids = {x['id'] for x in images}
-    annotations = [a for a in truth['annotations'] if a['image_id'] in ids]
-    annotations = [  # what pycocotools cannot do without, whatever the folder left out
-        {**a, 'id': i, 'iscrowd': 0, 'area': a['bbox'][2] * a['bbox'][3]}
-        for i, a in enumerate(annotations, start=1)
-    ]
+    found = coco_forms.find_paths([x['file_name'] for x in truth['images']], sorted(paths))
+    images = [x for x, path in zip(truth['images'], found) if path]
+    image_of = {coco_forms.key_of(x['id']): x for x in images}
+    annotations = []
+    for a in truth['annotations']:
+        image = image_of.get(coco_forms.key_of(a['image_id']))
+        if image:  # with what pycocotools cannot do without, whatever the folder left out
+            x, y, w, h = coco_forms.bbox_of(a, int(image['width']), int(image['height']))
+            number = len(annotations) + 1
+            given = {'id': number, 'iscrowd': 0, 'area': w * h, 'bbox': [x, y, w, h]}
+            annotations.append({**a, **given, 'image_id': image['id']})
     return {**truth, 'images': images, 'annotations': annotations}
 
 

@@ -151,8 +151,6 @@ CASES = {
     'no_image_column': (text('image,', 'picture,'), MANIFEST, 'row 1,', 'image', 'add it'),
     'no_center_column': (text(',center', ',site'), MANIFEST, 'row 1,', 'center', 'add it'),
     'column_twice': (text('patient', 'center'), MANIFEST, 'row 1,', 'center', 'remove one'),
-    'column_unknown': (text('label', 'lable'), MANIFEST, 'row 1,', 'lable', 'label'),
-    'column_unnamed': (text('label', ''), MANIFEST, 'row 1,', '(empty)', 'remove it'),
     'short_row': (text('images/05.png,north', 'images/05.png'), MANIFEST, ROW, 'label', 'commas'),
     'long_row': (
         text('images/05.png,north', 'images/05.png,north,x'), MANIFEST, ROW, 'mask', 'commas'),
@@ -161,7 +159,7 @@ CASES = {
     'empty_center': (cell(5, 'center', ' '), MANIFEST, ROW, 'center', 'fill it in'),
     'nan_label': (cell(5, 'label', 'NaN'), MANIFEST, ROW, 'label', 'empty'),
     'nan_patient': (cell(5, 'patient', 'nan'), MANIFEST, ROW, 'patient', 'empty'),
-    'split_unknown': (cell(5, 'split', 'validation'), MANIFEST, ROW, 'split', 'val'),
+    'split_unknown': (cell(5, 'split', 'fold 1'), MANIFEST, ROW, 'split', 'val'),
     'patient_in_two_splits': (
         cells(
             (4, 'patient', 'p'), (4, 'split', 'train'),
@@ -262,7 +260,7 @@ CASES = {
         annotation(bbox=[1, 1, 0, 4]), ANNOTATIONS, "'images/02.png'", 'bbox', 'remove it'),
     'box_negative': (annotation(bbox=[5, 5, -2, 2]), ANNOTATIONS, 'annotations[0]', 'bbox', 'area'),
     'box_leaves': (
-        annotation(bbox=[8, 2, 6, 3]), ANNOTATIONS, "'images/02.png'", 'bbox', 'correct the box'),
+        annotation(bbox=[11, 2, 9, 3]), ANNOTATIONS, "'images/02.png'", 'bbox', 'correct the box'),
     'box_outside': (
         annotation(bbox=[12, 2, 1, 3]), ANNOTATIONS, "'images/02.png'", 'bbox', 'remove it'),
     'box_category': (
@@ -276,7 +274,7 @@ CASES = {
         ANNOTATIONS, 'categories[1]', 'name', 'correct'),
     'image_not_in_manifest': (
         coco(lambda d: d['images'][0].update(file_name='images/99.png')),
-        ANNOTATIONS, 'images[0]', 'file_name', 'correct'),
+        MANIFEST, 'row 2,', 'image', "which has 'images/99.png'"),
     'image_not_in_json': (
         coco(lambda d: (d['images'].pop(), d.update(annotations=[]))),
         MANIFEST, 'row 13,', 'image', 'add it'),

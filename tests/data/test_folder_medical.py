@@ -1,48 +1,16 @@
-"""Dicom and nifti slices: their gray values, their orientation, and what is refused."""
+"""Dicom and nifti slices in a folder: order, place, patients, and what is refused."""
 
 import numpy as np
 import pytest
+from medical_files import place, write_dicom
 
-from fedgen_jax.data.folder import decode
+from fedgen_jax.data.folder import volumes
 from fedgen_jax.data.folder.manifest import DataError
 from fedgen_jax.data.source import load
 from fedgen_jax.evaluate import halves
 
 pydicom = pytest.importorskip('pydicom')
 nibabel = pytest.importorskip('nibabel')
-
-
-def write_dicom(path, stored, **fields):
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.SOPClassUID = dataset.SOPInstanceUID = generate_uid()
-    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = *stored.shape, 1
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
-    dataset.PixelRepresentation, dataset.PhotometricInterpretation = 0, 'MONOCHROME2'
-    dataset.PixelData = stored.astype(np.uint16).tobytes()
-    for key, value in fields.items():
-        setattr(dataset, key, value)
-    if 'FloatPixelData' in dataset:
-        del dataset.PixelData
-    dataset.save_as(path, enforce_file_format=True)
-
-
-def test_dicom_rescale_and_window(tmp_path):
-    hounsfield = np.array([[-1024, -160, 40], [240, 500, 3071]])
-    file = tmp_path / 'x.dcm'
-    scale = {'RescaleSlope': 1, 'RescaleIntercept': -1024}
-    write_dicom(file, hounsfield + 1024, WindowCenter=40, WindowWidth=400, **scale)
-    gray = np.asarray(decode.read_image(str(file)))[..., 0]
-    np.testing.assert_allclose(gray, [[0, 0, 128], [255, 255, 255]], atol=1)
-    write_dicom(file, hounsfield + 1024, **scale)  # no window: the range that 12 bits can hold
-    gray = np.asarray(decode.read_image(str(file)))[..., 0]
-    np.testing.assert_allclose(gray, (hounsfield + 1024) / 4095 * 255, atol=0.51)
-    write_dicom(file, hounsfield + 1024, PhotometricInterpretation='MONOCHROME1', **scale)
-    inverse = np.asarray(decode.read_image(str(file)))[..., 0]
-    np.testing.assert_allclose(inverse.astype(int) + gray, 255, atol=1)
 
 
 def test_nifti_slices_and_their_masks(small_folder, manifest_writer):
@@ -223,6 +191,80 @@ def test_a_mask_that_lies_otherwise_in_space_is_refused(
     rows = [{'image': image, 'center': 'c', 'mask': 'm.nii'}]
     with pytest.raises(DataError, match='row 2, field mask.*otherwise in space'):
         load_masks(small_folder, manifest_writer, rows)
+
+
+def write_pair(root, kind, shift=(0, 0, 0), spacing=(1, 1), place_known=True):
+    """A series 's' of 3 slices, and a mask that lies `shift` mm (left, back, up) away."""
+    for name in ('s', 't'):
+        (root / name).mkdir()
+    for z in range(3):
+        write_dicom(root / f's/{z}.dcm', np.zeros((8, 8)), SeriesInstanceUID='1', **place(z))
+        fields = place(z + shift[2], shift[0], spacing) if place_known else {'InstanceNumber': z}
+        write_dicom(root / f't/{z}.dcm', np.zeros((8, 8)), SeriesInstanceUID='2', **fields)
+    affine = np.diag([-spacing[1], -spacing[0], 1, 1.0])
+    affine[:3, 3] = np.array(shift) * [-1, -1, 1]
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 3), np.uint8), affine), root / 'm.nii')
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 3), np.uint8), np.diag([-1, -1, 1, 1.0])),
+                 root / 'v.nii')
+    return {'nifti': ('s', 'm.nii'), 'series': ('s', 't'), 'slice': ('s/1.dcm', 't/1.dcm'),
+            'volumes': ('v.nii', 'm.nii'), 'mixed': ('v.nii', 't')}[kind]  # fmt: skip
+
+
+KINDS = ('nifti', 'series', 'slice', 'volumes', 'mixed')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize(
+    'elsewhere',
+    [{'shift': (0, 0, 100)}, {'shift': (0, 0, 1)}, {'shift': (3, 0, 0)}, {'spacing': (3, 3)}],
+    ids=str,
+)
+def test_a_mask_elsewhere_is_refused(tmp_path, kind, elsewhere):
+    assert not volumes.same_place(tmp_path, *write_pair(tmp_path, kind, **elsewhere))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_mask_in_place_is_not(tmp_path, kind):
+    assert volumes.same_place(tmp_path, *write_pair(tmp_path, kind, shift=(0.01, 0, 0.01)))
+
+
+def test_slices_are_compared_one_by_one(tmp_path):
+    write_pair(tmp_path, 'nifti')
+    for image, mask, same in (
+        ('s/1.dcm', 't/1.dcm', True), ('s/1.dcm', 't/2.dcm', False), ('s/1.dcm', 'm.nii#1', True),
+        ('s/1.dcm', 'm.nii#2', False), ('v.nii#1', 'm.nii#1', True), ('v.nii#1', 'm.nii#0', False),
+    ):  # fmt: skip
+        assert volumes.same_place(tmp_path, image, mask) == same, (image, mask)
+
+
+def test_dicom_that_does_not_say_where_it_lies_is_not_compared(tmp_path):
+    image, mask = write_pair(tmp_path, 'series', place_known=False)
+    assert not volumes.same_place(tmp_path, 'v.nii', mask)  # how NIfTI would be turned is unknown
+    for z in range(3):  # two slices of one order
+        write_dicom(tmp_path / f's/{z}.dcm', np.zeros((8, 8)), InstanceNumber=z,
+                    SeriesInstanceUID='1', **place(z))
+    assert volumes.same_place(tmp_path, image, mask)
+    for z in range(3):  # from the head down: the first mask would lie on the last slice
+        write_dicom(tmp_path / f's/{z}.dcm', np.zeros((8, 8)), InstanceNumber=2 - z,
+                    SeriesInstanceUID='1', **place(z))
+    assert not volumes.same_place(tmp_path, image, mask)
+    assert volumes.same_place(tmp_path, 's/1.dcm', 't/1.dcm')
+
+
+def test_an_oblique_series_and_its_nifti_mask(tmp_path):
+    angle = 0.3
+    row = np.array([np.cos(angle), np.sin(angle), 0])
+    column = np.array([-np.sin(angle), np.cos(angle), 0])
+    corner = np.array([10.0, -20, 5])
+    write_dicom(tmp_path / 'x.dcm', np.zeros((6, 9)), PixelSpacing=[2, 1],
+                ImageOrientationPatient=[*row, *column], ImagePositionPatient=list(corner))
+    affine = np.eye(4)
+    affine[:3] = np.array([row, 2 * column, [0, 0, 3], corner]).T * [[-1], [-1], [1]]
+    nibabel.save(nibabel.Nifti1Image(np.zeros((9, 6, 1), np.uint8), affine), tmp_path / 'm.nii')
+    assert volumes.same_place(tmp_path, 'x.dcm', 'm.nii')
+    affine[:2, 3] += 1
+    nibabel.save(nibabel.Nifti1Image(np.zeros((9, 6, 1), np.uint8), affine), tmp_path / 'm.nii')
+    assert not volumes.same_place(tmp_path, 'x.dcm', 'm.nii')
 
 
 @pytest.mark.parametrize(

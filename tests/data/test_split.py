@@ -37,8 +37,36 @@ def test_each_stratum_has_its_share():
 
 
 def test_one_image_falls_in_each_split_as_often_as_it_should():
-    first = np.array([split(1, seed=seed)[0] for seed in range(2000)])
-    np.testing.assert_allclose(np.bincount(first) / 2000, [0.6, 0.2, 0.2], atol=0.04)
+    stratum = [0] * 5 + [1]  # the only one of its class
+    last = np.array([split(6, stratum=stratum, seed=seed)[-1] for seed in range(2000)])
+    np.testing.assert_allclose(np.bincount(last) / 2000, [0.6, 0.2, 0.2], atol=0.04)
+
+
+@pytest.mark.parametrize('n', [1, 2, 3])
+def test_a_small_center_has_something_to_train_on(n):
+    results = [split(n, stratum=list(range(n)), seed=seed) for seed in range(300)]
+    assert all(np.any(result == 0) for result in results)
+    # One unit moves, and only where the draw gives none: the others still fall as they should.
+    elsewhere = np.mean([np.mean(result != 0) for result in results])
+    none = 0.4**n  # no unit of n is drawn for training
+    assert abs(elsewhere - (0.4 - none / n)) < 0.06
+
+
+def test_what_moves_to_training_has_a_class_where_one_has():
+    moved = 0
+    for seed in range(200):
+        unknown = split(2, stratum=[None, 1], seed=seed)
+        moved += unknown[1] == 0 and unknown[0] != 0
+        assert np.any(unknown == 0)
+        order = split(2, stratum=[None, 1], seed=seed, order=[1, 0])
+        np.testing.assert_array_equal(order, unknown[::-1])
+    assert 0.32 < moved / 200 < 0.48  # .24 by the draw, .16 by the move
+
+
+def test_a_given_split_is_left_without_training():
+    for seed in range(20):
+        assert split(3, given=['test', '', 'val'], seed=seed)[0] == 2
+        assert list(split(2, given=['test', 'val'], seed=seed)) == [2, 1]
 
 
 def test_it_depends_on_the_seed_and_the_center_alone():
@@ -46,6 +74,12 @@ def test_it_depends_on_the_seed_and_the_center_alone():
     np.testing.assert_array_equal(base, split(200))
     assert np.mean(base != split(200, seed=1)) > 0.3
     assert np.mean(base != split(200, center='d')) > 0.3
+
+
+def test_the_draw_never_changes():
+    assert split(12, stratum=[i % 2 for i in range(12)]).tolist() == [
+        0, 0, 1, 0, 0, 2, 0, 1, 2, 0, 0, 0,
+    ]  # fmt: skip
 
 
 def test_the_order_of_images_does_not_matter():

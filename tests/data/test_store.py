@@ -8,7 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from fedgen_jax.data import folder, source, store
+from fedgen_jax.data import source, store
+from fedgen_jax.data.folder import records as folder
 from fedgen_jax.data.folder.manifest import DataError
 from fedgen_jax.data.store import Record, Rows, stored
 
@@ -33,7 +34,10 @@ def make_records(n=10, size=6, seed=0):
             'box_class': rng.integers(-1, 5, 3, np.int32),
         }
         image = rng.integers(0, 256, (size, size, 3), np.uint8)
-        yield Record(image, target, f'é{i % 2}', f'path/{i}', 'p' if i else '', 'val' if i else '')
+        yield Record(
+            image, target, f'é{i % 2}', f'path/{i}', 'p' if i else '', 'val' if i else '',
+            size=f'{i} x 6', assumed='turned\nfirst page' if i else '',
+        )  # fmt: skip
 
 
 def assert_same(a, b):

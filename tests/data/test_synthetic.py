@@ -9,9 +9,9 @@ import pytest
 
 from fedgen_jax.data import examples as ex
 from fedgen_jax.data import synthetic
-from fedgen_jax.data.examples import TARGETS
 from fedgen_jax.data.source import draw
 from fedgen_jax.data.synthetic import smear
+from fedgen_jax.data.targets import TARGETS
 
 SIZE, NUM = 32, 40
 KEY = jax.random.key(7)
@@ -213,7 +213,7 @@ def test_drawn_centers_come_back_from_the_store(tmp_path, target):
             assert (kept.name, kept.path, kept.unit) == (drawn.name, drawn.path, drawn.unit)
             np.testing.assert_array_equal(kept.split, drawn.split)
             np.testing.assert_array_equal(kept.examples.image, drawn.examples.image)
-            assert set(kept.examples.target) == set(TARGETS[target])
+            assert set(kept.examples.target) == set(TARGETS[target].arrays)
             for key, x in kept.examples.target.items():
                 np.testing.assert_array_equal(x, drawn.examples.target[key])
     assert len([f for f in tmp_path.iterdir() if not f.name.startswith('.')]) == 1

@@ -1,11 +1,22 @@
-"""Boxes from a COCO annotations.json, by file_name."""
+"""Boxes from a COCO annotations.json, by file_name, in the forms in which tools export it."""
 
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
-from fedgen_jax.data.folder.manifest import DataError, Manifest, is_number, read_json
+from fedgen_jax.data.folder import words
+from fedgen_jax.data.folder.coco_forms import bbox_of, by_base_alone, find_paths, is_true, key_of
+from fedgen_jax.data.folder.manifest import Manifest
+from fedgen_jax.data.folder.text import (
+    DataError,
+    collected,
+    is_number,
+    kind_of,
+    raise_first,
+    read_json,
+    row_error,
+)
 
 
 class Boxes(NamedTuple):
@@ -22,13 +33,39 @@ class Boxes(NamedTuple):
     box_class: np.ndarray
 
 
+class Coco(NamedTuple):
+    """Boxes by image path, the class names, and what a person should know, a line each."""
+
+    boxes: dict[str, Boxes]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class _Image(NamedTuple):
+    """An entry of `images`; path: in the manifest, None if it is not there."""
+
+    path: str | None
+    width: int
+    height: int
+
+
+class _Box(NamedTuple):
+    """An annotation; outside: the pixels by which it left its image before it was clipped."""
+
+    number: int
+    path: str
+    corners: tuple[float, ...]
+    box_class: int
+    outside: float
+
+
 def read_coco(
     file: pathlib.Path, manifest: Manifest, classes: tuple[str, ...] | None = None
-) -> tuple[dict[str, Boxes], tuple[str, ...]]:
-    """The boxes by image path, and the class names (`classes`, or the categories by id).
+) -> Coco:
+    """The boxes of the manifest's images; classes: default the categories' names, by id.
 
-    The file must list just the images of the manifest; one without annotations has no boxes.
-    A box may stick out of its image by one pixel, as rounding does, and is clipped.
+    Every image of the manifest must be listed; one without annotations has no boxes.  Images that
+    the manifest lacks are left out.  What sticks out of its image is clipped.
     """
     content = read_json(file)
     for key in ('images', 'annotations', 'categories'):
@@ -37,99 +74,197 @@ def read_coco(
             raise DataError(f'{file}: field {key}: must be a list of objects: see the COCO format')
     class_of, classes = _read_categories(file, content['categories'], classes)
     images = _read_images(file, content['images'], manifest)
-    found = {name: ([], []) for name, *_ in images.values()}
+    _check_numbers(file, content['annotations'], images)
+    found, mistakes = [], []
     for i, entry in enumerate(content['annotations']):
-        if not _is_key(entry.get('image_id'), images):
-            _fail(file, 'annotations', i, 'image_id', f'{entry.get("image_id")!r} is no image id')
-        name, width, height = images[entry['image_id']]
-        where = f'annotations[{i}] of {name!r}'
-        if not _is_key(entry.get('category_id'), class_of):
-            raise DataError(
-                f'{file}: {where}, field category_id: {entry.get("category_id")!r} is no category '
-                'id: add the category, or remove the annotation'
-            )
-        if entry.get('iscrowd'):
-            raise DataError(f'{file}: {where}, field iscrowd: a crowd is no box: remove it')
-        try:
-            box = _to_corners(entry.get('bbox'), width, height)
-        except ValueError as error:
-            raise DataError(f'{file}: {where}, field bbox: {error}') from error
-        found[name][0].append(box)
-        found[name][1].append(class_of[entry['category_id']])
+        with collected(mistakes):
+            found += _read_annotation(file, i, entry, images, class_of)
+    raise_first(mistakes, 'annotations')
+    of_path = {image.path: [] for image in images.values() if image.path}
+    for box in found:
+        of_path[box.path].append(box)
     boxes = {
-        name: Boxes(
-            width, height,
-            np.array(found[name][0], np.float32).reshape(-1, 4),
-            np.array(found[name][1], np.int32),
+        image.path: Boxes(
+            image.width, image.height,
+            np.array([b.corners for b in of_path[image.path]], np.float32).reshape(-1, 4),
+            np.array([b.box_class for b in of_path[image.path]], np.int32),
         )
-        for name, width, height in images.values()
-    }
-    return boxes, classes
-
-
-def _is_key(x, known):
-    return isinstance(x, int) and x in known  # a list would not even hash
+        for image in images.values() if image.path
+    }  # fmt: skip
+    return Coco(boxes, classes, _notes(file, content, images, found))
 
 
 def _fail(file, key, i, field, problem):
-    raise DataError(f'{file}: {key}[{i}], field {field}: {problem}: correct or remove the entry')
+    problem = f'{problem}: correct or remove the entry'
+    raise DataError(f'{file}: {key}[{i}], field {field}: {problem}', kind_of(field, problem))
 
 
 def _read_categories(file, categories, classes):
     names = {}
     for i, entry in enumerate(categories):
-        if not isinstance(entry.get('id'), int) or entry['id'] in names:
-            _fail(file, 'categories', i, 'id', f'{entry.get("id")!r} is no integer, or comes twice')
-        name = entry.get('name')
+        key, name = key_of(entry.get('id')), entry.get('name')
+        if key is None or key in names:
+            _fail(file, 'categories', i, 'id', f'{entry.get("id")!r} is no id, or comes twice')
         if not isinstance(name, str) or not name.strip() or name in names.values():
             _fail(file, 'categories', i, 'name', f'{name!r} is no name, or comes twice')
         if classes is not None and name not in classes:
             _fail(file, 'categories', i, 'name', f'{name!r} is none of {", ".join(classes)}')
-        names[entry['id']] = name
+        names[key] = name
     if classes is None:
-        classes = tuple(names[i] for i in sorted(names))
-    return {i: classes.index(name) for i, name in names.items()}, classes
+        numbered = [key for key in names if key.lstrip('-').isdecimal()]
+        rest = sorted(names.keys() - numbered)
+        classes = tuple(names[key] for key in (*sorted(numbered, key=int), *rest))
+    return {key: classes.index(name) for key, name in names.items()}, classes
 
 
-def _read_images(file, entries, manifest):
+def _read_images(file, entries, manifest) -> dict[str, _Image]:
+    """By id."""
     row_of = {row.image: row.number for row in manifest.rows}
-    images, names = {}, set()
+    images, seen, mistakes = {}, set(), []
     for i, entry in enumerate(entries):
-        name = entry.get('file_name')
-        if not isinstance(name, str):
-            _fail(file, 'images', i, 'file_name', f'{name!r} is no path')
-        name = str(pathlib.PurePosixPath(name))
-        if name not in row_of:
-            _fail(file, 'images', i, 'file_name', f'{name!r} is not in {manifest.file.name}')
-        if name in names:
-            _fail(file, 'images', i, 'file_name', f'{name!r} comes twice')
-        if not isinstance(entry.get('id'), int) or entry['id'] in images:
-            _fail(file, 'images', i, 'id', f'{entry.get("id")!r} is no integer, or comes twice')
-        for field in ('width', 'height'):
-            if not is_number(entry.get(field)) or entry[field] < 1:
-                _fail(file, 'images', i, field, f'{entry.get(field)!r} is no number of pixels')
-        images[entry['id']] = (name, int(entry['width']), int(entry['height']))
-        names.add(name)
-    missing = row_of.keys() - names
-    if missing:
-        name = min(missing, key=row_of.get)
-        raise DataError(
-            f'{manifest.file}: row {row_of[name]}, field image: {name!r} is not in {file.name}: '
-            'add it to its images (without annotations if it shows nothing)'
-        )
+        with collected(mistakes):
+            name, key = entry.get('file_name'), key_of(entry.get('id'))
+            if not isinstance(name, str) or not name:
+                _fail(file, 'images', i, 'file_name', f'{name!r} is no path')
+            if key is None or key in images:
+                _fail(file, 'images', i, 'id', f'{entry.get("id")!r} is no id, or comes twice')
+            images[key] = _Image(name, 0, 0)
+    raise_first(mistakes, 'images')
+    try:
+        paths = find_paths([image.path for image in images.values()], list(row_of))
+    except ValueError as error:
+        raise DataError(f'{file}: field file_name: {error}') from error
+    for i, (key, path, entry) in enumerate(zip(images, paths, entries)):
+        images[key] = _Image(None, 0, 0)
+        if path is None:
+            continue
+        with collected(mistakes):
+            if path in seen:
+                _fail(file, 'images', i, 'file_name', f'{path!r} comes twice')
+            for field in ('width', 'height'):
+                if not is_number(entry.get(field)) or entry[field] < 1:
+                    _fail(file, 'images', i, field, f'{entry.get(field)!r} is no number of pixels')
+            images[key] = _Image(path, int(entry['width']), int(entry['height']))
+            seen.add(path)
+    unlisted = [entry['file_name'] for path, entry in zip(paths, entries) if path is None]
+    beside = f', which has {unlisted[0]!r} and others' if unlisted else ''
+    for name in sorted(row_of.keys() - seen, key=row_of.get):
+        with collected(mistakes):
+            row_error(
+                manifest.file, row_of[name], 'image',
+                f'{name!r} is not in {file.name}{beside}: add it to its images (without '
+                'annotations if it shows nothing), or correct its file_name',
+            )
+    raise_first(mistakes, 'images')
     return images
 
 
+def _check_numbers(file, annotations, images):
+    """Refuses boxes that are plainly corners, or fractions of the image."""
+    found = []
+    for entry in annotations:
+        bbox, image = entry.get('bbox'), images.get(key_of(entry.get('image_id')))
+        four = isinstance(bbox, list) and len(bbox) == 4 and all(map(is_number, bbox))
+        if four and image and image.path:
+            found.append((*bbox, image.width, image.height))
+    if not found:
+        return
+    low, high, size = np.split(np.array(found, float), 3, axis=1)
+    end = low + high
+    far = np.any(end > 1.1 * size, axis=1).mean()  # no sloppy border
+    if np.all(low >= -1) and np.all(high > low) and np.all(high <= size + 1) and far > 0.2:
+        raise DataError(
+            f'{file}: field bbox: all read like corners, [x0, y0, x1, y1]: write '
+            '[x, y, width, height]'
+        )
+    if np.all(high > 0) and np.all(end <= 1) and np.all(size > 1):
+        raise DataError(
+            f'{file}: field bbox: all lie within one pixel, like fractions of the image: write '
+            'pixels'
+        )
+
+
+def _read_annotation(file, i, entry, images, class_of) -> list[_Box]:
+    """One box, or none where the manifest lacks its image."""
+    image = images.get(key_of(entry.get('image_id')))
+    if image is None:
+        _fail(file, 'annotations', i, 'image_id', f'{entry.get("image_id")!r} is no image id')
+    if image.path is None:
+        return []
+
+    def fail(field, problem):
+        where = f'annotations[{i}] of {image.path!r}'
+        raise DataError(f'{file}: {where}, field {field}: {problem}', kind_of(field, problem))
+
+    category = key_of(entry.get('category_id'))
+    if category not in class_of:
+        fail(
+            'category_id',
+            f'{entry.get("category_id")!r} is no category id: add the category, or remove the '
+            'annotation',
+        )
+    if is_true(entry.get('iscrowd')):
+        fail('iscrowd', 'a crowd is no box: remove it')
+    try:
+        bbox = bbox_of(entry, image.width, image.height)
+        corners, outside = _to_corners(bbox, image.width, image.height)
+    except ValueError as error:
+        fail('bbox', str(error))
+    return [_Box(i, image.path, corners, class_of[category], outside)]
+
+
 def _to_corners(bbox, width, height):
-    """(y0, x0, y1, x1) of a COCO (x, y, width, height)."""
+    """(y0, x0, y1, x1) of a COCO (x, y, width, height), clipped; the pixels that it left by."""
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
         raise ValueError(f'{bbox!r}: must be four finite numbers, [x, y, width, height]')
     x, y, w, h = bbox
     if w <= 0 or h <= 0:
         raise ValueError(f'{bbox!r} has no area: remove it, or give its width and height')
-    if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:
-        raise ValueError(f'{bbox!r} leaves the image of {width} x {height}: correct the box')
     y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + h, height), min(x + w, width)
     if y0 >= y1 or x0 >= x1:
         raise ValueError(f'{bbox!r} lies outside the image of {width} x {height}: remove it')
-    return y0, x0, y1, x1
+    outside = max(-x, -y, x + w - width, y + h - height)
+    if outside > 1 and (y1 - y0) * (x1 - x0) < w * h / 4:
+        raise ValueError(
+            f'{bbox!r} lies mostly outside the image of {width} x {height}: correct the box'
+        )
+    return (y0, x0, y1, x1), outside
+
+
+def _notes(file, content, images, found) -> tuple[str, ...]:
+    notes = []
+    unlisted = [e for e in content['images'] if images[key_of(e['id'])].path is None]
+    if unlisted:
+        notes.append(
+            f'{file}: {len(unlisted)} images, the first {unlisted[0]["file_name"]!r}, are not in '
+            'manifest.csv and are left out with their boxes: add them if they are meant'
+        )
+    by_base = [
+        (e['file_name'], path) for e in content['images']
+        for path in [images[key_of(e['id'])].path] if path and by_base_alone(e['file_name'], path)
+    ]  # fmt: skip
+    if by_base:
+        notes.append(
+            f'{file}: {len(by_base)} images are told by their base name alone, the first '
+            f'{by_base[0][0]!r} is {by_base[0][1]!r}: correct file_name if it is another'
+        )
+    outside = [box for box in found if box.outside > 1]  # less is rounding
+    if outside:
+        notes.append(
+            f'{file}: {len(outside)} boxes, the first annotations[{outside[0].number}] of '
+            f'{outside[0].path!r}, leave their images by up to '
+            f'{max(box.outside for box in outside):g} pixels and are clipped: correct them'
+        )
+    first = {}
+    twice = [b for b in found if first.setdefault(b[1:4], b) is not b]
+    if twice:
+        notes.append(
+            f'{file}: {len(twice)} boxes, the first annotations[{twice[0].number}] of '
+            f'{twice[0].path!r}, repeat another to the digit and count again: remove them'
+        )
+    for names in words.spellings(e['name'] for e in content['categories']):
+        notes.append(
+            f'{file}: categories {words.shown(names, " and ")} differ in spelling alone and '
+            f'count as {len(names)} classes: write one name'
+        )
+    return tuple(notes)

@@ -1,36 +1,35 @@
 """The text of a center folder: manifest.csv and classes.json, checked to the last cell.
 
-Everything here is cheap: no pixel is read.  What is wrong is one `DataError` of one line that
-names the file, the row as a spreadsheet numbers it (the header is row 1), the field, and the
-way out.
+Everything here is cheap: no pixel is read.
 """
 
-import csv
-import io
-import json
 import pathlib
-from typing import Any, NamedTuple, NoReturn
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from fedgen_jax.data.examples import SPLITS, UNKNOWN
-from fedgen_jax.data.folder import decode, volumes
+from fedgen_jax.data.folder import decode, patients, volumes, words
+from fedgen_jax.data.folder.text import (
+    DataError,
+    collected,
+    raise_first,
+    read_csv,
+    read_json,
+    row_error,
+)
 
 COLUMNS = ('image', 'center', 'patient', 'split', 'label', 'mask')
 REQUIRED = ('image', 'center')
 
 
-class DataError(ValueError):
-    """Bad input: one line that names the file, the row, the field and the way out."""
-
-    def __init__(self, message: str):
-        super().__init__(' '.join(str(message).split()))
-
-
 class Row(NamedTuple):
-    """One line of the manifest; an empty cell is ''.
+    """One image of the manifest; an empty cell is ''.
 
     number: its row in a spreadsheet.
     image, mask: paths relative to the root, normalized ('./a.png' is 'a.png').
     volume: what the image is a slice of, '' if of nothing (`volumes.slices`).
+    more:   the cells of further columns, by header.
     """
 
     number: int
@@ -41,36 +40,41 @@ class Row(NamedTuple):
     label: str = ''
     mask: str = ''
     volume: str = ''
+    more: Mapping[str, str] = {}
 
 
 class Manifest(NamedTuple):
-    """A manifest's file, its rows in order, and the columns that it has."""
+    """A manifest's file, its rows in order, and all columns that it has.
+
+    names: the class names of classes.json, by field.
+    notes: what a person should know, a line each.
+    """
 
     file: pathlib.Path
     rows: tuple[Row, ...]
     columns: tuple[str, ...]
-
-
-def row_error(file: pathlib.Path, row: int, field: str, problem: str) -> NoReturn:
-    raise DataError(f'{file}: row {row}, field {field}: {problem}')
+    names: Mapping[str, tuple[str, ...]]
+    notes: tuple[str, ...]
 
 
 def read_manifest(root: pathlib.Path) -> Manifest:
     """Reads and checks `root/manifest.csv`: cells, paths, duplicates, and splits of patients."""
     file = root / 'manifest.csv'
-    lines = _read_csv(file)
-    columns = _check_header(file, lines[0][1])
-    rows = tuple(
-        image
-        for number, cells in lines[1:]
-        for image in _images_of(root, file, _read_row(root, file, columns, number, cells))
-    )
-    if not rows:
+    (_, columns), *lines = read_csv(file)
+    notes = _check_header(file, columns, [cells for _, cells in lines])
+    pairs, mistakes = [], []
+    for number, cells in lines:
+        with collected(mistakes):
+            pairs += _images_of(root, file, _read_row(root, file, columns, number, cells))
+    raise_first(mistakes, 'rows')
+    if not pairs:
         row_error(file, 2, 'image', 'no rows below the header: list one image a row')
-    _check_duplicates(root, file, rows)
-    _check_volumes(root, file, rows)
-    _check_patients(file, rows)
-    return Manifest(file, rows, columns)
+    rows, of_patients = patients.settle(pairs)
+    for check in (_check_duplicates, _check_volumes, _check_patients):
+        check(root, file, rows, mistakes)
+    raise_first(mistakes, 'rows')
+    notes = (*notes, *of_patients)
+    return Manifest(file, tuple(rows), tuple(columns), read_classes(root), notes)
 
 
 def read_classes(root: pathlib.Path) -> dict[str, tuple[str, ...]]:
@@ -98,19 +102,6 @@ def read_classes(root: pathlib.Path) -> dict[str, tuple[str, ...]]:
     return {key: tuple(names) for key, names in content.items()}
 
 
-def read_json(file: pathlib.Path) -> dict[str, Any]:
-    """The JSON object in `file`; it may hold NaN, which `is_number` tells from numbers."""
-    try:
-        content = json.loads(file.read_bytes().decode('utf-8-sig'))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f'{file}: field (whole file): not valid JSON in UTF-8 ({error}): correct the file'
-        ) from error
-    if not isinstance(content, dict):
-        raise DataError(f'{file}: field (whole file): must be a JSON object: {{"...": [...]}}')
-    return content
-
-
 def relative_path(root: pathlib.Path, path: str) -> str:
     """`path` normalized; ValueError if it is no file, or not inside `root`."""
     if '\\' in path:
@@ -124,49 +115,34 @@ def relative_path(root: pathlib.Path, path: str) -> str:
     if not file.exists():
         raise ValueError(f'{path!r} does not exist: add the file, or remove the row')
     if not file.is_dir():
-        decode.check_suffix(path)
+        decode.check_suffix(path, root)
     return str(pure)
 
 
-def _read_csv(file: pathlib.Path) -> list[tuple[int, list[str]]]:
-    """Numbered rows of stripped cells, header first; blank rows count but are left out."""
-    if not file.is_file():
-        row_error(file, 1, 'image,center', 'no such file: write a manifest.csv in this folder')
-    content = file.read_bytes()
-    if b'\0' in content:
-        row_error(file, 1, '(all)', 'binary, not text: save the table as CSV UTF-8')
-    try:
-        text = content.decode('utf-8-sig')
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b'\n') + 1
-        row_error(file, number, '(all)', 'not UTF-8 text: save the table as CSV UTF-8')
-    lines, number = [], 0
-    try:
-        reader = csv.reader(io.StringIO(text, newline=''), strict=True)
-        for number, cells in enumerate(reader, start=1):
-            cells = [cell.strip() for cell in cells]
-            if any(cells):
-                lines.append((number, cells))
-    except csv.Error as error:
-        row_error(file, number + 1, '(all)', f'not valid CSV ({error}): check its quotes')
-    if not lines:
-        row_error(file, 1, 'image,center', 'the file is empty: write a header and one row an image')
-    return lines
-
-
-def _check_header(file: pathlib.Path, header: list[str]) -> tuple[str, ...]:
+def _check_header(
+    file: pathlib.Path, header: Sequence[str], lines: Sequence[Sequence[str]]
+) -> list[str]:
+    """Refuses a header that lacks a column; notes on further columns that may be mistakes."""
     for i, name in enumerate(header):
-        if name in header[:i]:
-            row_error(file, 1, name or '(empty)', 'the column comes twice: remove one')
+        if name and name in header[:i]:
+            row_error(file, 1, name, 'the column comes twice: remove one')
     for name in REQUIRED:
         if name not in header:
             hint = 'separate cells with commas' if len(header) == 1 else f'the header is {header}'
             row_error(file, 1, name, f'the column is missing: add it ({hint})')
-    for name in header:
-        if name not in COLUMNS:
-            known = ', '.join(COLUMNS)
-            row_error(file, 1, name or '(empty)', f'unknown column: remove it, or use {known}')
-    return tuple(header)
+    absent = [name for name in COLUMNS if name not in header]
+    notes = []
+    for i, name in enumerate(header):
+        meant = words.meant_by(name, absent)
+        if name and name not in COLUMNS and meant:
+            notes.append(
+                f'{file}: column {name!r} is kept but not read: write {meant} if it is meant'
+            )
+        if not name and any(cells[i:i + 1] != [''] for cells in lines):
+            notes.append(
+                f'{file}: column {i + 1} has no header and is not read: name it if it is meant'
+            )
+    return notes
 
 
 def _read_row(root, file, columns, number, cells) -> Row:
@@ -176,17 +152,25 @@ def _read_row(root, file, columns, number, cells) -> Row:
             file, number, field,
             f'the row has {len(cells)} cells, the header {len(columns)}: check commas and quotes',
         )
-    row = Row(number=number, **dict(zip(columns, cells)))
-    for field in columns:
-        value = getattr(row, field)
+    cell_of = dict(zip(columns, cells))
+    known = {name: value for name, value in cell_of.items() if name in COLUMNS}
+    more = {name: value for name, value in cell_of.items() if name not in COLUMNS}
+    for field, value in known.items():
         if not value and field in REQUIRED:
             row_error(file, number, field, 'the cell is empty: fill it in')
+        if any(unicodedata.category(c) in ('Cc', 'Zl', 'Zp') for c in value):
+            row_error(file, number, field, f'{value!r} has a control character: remove it')
         # A name may well be 'NA'; 'nan' is how tables are saved with a value missing.
-        if value.lower() == 'nan':
+        if value.lower() == 'nan' and field != 'label':
             row_error(file, number, field, f'{value!r}: leave the cell empty if it is unknown')
-    if row.split and row.split not in SPLITS:
-        known = ', '.join(SPLITS)
-        row_error(file, number, 'split', f'{row.split!r} is no split: use {known}, or nothing')
+    row = Row(number=number, **known, more=more)
+    split = words.split_of(row.split)
+    if split is None:
+        row_error(
+            file, number, 'split',
+            f'{row.split!r} is no split: use {", ".join(SPLITS)}, or nothing',
+        )
+    row = row._replace(split=split)
     for field in ('image', 'mask'):
         if getattr(row, field):
             try:
@@ -198,8 +182,8 @@ def _read_row(root, file, columns, number, cells) -> Row:
     return row
 
 
-def _images_of(root, file, row) -> list[Row]:
-    """A row for each image that the row stands for: one, or the slices of a volume."""
+def _images_of(root, file, row) -> list[tuple[Row, volumes.Slice]]:
+    """What the row stands for, a row for each image: one, or the slices of a volume."""
     found = {}
     for field in ('image', 'mask'):
         path = getattr(row, field)
@@ -220,31 +204,31 @@ def _images_of(root, file, row) -> list[Row]:
             "save it on the image's own grid",
         )
     return [
-        row._replace(
-            image=image.path,
-            mask=masks[i].path if masks else '',
-            patient=row.patient or image.patient,
-            volume=image.volume,
+        (
+            row._replace(
+                image=image.path, mask=masks[i].path if masks else '', volume=image.volume
+            ),
+            image,
         )
         for i, image in enumerate(images)
     ]
 
 
-def _check_duplicates(root, file, rows):
+def _check_duplicates(root, file, rows, mistakes):
     seen = {}
     for row in rows:
         name = decode.file_of(row.image)
         target = str((root / name).resolve()) + row.image[len(name) :]
-        if target in seen:
-            first = seen[target]
-            row_error(
-                file, row.number, 'image',
-                f'{row.image!r} is listed in row {first} already: remove one of the rows',
-            )
-        seen[target] = row.number
+        first = seen.setdefault(target, row.number)
+        if first != row.number:
+            with collected(mistakes):
+                row_error(
+                    file, row.number, 'image',
+                    f'{row.image!r} is listed in row {first} already: remove one of the rows',
+                )
 
 
-def _check_volumes(root, file, rows):
+def _check_volumes(root, file, rows, mistakes):
     """All slices of a volume are of one patient at one center, so that no split parts them."""
     seen = {}
     for row in rows:
@@ -254,27 +238,24 @@ def _check_volumes(root, file, rows):
         center, patient, first = seen.setdefault(volume, (row.center, row.patient, row.number))
         for field, is_, was in (('center', row.center, center), ('patient', row.patient, patient)):
             if is_ != was:
-                row_error(
-                    file, row.number, field,
-                    f'{is_!r} here, {was!r} in row {first}, of one volume {row.volume!r}: '
-                    'give all slices of a volume one patient and center',
-                )
+                with collected(mistakes):
+                    row_error(
+                        file, row.number, field,
+                        f'{is_!r} here, {was!r} in row {first}, of one volume {row.volume!r}: '
+                        'give all slices of a volume one patient and center',
+                    )
 
 
-def _check_patients(file, rows):
+def _check_patients(root, file, rows, mistakes):
     seen = {}
     for row in rows:
         if not (row.patient and row.split):
             continue
         split, first = seen.setdefault((row.center, row.patient), (row.split, row.number))
         if split != row.split:
-            row_error(
-                file, row.number, 'split',
-                f'patient {row.patient!r} is in {row.split!r} here, in {split!r} in row {first}: '
-                'give all images of a patient one split',
-            )
-
-
-def is_number(x) -> bool:
-    """A number that a pixel's place can be; not NaN, nor true, nor what no float can hold."""
-    return isinstance(x, (int, float)) and not isinstance(x, bool) and -1e9 < x < 1e9
+            with collected(mistakes):
+                row_error(
+                    file, row.number, 'split',
+                    f'patient {row.patient!r} is in {row.split!r} here, in {split!r} in row '
+                    f'{first}: give all images of a patient one split',
+                )

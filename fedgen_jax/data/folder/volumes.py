@@ -3,7 +3,7 @@
     image                  stands for
     scan.nii.gz            every axial slice of the volume, `scan.nii.gz#0`, `scan.nii.gz#1`, ...
     scan.nii.gz#12         that one
-    series/                every `.dcm` of the folder, in the order of their positions
+    series/                every DICOM image of the folder, in the order of their positions
     series/0001.dcm        that one
 
 Slices of one volume belong to one patient, so that they are never split between training and test:
@@ -15,15 +15,35 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedgen_jax.data.folder import decode
+from fedgen_jax.data.folder import decode, dicom, nifti
 
 
 class Slice(NamedTuple):
-    """One image of a volume; `volume` and `patient` are '' where it has none, or none is known."""
+    """One image of a volume; a field is '' where it has none, or none is known.
+
+    study, series: the UIDs in a DICOM header.  A person's images may lie in many studies, but one
+        PatientID in many studies may also be what anonymizing wrote for everybody.
+    """
 
     path: str
     volume: str
     patient: str
+    study: str = ''
+    series: str = ''
+
+
+class Place(NamedTuple):
+    """Where a slice lies in a patient: mm, to the right, front and head.
+
+    corner:   the middle of its first pixel; () where the file does not say.
+    row, column: the directions of a row and of a column.
+    spacing:  the height and the width of a pixel; () where the file does not say.
+    """
+
+    corner: np.ndarray | tuple = ()
+    row: np.ndarray | tuple = ()
+    column: np.ndarray | tuple = ()
+    spacing: tuple[float, ...] = ()
 
 
 def slices(root: pathlib.Path, path: str) -> list[Slice]:
@@ -31,78 +51,93 @@ def slices(root: pathlib.Path, path: str) -> list[Slice]:
     with decode.one_kind_of_error():
         if (root / path).is_dir():
             return _series(root, path)
-        if path.lower().endswith('.dcm'):
-            return [_dicom(root, path)[1]]
+        kind = decode.kind_of(root / path)
+        if kind == 'dicom':
+            return [_dicom(root, path)]
         file = decode.file_of(path)
-        if not file.lower().endswith(('.nii', '.nii.gz')):
+        if kind != 'nifti':
             return [Slice(path, '', '')]
         if path != file:
             return [Slice(path, file, file)]
-        depth = _depth(root / file)
+        depth = nifti.geometry(str(root / file))[0][2]
         return [Slice(f'{file}#{k}', file, file) for k in range(depth)]
 
 
 def same_place(root: pathlib.Path, image: str, mask: str) -> bool:
-    """Whether slices of the two that have one number show one place; a plain picture always does.
+    """Whether the slices of the two show the same places, each to each.
 
-    NIfTI slices are shown as those of an axial series from the feet up: so only these may be mixed.
+    What says nothing of its place cannot be compared, and passes: a plain picture, and DICOM beside
+    DICOM, if its slices still have one order.  NIfTI is shown turned to front and right, so beside
+    it DICOM has to say how it lies.
     """
     with decode.one_kind_of_error():
-        spaces = [_space(root, path) for path in (image, mask)]
-    if any(space is None for space in spaces):
-        return True
-    if spaces[0].shape == spaces[1].shape:
-        return np.allclose(*spaces, atol=1e-2)
-    (orientation,) = (space for space in spaces if space.ndim == 1)
-    return np.allclose(orientation, [1, 0, 0, 0, 1, 0], atol=1e-2)
+        found = [[_place(root, s.path) for s in slices(root, path)] for path in (image, mask)]
+        if any(place is None for places in found for place in places):
+            return True
+        beside_nifti = any(nifti.is_nifti(path) for path in (image, mask))
+        if not beside_nifti and not all(len(p.corner) for places in found for p in places):
+            return all(_in_order(root, path) for path in (image, mask))
+        return len(found[0]) == len(found[1]) and all(map(_alike, *found))
 
 
-def _space(root, path) -> np.ndarray | None:
-    """[4, 4], the affine of a NIfTI file; [6], the orientation of a DICOM one, 0 where unknown."""
-    file = root / decode.file_of(path)
-    if file.is_dir():
-        file = min(f for f in file.iterdir() if f.suffix.lower() == '.dcm')
-    name = file.name.lower()
-    if name.endswith(('.nii', '.nii.gz')):
-        return np.asarray(decode.extra('nibabel').load(file).affine)
-    if not name.endswith('.dcm'):
+def _alike(a: Place, b: Place) -> bool:
+    if not (len(a.corner) and len(b.corner)):
+        return False
+    if not (np.allclose(a.row, b.row, atol=1e-2) and np.allclose(a.column, b.column, atol=1e-2)):
+        return False
+    if a.spacing and b.spacing and not np.allclose(a.spacing, b.spacing, rtol=1e-2):
+        return False
+    pixel = max(a.spacing or b.spacing or (1.0,))
+    return np.allclose(a.corner, b.corner, rtol=0, atol=pixel / 4)
+
+
+def _place(root, path) -> Place | None:
+    """None of a plain picture."""
+    kind = decode.kind_of(root / path)
+    if kind == 'dicom':
+        head = dicom.header(root / path)
+        if not head.position:
+            return Place(spacing=head.spacing)
+        to_ras = np.array([-1, -1, 1])
+        row, column = np.array(head.orientation).reshape(2, 3) * to_ras
+        return Place(np.array(head.position) * to_ras, row, column, head.spacing)
+    if kind != 'nifti':
         return None
-    header = decode.extra('pydicom').dcmread(file, stop_before_pixels=True)
-    known = header.get('ImagePositionPatient') and header.get('ImageOrientationPatient')
-    return np.array(header.ImageOrientationPatient, float) if known else np.zeros(6)
+    file, k = nifti.parts(str(root / path))
+    (width, height, _), affine = nifti.geometry(file)
+    # Shown from the patient's right to left and from front to back.
+    x, y = np.linalg.norm(affine[:3, :2], axis=0)
+    corner = affine @ [width - 1, height - 1, k or 0, 1]
+    return Place(corner[:3], -affine[:3, 0] / x, -affine[:3, 1] / y, (y, x))
+
+
+def _in_order(root, path) -> bool:
+    """Whether the places of a series, if known, lie in the order of its numbers."""
+    number = [dicom.header(root / s.path).instance for s in slices(root, path)]
+    return number == sorted(number)
 
 
 def _series(root, folder) -> list[Slice]:
-    files = sorted(f for f in (root / folder).iterdir() if f.suffix.lower() == '.dcm')
+    files = [str(f.relative_to(root)) for f in dicom.images(root / folder)]
     if not files:
         raise decode.Problem('a folder without .dcm files: name one image, or a dicom series')
-    found = [_dicom(root, str(f.relative_to(root))) for f in files]
-    series = {s.volume for _, s in found}
+    found = [_dicom(root, file) for file in files]
+    series = {s.volume for s in found}
     if len(series) > 1:
         raise decode.Problem(f'{len(series)} dicom series in one folder: a folder for each')
-    found = [s for _, s in sorted(found, key=lambda x: x[0])]
+    found.sort(key=lambda s: (_along(root / s.path), s.path))
     return [s._replace(volume=folder, patient=s.patient or folder) for s in found]
 
 
-def _dicom(root, path) -> tuple[tuple, Slice]:
-    """(where the slice lies in its series, the slice)."""
-    header = decode.extra('pydicom').dcmread(root / path, stop_before_pixels=True)
-    volume = str(header.get('SeriesInstanceUID') or '')
-    patient = str(header.get('PatientID') or '') or volume
-    place = (float(header.get('InstanceNumber') or 0), path)
-    if header.get('ImagePositionPatient') and header.get('ImageOrientationPatient'):
-        rows, cols = np.array(header.ImageOrientationPatient, float).reshape(2, 3)
-        place = (float(np.cross(rows, cols) @ np.array(header.ImagePositionPatient, float)), path)
-    return place, Slice(path, volume, patient)
+def _dicom(root, path) -> Slice:
+    head = dicom.header(root / path)
+    return Slice(path, head.series, head.patient or head.series, head.study, head.series)
 
 
-def _depth(file) -> int:
-    """The number of axial slices, from the header alone."""
-    nibabel = decode.extra('nibabel')
-    image = nibabel.load(file)
-    if len(image.shape) == 2:
-        return 1
-    if len(image.shape) != 3:
-        raise decode.Problem(f'{len(image.shape)} dimensions: save a volume of 3')
-    axes = nibabel.io_orientation(image.affine)[:, 0]
-    return int(image.shape[list(axes).index(2)])
+def _along(file) -> float:
+    """Where the slice lies in its series."""
+    head = dicom.header(file)
+    if not head.position:
+        return head.instance
+    row, column = np.array(head.orientation).reshape(2, 3)
+    return float(np.cross(row, column) @ np.array(head.position))

@@ -1,0 +1,177 @@
+"""DICOM: one slice a file, on one gray scale for all slices of its series."""
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from fedgen_jax.data.folder import dicom_gray
+from fedgen_jax.data.folder.dicom_gray import numbers
+from fedgen_jax.data.folder.reading import Picture, Problem, extra, to_rgb
+
+_SPACING = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
+_HEADER = (
+    'PatientID', 'StudyInstanceUID', 'SeriesInstanceUID', 'InstanceNumber', 'NumberOfFrames',
+    'Rows', 'ImagePositionPatient', 'ImageOrientationPatient', *_SPACING, 'PixelAspectRatio',
+    'SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence', *dicom_gray.TAGS,
+)  # fmt: skip
+_COLORS = ('RGB', 'YBR_FULL', 'YBR_FULL_422', 'YBR_ICT', 'YBR_RCT')
+# JPEG, JPEG-LS, JPEG 2000 and HTJ2K with loss; the last two may be without, if the file says so.
+_LOSSY = ('1.2.840.10008.1.2.4.50', '1.2.840.10008.1.2.4.51', '1.2.840.10008.1.2.4.81')
+_PERHAPS_LOSSY = ('1.2.840.10008.1.2.4.91', '1.2.840.10008.1.2.4.203')
+
+
+class Header(NamedTuple):
+    """What is read of a file without its pixels; '' and () where it says nothing.
+
+    has_pixels:  false of an index of a disc, a report, a plan.
+    position:    mm, of the middle of the first pixel; to the left, back and head of the patient.
+    orientation: the directions of a row and of a column.
+    spacing:     mm, the height and the width of a pixel.
+    aspect:      the height by the width.
+    """
+
+    patient: str
+    study: str
+    series: str
+    has_pixels: bool
+    instance: float
+    position: tuple[float, ...]
+    orientation: tuple[float, ...]
+    spacing: tuple[float, ...]
+    aspect: float
+    scale: dicom_gray.Scale
+    assumed: tuple[str, ...]
+
+
+def is_dicom(file) -> bool:
+    """By content: with the preamble, or without it a header that names what it is."""
+    with open(file, 'rb') as stream:
+        start = stream.read(132)
+    if start[128:] == b'DICM':
+        return True
+    if start[:2] not in (b'\2\0', b'\b\0'):
+        return False
+    dcmread = extra('pydicom').dcmread
+    try:
+        dataset = dcmread(file, force=True, stop_before_pixels=True)
+    except Exception:  # it looked like a header and is none
+        return False
+    return 'SOPClassUID' in dataset or 'Rows' in dataset
+
+
+def images(folder) -> list:
+    """The DICOM images of a folder, by name: every `.dcm`, and what is one by content."""
+    files = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith('.'))
+    return [
+        f for f in files if f.suffix.lower() == '.dcm' or (is_dicom(f) and header(f).has_pixels)
+    ]
+
+
+def header(file) -> Header:
+    return _header(str(file), os.stat(file).st_mtime_ns)
+
+
+def scale_of_series(files: Sequence[str]) -> dicom_gray.Scale:
+    """The gray scale that the images of a series share, from their headers."""
+    return dicom_gray.common([header(file).scale for file in files])
+
+
+def read_image(path: str, scale: dicom_gray.Scale | None = None) -> Picture:
+    """Rescaled and windowed as the file says; without a window, the range of its bits.
+
+    scale: of its series, so that one physical value is one gray in all; default: of this file.
+    """
+    dataset, stored = _pixels(path)
+    head = header(path)
+    if stored.ndim == 3:
+        return Picture(_color(dataset, stored), (), head.aspect)
+    kind = dataset.PhotometricInterpretation
+    if not kind.startswith('MONOCHROME'):
+        raise Problem(f'{kind} pixels: save as gray or RGB')
+    scale = scale or head.scale
+    unit = dicom_gray.to_gray(dicom_gray.rescale(stored, head.scale), scale)
+    unit = 1 - unit if kind == 'MONOCHROME1' else unit
+    assumed = head.assumed + ((dicom_gray.MANY_SCALES,) if scale.differ else ())
+    return Picture(to_rgb(unit), assumed, head.aspect)
+
+
+def read_mask(path: str) -> np.ndarray:
+    """[H, W]: the rescaled numbers."""
+    dataset, stored = _pixels(path)
+    syntax, lossy = dataset.file_meta.TransferSyntaxUID, dataset.get('LossyImageCompression')
+    if syntax in _LOSSY or (syntax in _PERHAPS_LOSSY and lossy != '00'):
+        raise Problem('compressed with loss, which makes numbers of other classes: export the '
+                      'mask again without')
+    return dicom_gray.rescale(stored, header(path).scale)
+
+
+def _read(path, **keywords):
+    """The dataset; that of a single frame that has groups as if it had none."""
+    dcmread = extra('pydicom').dcmread
+    if not is_dicom(path):
+        raise Problem('is no DICOM file: replace the file, or remove the row')
+    dataset = dcmread(path, force=True, **keywords)
+    if int(dataset.get('NumberOfFrames') or 1) > 1:
+        raise Problem('several frames in one dicom file: save one slice a file')
+    for groups in ('SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence'):
+        for element in (dataset.get(groups) or [()])[0]:
+            if element.VR == 'SQ' and element.value:
+                dataset.update(element.value[0])
+    return dataset
+
+
+def _pixels(path):
+    dataset = _read(path)
+    uid = extra('pydicom.uid')
+    if not dataset.file_meta.get('TransferSyntaxUID'):  # without preamble: as it could be parsed
+        implicit = dataset.original_encoding[0]
+        dataset.file_meta.TransferSyntaxUID = (
+            uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+        )
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = extra('pydicom.pixels').get_decoder(syntax)
+    except NotImplementedError:
+        raise Problem(
+            f'pixels as {syntax.name}: save them without compression'
+        ) from None
+    if not decoder.is_available:
+        raise Problem(f"pixels as {syntax.name}: pip install 'fedgen_jax[medical]'")
+    return dataset, dataset.pixel_array
+
+
+def _color(dataset, stored):
+    kind = dataset.PhotometricInterpretation
+    if kind not in _COLORS:
+        raise Problem(f'{kind} pixels: save as gray or RGB')
+    if stored.dtype != np.uint8:
+        raise Problem(f'color of type {stored.dtype}: save it with 8 bits')
+    return Image.fromarray(stored).convert('RGB')
+
+
+@functools.lru_cache(maxsize=2**10)
+def _header(file, mtime_ns):
+    del mtime_ns  # part of the key: an edited file is read again
+    dataset = _read(file, stop_before_pixels=True, specific_tags=list(_HEADER))
+    place = [numbers(dataset, f'Image{tag}Patient') for tag in ('Position', 'Orientation')]
+    spacing = next((s for tag in _SPACING if (s := _pair(dataset, tag))), ())
+    height, width = spacing or _pair(dataset, 'PixelAspectRatio') or (1, 1)
+    return Header(
+        *(str(dataset.get(tag) or '') for tag in _HEADER[:3]),
+        'Rows' in dataset,
+        (numbers(dataset, 'InstanceNumber') or (0.0,))[0],
+        *(place if [len(x) for x in place] == [3, 6] else ((), ())),
+        spacing,
+        height / width,
+        *dicom_gray.scale_of(dataset),
+    )
+
+
+def _pair(dataset, tag):
+    """Height and width of a pixel, if both are numbers above 0."""
+    pair = numbers(dataset, tag)
+    return pair if len(pair) == 2 and min(pair) > 0 and np.all(np.isfinite(pair)) else ()

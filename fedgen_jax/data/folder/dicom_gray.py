@@ -1,0 +1,162 @@
+"""The gray values of DICOM: what the tags for rescaling and windows make of stored numbers."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fedgen_jax.data.folder.reading import Problem, to_unit
+
+NO_WINDOW = 'DICOM without a window: black and white are the ends of what its bits can hold'
+HOUNSFIELD = 'CT without a window: -1024 HU is black, 3071 HU white'
+ABSENT = 'a window or rescale tag that is empty, or a window of no width: taken as absent'
+MANY_SCALES = 'gray scales that differ within a series: one was used for all its images'
+
+TAGS = (
+    'BitsStored', 'Modality', 'ModalityLUTSequence', 'PixelRepresentation', 'RescaleIntercept',
+    'RescaleSlope', 'VOILUTFunction', 'VOILUTSequence', 'WindowCenter', 'WindowWidth',
+)  # fmt: skip
+
+
+class Table(NamedTuple):
+    """A lookup table: the number of its first entry, the entries, and the largest they may be."""
+
+    first: int
+    entries: np.ndarray
+    largest: int
+
+
+class Scale(NamedTuple):
+    """From stored numbers to gray.
+
+    slope, intercept, lookup: give the physical value.
+    low, high: the physical values that are black and white; NaN where nothing says.
+    sigmoid:   whether a sigmoid lies between them, not a line.
+    table:     a VOI lookup table, in place of them.
+    given:     whether the file gives a window or a table.
+    differ:    whether files of a series gave others.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    lookup: Table | None = None
+    low: float = np.nan
+    high: float = np.nan
+    sigmoid: bool = False
+    table: Table | None = None
+    given: bool = False
+    differ: bool = False
+
+
+def numbers(dataset, tag: str) -> tuple[float, ...]:
+    """() where the tag is absent or empty, as anonymizing leaves it."""
+    value = dataset.get(tag)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return ()
+    return tuple(float(x) for x in np.atleast_1d(np.array(value, float)))
+
+
+def scale_of(dataset) -> tuple[Scale, tuple[str, ...]]:
+    """The scale that a file gives to itself, and what was assumed."""
+    tags = ('WindowCenter', 'WindowWidth', 'RescaleSlope', 'RescaleIntercept')
+    centers, widths, slope, intercept = given = [numbers(dataset, tag) for tag in tags]
+    empty = any(tag in dataset and not value for tag, value in zip(tags, given))
+    if slope and slope[0] == 0:
+        raise Problem('RescaleSlope 0 makes all pixels one: correct the tag')
+    scale = Scale(
+        slope[0] if slope else 1.0,
+        intercept[0] if intercept else 0.0,
+        _table(dataset, 'ModalityLUTSequence'),
+    )
+    windows = [(center, width) for center, width in zip(centers, widths) if width > 0]
+    assumed = (empty or (bool(centers or widths) and not windows)) * (ABSENT,)
+    if windows:
+        return _window(scale, *windows[0], str(dataset.get('VOILUTFunction') or 'LINEAR')), assumed
+    table = _table(dataset, 'VOILUTSequence')
+    if table:
+        return scale._replace(table=table, given=True), assumed
+    scale, more = _range(dataset, scale, is_ct=bool(slope) and dataset.get('Modality') == 'CT')
+    return scale, (*assumed, more)
+
+
+def common(scales: Sequence[Scale]) -> Scale:
+    """The one scale of a series: the widest of its windows, else of its ranges; else a table."""
+    given = [s for s in scales if s.given] or scales
+    lines = [s for s in given if s.table is None] or given
+    found = {(s.low, s.high, s.sigmoid, s.table and s.table.entries.tobytes()) for s in given}
+    return lines[0]._replace(
+        low=min(s.low for s in lines), high=max(s.high for s in lines), differ=len(found) > 1
+    )
+
+
+def rescale(stored: np.ndarray, scale: Scale) -> np.ndarray:
+    """Physical values."""
+    if scale.lookup:
+        return _look_up(stored, scale.lookup)
+    return stored.astype(np.float64) * scale.slope + scale.intercept
+
+
+def to_gray(x: np.ndarray, scale: Scale) -> np.ndarray:
+    """float64 in [0, 1], of physical values."""
+    if scale.table:
+        return _look_up(x, scale.table) / scale.table.largest
+    if np.isnan(scale.low):
+        raise Problem('neither a window nor BitsStored says what is white: add a window')
+    unit = to_unit(x, scale.low, scale.high)
+    if scale.sigmoid:  # it reaches beyond both
+        middle, width = (scale.low + scale.high) / 2, scale.high - scale.low
+        return (1 + np.tanh(2 * (x - middle) / width)) / 2
+    return unit
+
+
+def _window(scale, center, width, function):
+    if function not in ('LINEAR', 'LINEAR_EXACT', 'SIGMOID'):
+        raise Problem(f'VOILUTFunction {function}: use LINEAR, LINEAR_EXACT or SIGMOID')
+    # LINEAR counts integers, from the first to the last; below a width of 1 it has no meaning.
+    half, shift = (
+        ((width - 1) / 2, 0.5) if function == 'LINEAR' and width >= 1 else (width / 2, 0.0)
+    )
+    low, high = center - shift - half, center - shift + half
+    return scale._replace(low=low, high=high, sigmoid=function == 'SIGMOID', given=True)
+
+
+def _range(dataset, scale, is_ct):
+    """The range that the stored integers have after rescaling; of a CT, its usual 12 bits."""
+    bits = numbers(dataset, 'BitsStored')
+    if not bits:
+        return scale, NO_WINDOW
+    if scale.lookup:
+        return scale._replace(low=0.0, high=float(scale.lookup.largest)), NO_WINDOW
+    least = -(2 ** (bits[0] - 1)) if dataset.get('PixelRepresentation') else 0.0
+    ends = [x * scale.slope + scale.intercept for x in (least, least + 2 ** bits[0] - 1)]
+    low, high = min(ends), max(ends)
+    if is_ct and (low < -1024 or high > 3071) and low < 3071 and high > -1024:
+        return scale._replace(low=max(low, -1024.0), high=min(high, 3071.0)), HOUNSFIELD
+    return scale._replace(low=low, high=high), NO_WINDOW
+
+
+def _table(dataset, tag) -> Table | None:
+    """The first lookup table of a sequence."""
+    items = dataset.get(tag)
+    if not items:
+        return None
+    number, first, bits = (int(x) for x in items[0].LUTDescriptor)
+    entries, number = items[0].LUTData, number or 2**16
+    if isinstance(entries, bytes):
+        width = 1 if len(entries) < 2 * number else 2
+        little = dataset.original_encoding[1] is not False
+        entries = np.frombuffer(entries, f'{"<" if little else ">"}u{width}')
+    entries = np.asarray(entries, np.uint16)[:number]
+    if len(entries) < number or not 8 <= bits <= 16:
+        raise Problem(
+            f'{tag}: {len(entries)} of {number} entries of {bits} bits: correct the table'
+        )
+    return Table(first, entries, 2**bits - 1)
+
+
+def _look_up(x, table):
+    x = np.asarray(x, np.float64)
+    if not np.all(np.isfinite(x)):
+        raise Problem('NaN or infinite pixels: correct the image')
+    i = np.clip(np.rint(x) - table.first, 0, len(table.entries) - 1)
+    return table.entries[i.astype(np.int64)]

@@ -1,0 +1,114 @@
+"""NIfTI volumes: `vol.nii.gz#12` is axial slice 12, counted from the feet up."""
+
+import functools
+import os
+import re
+
+import numpy as np
+
+from fedgen_jax.data.folder.reading import Picture, Problem, extra, to_rgb, to_unit
+
+SUFFIXES = ('.nii', '.nii.gz')
+_PATH = re.compile(r'(?P<file>.*\.nii(\.gz)?)(#(?P<slice>\d+))?', re.IGNORECASE)
+
+SPARSE = 'sparse volume: the scale is that of the voxels that are not background'
+
+
+def parts(path: str) -> tuple[str, int | None]:
+    """The file that `path` names, and the slice after '#'."""
+    match = _PATH.fullmatch(path)
+    if not match:
+        return path, None
+    return match['file'], None if match['slice'] is None else int(match['slice'])
+
+
+def is_nifti(path: str) -> bool:
+    return _PATH.fullmatch(path) is not None
+
+
+def read_image(path: str) -> Picture:
+    """One slice, on the gray scale of its whole volume."""
+    volume, aspect, low, high, assumed = _load(*_key(path))
+    return Picture(to_rgb(to_unit(_slice(volume, path), low, high)), assumed, aspect)
+
+
+def read_mask(path: str) -> np.ndarray:
+    """[H, W]: the numbers of one slice."""
+    return _slice(_load(*_key(path))[0], path)
+
+
+def geometry(file: str) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape and affine [4, 4] (to mm, RAS) of the volume turned to right, front, up: no voxel read.
+
+    Slices are shown with rows from front to back and columns from the patient's right.
+    """
+    return _geometry(*_key(file))
+
+
+@functools.lru_cache(maxsize=16)
+def _geometry(file, mtime_ns):
+    del mtime_ns  # part of the key: an edited file is read again
+    nibabel = extra('nibabel')
+    image = nibabel.load(file)
+    shape = _three(image.shape)
+    turn = nibabel.io_orientation(image.affine)
+    affine = image.affine @ nibabel.orientations.inv_ornt_aff(turn, shape)
+    order = np.argsort(turn[:, 0])
+    return tuple(shape[i] for i in order), affine
+
+
+def _three(shape) -> tuple[int, int, int]:
+    """A shape of three axes: one slice, or further axes of 1, as converters write them."""
+    shape = tuple(shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (2, 3):
+        raise Problem(f'{len(shape)} dimensions: save a volume of 3')
+    return shape if len(shape) == 3 else (*shape, 1)
+
+
+def _key(path):
+    file = parts(path)[0]
+    return file, os.stat(file).st_mtime_ns
+
+
+@functools.lru_cache(maxsize=2)  # the slices of a volume and of its masks follow one another
+def _load(file: str, mtime_ns: int):
+    """(float32 [X, Y, Z] to right, front and up; pixel height by width; black; white; assumed)."""
+    del mtime_ns  # part of the key: an edited file is read again
+    nibabel = extra('nibabel')
+    image = nibabel.as_closest_canonical(nibabel.load(file))
+    volume = np.asarray(image.dataobj, np.float32)
+    volume = volume.reshape(_three(volume.shape))
+    if not np.all(np.isfinite(volume)):
+        raise Problem('NaN or infinite voxels: correct the volume')
+    width, height, _ = nibabel.affines.voxel_sizes(image.affine)
+    if not (width > 0 and height > 0):
+        raise Problem(f'voxels of {width:g} x {height:g} mm: correct the affine')
+    return volume, float(height / width), *_black_and_white(volume)
+
+
+def _black_and_white(volume):
+    """The 0.5 and 99.5 percentiles; in a sparse volume, those of what is not background.
+
+    There nearly all voxels are of one number, and all others would be as white as each other.
+    """
+    low, near, middle, far, high = np.percentile(volume, [0.5, 2, 50, 98, 99.5])
+    if far > middle:
+        return low, high, ()
+    above, below = volume[volume > middle], volume[volume < middle]
+    bright, dark = above.size > 0, near == middle and below.size > 0
+    low = np.percentile(below, 0.5) if dark else low
+    high = np.percentile(above, 99.5) if bright else high
+    return low, high, (SPARSE,) if bright or dark else ()
+
+
+def _slice(volume, path):
+    file, k = parts(path)
+    depth = volume.shape[2]
+    if k is None and depth > 1:
+        raise Problem(f'a volume of {depth} slices: name one, like {os.path.basename(file)}#0')
+    k = k or 0
+    if k >= depth:
+        raise Problem(f'no slice {k}: the volume has slices 0 to {depth - 1}')
+    return np.rot90(volume[:, :, k])[:, ::-1]

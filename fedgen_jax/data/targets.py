@@ -1,0 +1,309 @@
+"""Kinds of target: what a task can learn from, one value each.
+
+A kind of one's own is such a value in a module of one's own, and a task whose `target` names it,
+'my_module:MY_TARGET'.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedgen_jax.data.examples import UNKNOWN
+from fedgen_jax.data.folder import coco, decode, words
+from fedgen_jax.data.folder.manifest import Manifest, Row
+from fedgen_jax.data.folder.text import DataError, collected, raise_first, row_error
+from fedgen_jax.registry import look_up
+
+
+class Scanned(NamedTuple):
+    """What the text of a folder says of one kind of target.
+
+    classes: the class names, in the order of their numbers.
+    found:   whatever `Target.read` needs of it.
+    options: what else the arrays depend on, as JSON.
+    notes:   what a person should know, a line each.
+    """
+
+    classes: tuple[str, ...]
+    found: Any = None
+    options: Any = None
+    notes: tuple[str, ...] = ()
+
+
+class Frame(NamedTuple):
+    """How an image is laid into its square of `size` pixels a side (`folder/square.py`).
+
+    width, height: in its file.  aspect: the height of a pixel by its width.
+    """
+
+    width: int
+    height: int
+    aspect: float
+    size: int
+
+
+def _nothing(*_) -> tuple:
+    return ()
+
+
+class Target(NamedTuple):
+    """A kind of target, as pure functions that raise DataError.
+
+    arrays: the names of its arrays in `Examples.target`.
+    has:    manifest -> whether a folder has it.
+    scan:   (manifest, classes, max_boxes) -> Scanned, without reading a pixel; also of a folder
+            that has none of it.  classes: a trained model's, or None.  max_boxes: what the
+            objects of an image are padded to, or None.
+    read:   (scanned, row, the `Frame` of its image) -> ({array: value of one example}, what
+            `agree` should know of it).
+    known:  target -> bool [N], the examples of which it is known.
+    count:  (target, number of classes K) -> int [K], how many there are of each class.
+    place:  (file, field) of a folder where it is written.
+    agree:  (manifest, [(row, what `read` told)]) -> None, after all rows: refuses contradictions.
+    files:  row -> files besides the image that `read` reads.
+    texts:  further text files of the folder that `scan` reads.
+    on_disk: the arrays that stay in the store with images='disk'.
+    edge:   what surrounds a shrunk image, 'reflect' or 'nearest'.
+    by_volume: whether slices of one volume are scored together.
+    """
+
+    name: str
+    arrays: tuple[str, ...]
+    has: Callable[[Manifest], bool]
+    scan: Callable[[Manifest, Sequence[str] | None, int | None], Scanned]
+    read: Callable[[Scanned, Row, Frame], tuple[dict, Any]]
+    known: Callable[[dict], np.ndarray]
+    count: Callable[[dict, int], np.ndarray]
+    place: tuple[str, str]
+    agree: Callable[[Manifest, list], Any] = _nothing
+    files: Callable[[Row], Sequence[str]] = _nothing
+    texts: tuple[str, ...] = ()
+    on_disk: tuple[str, ...] = ()
+    edge: str = 'reflect'
+    by_volume: bool = False
+
+
+def target_of(name: str) -> Target:
+    """One of `TARGETS`, or 'module:name' of one's own."""
+    return look_up('target', name, TARGETS)
+
+
+# -- label: one class an image, in the column `label`
+
+
+def _scan_labels(manifest, classes, max_boxes):
+    del max_boxes
+    classes, notes = classes or manifest.names.get('classes'), []
+    if not classes:
+        _check_names(manifest)
+        classes = sorted({row.label for row in manifest.rows} - {''})
+        notes = [
+            f'{manifest.file}: class {name!r} reads like a missing value and is learned: leave '
+            'its cells empty, or list it in "classes" of classes.json if it is meant'
+            for name in classes if words.may_be_missing(name)
+        ]  # fmt: skip
+    mistakes = []
+    for row in manifest.rows:
+        if row.label and row.label not in classes:
+            with collected(mistakes):
+                row_error(
+                    manifest.file, row.number, 'label',
+                    f'unknown label {row.label!r}: use one of {", ".join(classes)}, or nothing',
+                )
+    raise_first(mistakes, 'rows')
+    return Scanned(tuple(classes), notes=tuple(notes))
+
+
+def _check_names(manifest):
+    """Refuses labels that are missing values, or one class in several spellings.
+
+    classes.json tells that they are meant.
+    """
+    first = {}
+    for row in manifest.rows:
+        first.setdefault(row.label, row.number)
+    first.pop('', None)
+    missing = [label for label in first if words.is_missing(label)]
+    if '0' in first:  # classes are numbers from 0, and a negative one marks what has none
+        missing += [label for label in first if words.plain(label).startswith('-')]
+    groups = words.spellings(first.keys() - missing)
+    said = [f'{words.shown(group)} differ in spelling alone' for group in groups]
+    if missing:
+        said.append(f'{words.shown(missing)} read like missing values')
+    if said:
+        row = min(first[label] for group in (missing, *groups) for label in group)
+        row_error(
+            manifest.file, row, 'label',
+            f'{"; ".join(said)}: write one spelling, leave unknown cells empty, or list the '
+            'names in "classes" of classes.json if they are meant',
+        )
+
+
+def _read_label(scanned, row, frame):
+    del frame
+    number = scanned.classes.index(row.label) if row.label else -1
+    return {'label': np.int32(number)}, None
+
+
+LABEL = Target(
+    name='label',
+    arrays=('label',),
+    has=lambda manifest: 'label' in manifest.columns,
+    scan=_scan_labels,
+    read=_read_label,
+    known=lambda target: target['label'] >= 0,
+    count=lambda target, k: np.bincount(target['label'][target['label'] >= 0], minlength=k),
+    place=('manifest.csv', 'label'),
+)
+
+
+# -- mask: the number of a class in each pixel, in the files of the column `mask`
+
+
+def _scan_masks(manifest, classes, max_boxes):
+    """The numbers of a mask mean nothing without names."""
+    del max_boxes
+    named = manifest.names.get('mask_classes')
+    row = next((row for row in manifest.rows if row.mask), None)
+    if row and named is None:
+        row_error(
+            manifest.file, row.number, 'mask',
+            'masks need classes.json: {"mask_classes": ["background", ...]}, in order of number',
+        )
+    if classes and named and tuple(classes) != named:
+        raise DataError(
+            f'{manifest.file.parent / "classes.json"}: field mask_classes: {", ".join(named)} '
+            f"differ from the model's {', '.join(classes)}: renumber the masks and correct the "
+            'names'
+        )
+    return Scanned(tuple(classes or named or ()), manifest.file)
+
+
+def _read_mask(scanned, row, frame):
+    """Tells `agree` the numbers that the file holds."""
+    file, shape = scanned.found, (frame.height, frame.width)
+    numbers = frozenset()
+    mask = np.full(shape, UNKNOWN, np.uint8)
+    if row.mask:
+        try:
+            mask = decode.read_mask(str(file.parent / row.mask), len(scanned.classes))
+            if mask.shape != shape:
+                raise ValueError(
+                    f'the mask is {mask.shape[1]} x {mask.shape[0]}, its image {frame.width} x '
+                    f'{frame.height}: save both at one size'
+                )
+        except ValueError as error:
+            row_error(file, row.number, 'mask', f'{row.mask!r}: {error}')
+        numbers = frozenset(np.unique(mask).tolist())
+    return {'mask': decode.square_mask(mask, frame.size, frame.aspect)}, numbers
+
+
+def _one_meaning(manifest, found):
+    """Of each center, 255 is unknown and not the foreground of some files.
+
+    A file of 0 and 255 alone may be either, unless others of the center hold 255 beside a class.
+    """
+    by_center = {}
+    for row, numbers in found:
+        by_center.setdefault(row.center, []).append((row, numbers))
+    for center, of in by_center.items():
+        beside = any(UNKNOWN in numbers and numbers - {0, UNKNOWN} for _, numbers in of)
+        doubt = [row for row, numbers in of if numbers == {0, UNKNOWN}]
+        if not doubt and not any(numbers - {0, UNKNOWN} for _, numbers in of):
+            doubt = [row for row, numbers in of if numbers == {UNKNOWN}]
+        if doubt and not beside:
+            row_error(
+                manifest.file, doubt[0].number, 'mask',
+                f'{doubt[0].mask!r}: {len(doubt)} of {len(of)} masks of {center!r} have 0 and '
+                f'{UNKNOWN} alone, and none has {UNKNOWN}, which means unknown, beside a class: '
+                'save the foreground as the number of its class, such as 1',
+            )
+
+
+def _count_masks(target, k):
+    mask_NxP = target['mask'].reshape(len(target['mask']), -1)
+    return np.array([np.sum((mask_NxP == i).any(1)) for i in range(k)], int)
+
+
+MASK = Target(
+    name='mask',
+    arrays=('mask',),
+    has=lambda manifest: 'mask' in manifest.columns,
+    scan=_scan_masks,
+    read=_read_mask,
+    known=lambda target: (target['mask'][:] != UNKNOWN).any((1, 2)),
+    count=_count_masks,
+    place=('manifest.csv', 'mask'),
+    agree=_one_meaning,
+    files=lambda row: (row.mask,) if row.mask else (),
+    on_disk=('mask',),
+    by_volume=True,
+)
+
+
+# -- box: objects of an image, in annotations.json
+
+
+def _annotations(manifest):
+    return manifest.file.parent / 'annotations.json'
+
+
+def _scan_boxes(manifest, classes, max_boxes):
+    file = _annotations(manifest)
+    if not file.exists():
+        room = max_boxes or 1
+        return Scanned(tuple(classes or ()), (manifest.file, {}, room), room)
+    boxes, names, notes = coco.read_coco(file, manifest, classes)
+    most = max((len(b.box) for b in boxes.values()), default=0)
+    for name, b in boxes.items():
+        if max_boxes is not None and len(b.box) > max_boxes:
+            raise DataError(
+                f'{file}: annotations of {name!r}, field bbox: {len(b.box)} boxes, but max_boxes '
+                f'is {max_boxes}: raise max_boxes to {most}'
+            )
+    room = max(most, 1) if max_boxes is None else max_boxes
+    return Scanned(names, (manifest.file, boxes, room), room, notes)
+
+
+def _read_boxes(scanned, row, frame):
+    file, boxes, room = scanned.found
+    box = np.zeros((room, 4), np.float32)
+    box_class = np.full(room, -1, np.int32)
+    found = boxes.get(row.image)
+    if found:
+        if frame.aspect != 1:
+            row_error(
+                file, row.number, 'image',
+                f'{row.image!r} has pixels {frame.aspect:.3g} times as high as wide, on which '
+                'boxes are not read: save it with square pixels',
+            )
+        if (frame.width, frame.height) != (found.width, found.height):
+            row_error(
+                file, row.number, 'image',
+                f'{row.image!r} is {frame.width} x {frame.height}, but annotations.json says '
+                f'{found.width} x {found.height}: correct its width and height',
+            )
+        box[: len(found.box)] = decode.square_boxes(
+            found.box, frame.width, frame.height, frame.size
+        )
+        box_class[: len(found.box)] = found.box_class
+    return {'box': box, 'box_class': box_class}, None
+
+
+BOX = Target(
+    name='box',
+    arrays=('box', 'box_class'),
+    has=lambda manifest: _annotations(manifest).exists(),
+    scan=_scan_boxes,
+    read=_read_boxes,
+    known=lambda target: (target['box_class'] >= 0).any(1),
+    count=lambda target, k: np.bincount(
+        target['box_class'][target['box_class'] >= 0], minlength=k
+    ),
+    place=('annotations.json', 'annotations'),
+    texts=('annotations.json',),
+    edge='nearest',  # objects seen in a reflection would have no boxes
+)
+
+TARGETS = {target.name: target for target in (LABEL, MASK, BOX)}

@@ -1,0 +1,103 @@
+"""One NIfTI volume: its shape, its gray scale, the shape of its voxels."""
+
+import numpy as np
+import pytest
+
+from fedgen_jax.data.folder import decode, nifti
+from fedgen_jax.data.source import load
+
+nibabel = pytest.importorskip('nibabel')
+
+
+def write(file, volume, affine=None):
+    affine = np.eye(4) if affine is None else affine
+    nibabel.save(nibabel.Nifti1Image(np.asarray(volume), affine), file)
+    return str(file)
+
+
+def gray(path):
+    return np.asarray(decode.read_image(path))[..., 0]
+
+
+@pytest.mark.parametrize('shape', [(6, 5, 3, 1), (6, 5, 3, 1, 1), (6, 5, 1, 1), (6, 5, 1), (6, 5)])
+def test_further_axes_of_one_are_no_axes(tmp_path, manifest_writer, shape):
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    whole = x.reshape(6, 5, -1)
+    write(tmp_path / 'v.nii', x)
+    write(tmp_path / 'm.nii', (whole > 0).astype(np.uint8))
+    (tmp_path / 'classes.json').write_text('{"mask_classes": ["a", "b"]}')
+    manifest_writer(tmp_path, [{'image': 'v.nii', 'center': 'c', 'mask': 'm.nii'}])
+    source = load(tmp_path, 6, 0, tmp_path / 'cache', require_train=False)
+    assert len(source.centers[0].path) == whole.shape[2]
+    shown = np.rot90(whole)[:, ::-1]
+    for k in range(whole.shape[2]):
+        mask = source.centers[0].examples.target['mask'][k]
+        np.testing.assert_array_equal(mask[:5], shown[..., k] > 0)
+        order = np.argsort(shown[..., k], None)
+        assert np.all(np.diff(gray(f'{tmp_path}/v.nii#{k}').ravel()[order].astype(int)) >= 0)
+
+
+@pytest.mark.parametrize('shape', [(4, 4, 3, 2), (4, 4, 3, 1, 2), (4, 4, 1, 2), (4,)])
+def test_other_shapes_are_refused(tmp_path, shape):
+    file = write(tmp_path / 'v.nii', np.zeros(shape, np.float32))
+    with pytest.raises(ValueError, match='save a volume of 3'):
+        decode.read_image(f'{file}#0')
+
+
+@pytest.mark.parametrize('share', [0.0001, 0.004, 0.005, 0.015])
+@pytest.mark.parametrize('sign', [1, -1], ids=['bright', 'dark'])
+def test_in_a_sparse_volume_ten_times_the_value_is_more(tmp_path, share, sign):
+    n = round(25000 * share)
+    volume = np.zeros(25000, np.float32)
+    volume[:n] = np.linspace(100, 1000, n)
+    volume = volume.reshape(50, 50, 10, order='F')
+    file = write(tmp_path / 'v.nii', sign * volume)
+    picture = decode.open_image(f'{file}#0')
+    assert picture.assumed == (nifti.SPARSE,)
+    shown = gray(f'{file}#0').astype(int) * sign
+    background, low, high = (
+        shown[np.rot90(volume[:, :, 0])[:, ::-1] == v][0] for v in (0, 100, 1000)
+    )
+    assert background < low and high - background > 200
+    assert abs((high - background) - 10 * (low - background)) < 15
+
+
+def test_other_volumes_keep_their_percentiles(tmp_path):
+    volume = np.random.default_rng(0).normal(size=(20, 20, 5)).astype(np.float32)
+    volume[:, :10] = 0
+    picture = decode.open_image(write(tmp_path / 'v.nii', volume) + '#2')
+    low, high = np.percentile(volume, [0.5, 99.5])
+    wanted = np.clip((np.rot90(volume[..., 2])[:, ::-1] - low) / (high - low), 0, 1) * 255
+    np.testing.assert_allclose(np.asarray(picture.image)[..., 0], wanted, atol=0.51)
+    assert picture.assumed == ()
+
+
+def ball(tmp_path, name, spacing):
+    """A ball of 20 mm in a field of 64 x 64 x 8 mm."""
+    counts = [round(n / s) for n, s in zip((64, 64, 8), spacing)]
+    axes = [(np.arange(n) + 0.5) * s - n * s / 2 for n, s in zip(counts, spacing)]
+    x, y, z = np.meshgrid(*axes, indexing='ij')
+    inside = (x**2 + y**2 + z**2 < 400).astype(np.uint8)
+    write(tmp_path / f'{name}.nii', inside, np.diag([*spacing, 1.0]))
+    return f'{name}.nii#{counts[2] // 2}'
+
+
+@pytest.mark.parametrize('spacing', [(1, 1, 1), (8, 1, 1), (1, 8, 1), (2, 3.2, 1), (0.5, 0.5, 4)])
+def test_a_ball_stays_round(tmp_path, manifest_writer, spacing):
+    path = ball(tmp_path, 'v', spacing)
+    (tmp_path / 'classes.json').write_text('{"mask_classes": ["a", "b"]}')
+    manifest_writer(tmp_path, [{'image': path, 'center': 'c', 'mask': path}])
+    examples = load(tmp_path, 64, 0, tmp_path / 'cache', require_train=False).centers[0].examples
+    for inside in (examples.image[0, ..., 0] > 127, examples.target['mask'][0] == 1):
+        height, width = inside.any(1).sum(), inside.any(0).sum()
+        assert abs(height - 40) <= spacing[1] and abs(width - 40) <= spacing[0]
+    picture = decode.open_image(f'{tmp_path}/{path}')
+    assert picture.aspect == pytest.approx(spacing[1] / spacing[0])
+    assert (decode.NOT_SQUARE in picture.assumed) == (spacing[0] != spacing[1])
+
+
+def test_a_spacing_that_cannot_be_is_refused(tmp_path, manifest_writer):
+    write(tmp_path / 'v.nii', np.zeros((600, 600, 1), np.uint8), np.diag([1, 1e4, 1, 1.0]))
+    manifest_writer(tmp_path, [{'image': 'v.nii', 'center': 'c'}])
+    with pytest.raises(ValueError, match=r"row 2, field image: .*correct the\s+spacing"):
+        load(tmp_path, 8, 0, tmp_path / 'cache', require_train=False)
