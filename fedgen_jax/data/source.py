@@ -181,3 +181,8 @@ def _check_train(folder, source, target, unseen):
             f'center {center.name!r} has no {target} in any of its {int(train.sum())} training '
             f'rows: fill in the column {target}, or remove the center',
         )
+
+
+def has_target(center: Center, target: str) -> np.ndarray:
+    """bool [N]: which of a center's examples have a target that is known."""
+    return _KNOWN[target](center.examples.target)
