@@ -1,4 +1,4 @@
-"""The commands: python -m launch.NAME.  Before anything heavy is imported, what all of them need."""
+"""The commands, python -m launch.NAME: what all need before anything heavy is imported."""
 
 import os
 import signal
