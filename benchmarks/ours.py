@@ -29,8 +29,8 @@ def configuration(name: str, algorithm: str):
     c.data.image_size = w.image[0]
     c.client.lr, c.client.momentum, c.client.clip = RATE, 0.0, 0.0
     if name != 'W3':
-        c.shifts.plain, c.shifts.acquisition = False, 0.0
-    c.hypernet.modes = ('film', 'lowrank', 'head')
+        c.shifts.flips, c.shifts.turns, c.shifts.acquisition = False, False, 0.0
+    c.fedgen.modes = ('film', 'lowrank', 'head')
     return c
 
 

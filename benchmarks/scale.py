@@ -96,7 +96,7 @@ def run_virtual(number: int) -> None:
     c.data.source, c.data.virtual, c.data.held_out = 'synthetic', number, 'synthetic-3'
     c.data.centers, c.data.examples, c.data.image_size = 4, 16, 28
     c.cohort, c.rounds, c.eval_every, c.checkpoint_every = 256, 20, 10, 20
-    c.model.widths, c.local_steps, c.batch_size, c.hypernet.support = (8, 16, 32), 2, 8, 8
+    c.model.widths, c.local_steps, c.batch_size, c.fedgen.support = (8, 16, 32), 2, 8, 8
     samples, done, started = [], threading.Event(), time.monotonic()
 
     def sample():

@@ -64,8 +64,8 @@ def measure(case: dict, batch: int) -> dict:
     """One row."""
     c = common.base()
     c.update_from_flattened_dict({
-        **case, 'batch_size': batch, 'hypernet.support': batch, 'local_steps': 1,
-        'client_map': MAP.value, 'hypernet.modes': ('film', 'lowrank', 'head'),
+        **case, 'batch_size': batch, 'fedgen.support': batch, 'local_steps': 1,
+        'client_map': MAP.value, 'fedgen.modes': ('film', 'lowrank', 'head'),
     })  # fmt: skip
     size = c.data.image_size
     algorithm, local = make_algorithm(c, size, CLASSES, CLIENTS)

@@ -29,7 +29,7 @@ def get_config():
     c.model.widths = (16, 32, 64, 96)
     c.model.depth = 1
     c.shifts.zoom = 1.6
-    c.hypernet.support = 16
+    c.fedgen.support = 16
     return c
 
 

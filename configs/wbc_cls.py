@@ -30,8 +30,8 @@ STRONGER = {'shifts.acquisition': 1.0}
 # What the choice was made among, beside the methods themselves.
 TRIALS = {
     **METHODS,
-    'fedgen, with head': {'hypernet.modes': ('input', 'film', 'lowrank', 'head')},
-    'fedgen, input alone': {'hypernet.modes': ('input',)},
+    'fedgen, with head': {'fedgen.modes': ('input', 'film', 'lowrank', 'head')},
+    'fedgen, input alone': {'fedgen.modes': ('input',)},
     'fedgen, milder shifts': MILDER,
     'fedgen, stronger shifts': STRONGER,
     'fedavg + milder shifts': {'algorithm': 'fedavg', **MILDER},

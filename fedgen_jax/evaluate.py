@@ -31,7 +31,9 @@ def statistic_of(trained: Trained, images: Examples) -> descriptor.Statistic | N
     if trained.program.describe is None:
         return None
     vectors = trained.program.describe(trained.shared, images.image)
-    return descriptor.statistic(vectors, images.weight, descriptor.hash_of(trained.shared['psi']))
+    psi = descriptor.hash_of(trained.shared['psi'])
+    own = descriptor.statistic(vectors, images.weight, psi)
+    return trained.program.protection.statistic(own)
 
 
 def seen_statistics(trained: Trained) -> dict[str, descriptor.Statistic] | None:
@@ -62,11 +64,6 @@ def model_of(
     return trained.program.personalize(
         trained.shared, private, padded, labelled, trained.key, m_E
     )
-
-
-def learned_alone(trained: Trained) -> bool:
-    """Whether every center keeps weights of its own, so that no shared model was learned."""
-    return 'theta' in (trained.private_C or {})
 
 
 def score(trained: Trained, variables: Any, examples: Examples) -> Scores:
@@ -187,7 +184,7 @@ def score_stranger(
     trained: Trained, center: Center, split: str, m_E: np.ndarray | None = None
 ) -> Scores:
     """An unseen center's zero-shot model; of centers that learned alone, the mean of them all."""
-    clients = range(len(trained.seen)) if learned_alone(trained) else [None]
+    clients = range(len(trained.seen)) if not trained.program.algorithm.server_model else [None]
     return mean_scores([
         metrics_of(trained, predict_unseen(trained, center, split, i, m_E)) for i in clients
     ])
@@ -195,7 +192,7 @@ def score_stranger(
 
 def score_center_model(trained: Trained, split: str) -> dict | None:
     """The one model for all, from the pooled descriptor of the seen centers."""
-    if learned_alone(trained):
+    if not trained.program.algorithm.server_model:
         return None
     statistics = seen_statistics(trained)
     m_E = statistics and descriptor.mean(descriptor.pool(statistics.values()))
@@ -212,24 +209,43 @@ def score_center_model(trained: Trained, split: str) -> dict | None:
     }
 
 
-def score_shuffled(trained: Trained, split: str) -> dict | None:
-    """The control: every center under the others' descriptors.
+MAX_OTHERS = 20  # descriptors of others that a center is scored under
 
-    The mean over all derangements of the seen centers is the mean over each center's n - 1 others;
-    an unseen center takes each seen center's in turn.
+
+def others_of(num: int, limit: int = MAX_OTHERS) -> np.ndarray:
+    """int [num, min(num - 1, limit)]: the others whose descriptors each of `num` centers takes.
+
+    Each column is a derangement.  Up to `limit` others they are all, and their mean is that over
+    all derangements; beyond, cyclic shifts of one random order, so that cost grows with `num`.
+    """
+    if num - 1 <= limit:
+        return np.array([[j for j in range(num) if j != i] for i in range(num)], int)
+    rng = np.random.default_rng(num)
+    order = rng.permutation(num)
+    steps = np.sort(rng.choice(np.arange(1, num), limit, replace=False))
+    place = np.argsort(order)
+    return order[(place[:, None] + steps[None]) % num]
+
+
+def score_shuffled(trained: Trained, split: str) -> dict | None:
+    """The control: every center under others' descriptors (`others_of`).
+
+    An unseen center takes those of seen ones, at most `MAX_OTHERS`.
     """
     statistics = seen_statistics(trained)
     if statistics is None or len(trained.seen) < 2:
         return None
     m_CxE = [descriptor.mean(s) for s in statistics.values()]
+    others_CxK = others_of(len(m_CxE))
+    spread = np.linspace(0, len(m_CxE) - 1, min(len(m_CxE), MAX_OTHERS)).astype(int)
 
     def seen(i, center):
         train, test = of_split(center, 'train'), of_split(center, split)
-        others = m_CxE[:i] + m_CxE[i + 1 :]
-        return mean_scores([score(trained, model_of(trained, train, i, m), test) for m in others])
+        models = (model_of(trained, train, i, m_CxE[j]) for j in others_CxK[i])
+        return mean_scores([score(trained, model, test) for model in models])
 
     def unseen(center):
-        return mean_scores([score_stranger(trained, center, split, m) for m in m_CxE])
+        return mean_scores([score_stranger(trained, center, split, m_CxE[j]) for j in spread])
 
     return {
         'seen': block(trained, {c.name: seen(i, c) for i, c in enumerate(trained.seen)}),
@@ -250,11 +266,13 @@ def score_finetuned(trained: Trained, split: str, unseen: dict | None) -> dict:
 def evaluate(trained: Trained, split: str, finetune: bool) -> dict:
     """All scores of `summary.json`."""
     unseen = block(trained, {c.name: score_stranger(trained, c, split) for c in trained.unseen})
+    shuffled = score_shuffled(trained, split)
+    sampled = shuffled and others_of(len(trained.seen)).shape[1]
     scores = {
         'seen': score_seen(trained, split),
         'unseen': unseen,
         'center_model': score_center_model(trained, split),
-        'controls': {'shuffled': score_shuffled(trained, split)},
+        'controls': {'shuffled': shuffled, 'sampled': sampled},
     }
     if finetune:
         scores['finetuned'] = score_finetuned(trained, split, unseen)

@@ -4,25 +4,27 @@ A `Program` is everything of a run but its data, seed and length: runs that diff
 or in which centers are held out, share one program and its compilations.
 """
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
+from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.algorithms.base import Algorithm
-from fedgen_jax.algorithms.fedavg import fedavg
-from fedgen_jax.algorithms.fedgen import Hypernet, fedgen
 from fedgen_jax.algorithms.local import Local, images_of
-from fedgen_jax.algorithms.local_only import local_only
+from fedgen_jax.algorithms.optimizers import optimizer, schedule
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
-from fedgen_jax.hypernet.generator import MODES
 from fedgen_jax.models import FITTING, MODELS
+from fedgen_jax.models.start import start_of
+from fedgen_jax.privacy import Protection, clip
+from fedgen_jax.privacy import chain as chain_protections
 from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import Shift, acquisition, chain, magnification, plain, sometimes
 from fedgen_jax.tasks import TASKS, Task
@@ -49,6 +51,7 @@ class Program(NamedTuple):
     task: Task
     algorithm: Algorithm
     mesh: jax.sharding.Mesh
+    protection: Protection
     rounds: Callable
     describe: Callable | None
     predict: Callable
@@ -70,6 +73,7 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
 def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: int) -> Program:
     c = ConfigDict(json.loads(shared))
     algorithm, local = make_algorithm(c, image_size, classes, num_clients)
+    protection = make_protection(c)
     mesh = client_mesh(c.devices)
 
     @jax.jit
@@ -82,7 +86,8 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
         local.task,
         algorithm,
         mesh,
-        make_rounds(algorithm, mesh, c.client_map),
+        protection,
+        make_rounds(algorithm, mesh, c.client_map, protection),
         describe,
         functools.partial(in_chunks, predict),
         jax.jit(algorithm.personalize),
@@ -107,21 +112,12 @@ def make_algorithm(
 ) -> tuple[Algorithm, Local]:
     """The algorithm that a configuration names, and the local learning it is built on."""
     task = make_task(c.task, classes)
-    model = look_up('model.name', c.model.name, MODELS)
-    if c.model.name in MODELS and c.task in FITTING:
-        choose('model.name', c.model.name, FITTING[c.task])
-    model = model(
-        task.num_outputs,
-        widths=tuple(c.model.widths),
-        depth=c.model.depth,
-        norm=c.model.norm,
-        standardize=c.model.standardize,
-    )
+    model = make_model(c, task)
     local = Local(
         model=model,
         task=task,
         image_size=image_size,
-        plain=plain() if c.shifts.plain else chain(),
+        plain=plain(c.shifts.flips, c.shifts.turns),
         shift=virtual_centers(c.shifts, edge_of(task)),
         optimizer=optimizer('client', c.client),
         schedule=schedule(c),
@@ -130,37 +126,35 @@ def make_algorithm(
         prevalence=c.prevalence,
         weighting=c.weighting,
         finetune=(c.finetune.steps, c.finetune.lr),
+        statistics=choose('statistics', c.statistics, ('own', 'running', 'frozen')),
+        start=start_of(model, c.start, image_size) if c.start.weights else None,
     )
-    if c.algorithm == 'local':
-        return local_only(local), local
-    server = optimizer('server', c.server)
-    if c.algorithm == 'fedavg':
-        return fedavg(local, server), local
-    if c.algorithm != 'fedgen':
-        raise ValueError(f'algorithm={c.algorithm!r}: one of local, fedavg, fedgen')
-    h = c.hypernet
-    hypernet = Hypernet(
-        descriptor=h.descriptor,
-        modes=tuple(choose('hypernet.modes', mode, MODES) for mode in h.modes),
-        options=tuple((k, h[k]) for k in ('code', 'rank', 'bound', 'fade')),
-        num_clients=num_clients,
-        support=h.support,
-        support_prevalence=choose(
-            'hypernet.support_prevalence', h.support_prevalence,
-            ('same', 'natural', 'balanced', 'mixed'),
-        ),
-        pooled=h.pooled,
-        base=h.base,
-        jitter=h.jitter,
-        rates=tuple(h.client_rates),
-    )
-    groups = {
-        'theta': server,
-        'phi': optax.chain(server, optax.scale(c.server.generator_lr)),
-        'psi': optax.chain(server, optax.scale(c.server.descriptor_lr)),
-    }
-    by_group = optax.partition(groups, lambda weights: {k: k for k in weights})
-    return fedgen(local, hypernet, by_group, c.local), local
+    return look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, num_clients), local
+
+
+def make_model(c: ConfigDict, task: Task) -> nn.Module:
+    """The network that a configuration names, with the fields of `model` as its keywords."""
+    model = look_up('model.name', c.model.name, MODELS)
+    if c.model.name in MODELS and c.task in FITTING:
+        choose('model.name', c.model.name, FITTING[c.task])
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in c.model.to_dict().items()}
+    del options['name']
+    known = [f.name for f in dataclasses.fields(model) if f.name not in NOT_OPTIONS]
+    for field in options:
+        if field not in known:
+            raise ValueError(
+                f'model.{field}: {c.model.name} has no such field, but {", ".join(known)}: '
+                'let `model` hold its name and these alone'
+            )
+    return model(num_outputs=task.num_outputs, **options)
+
+
+NOT_OPTIONS = ('num_outputs', 'parent', 'name')
+
+
+def make_protection(c: ConfigDict) -> Protection:
+    """What messages pass between clients and the sum."""
+    return chain_protections(*([clip(c.privacy.clip)] if c.privacy.clip else []))
 
 
 def make_task(name: str, classes: Sequence[str]) -> Task:
@@ -182,26 +176,6 @@ def virtual_centers(c: ConfigDict, edge: str) -> Shift:
         shifts.append(acquisition(c.acquisition, edge))
     shift = chain(*shifts)
     return sometimes(shift, c.probability) if shifts and c.probability < 1 else shift
-
-
-def schedule(c: ConfigDict) -> Callable:
-    """round -> factor of the clients' learning rate."""
-    if c.client.schedule == 'constant':
-        return lambda round_: jnp.float32(1)
-    if c.client.schedule == 'cosine':
-        decay = optax.cosine_decay_schedule(1.0, c.rounds)
-        return lambda round_: decay(round_.astype(jnp.float32))  # strict promotion
-    raise ValueError(f'client.schedule={c.client.schedule!r}: one of constant, cosine')
-
-
-def optimizer(field: str, c: ConfigDict) -> optax.GradientTransformation:
-    """The optimizer of `client` or `server`."""
-    if c.optimizer == 'sgd':
-        step = optax.sgd(c.lr, momentum=c.momentum or None)
-        return optax.chain(optax.clip_by_global_norm(c.clip), step) if c.get('clip') else step
-    if c.optimizer == 'adam':
-        return optax.adam(c.lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
-    raise ValueError(f'{field}.optimizer={c.optimizer!r}: one of sgd, adam')
 
 
 def num_bytes(tree: Any) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
+from fedgen_jax.config import complete
 from fedgen_jax.data.examples import Center, Source
 from fedgen_jax.data.source import draw, load
 from fedgen_jax.engine.processes import to_host
@@ -109,14 +110,14 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
         raise ValueError('data.held_out holds out every center: leave at least one to train')
     unseen = tuple(c for c in source.centers if c.name in held_out)
     program = build(config, source.classes, len(seen))
-    check_cohort(config, len(seen), program.mesh.size)
+    check_cohort(config, len(seen), program)
     length = max(len(c.split) for c in source.centers)
     return Run(config, source.classes, program, seen, unseen, length, jax.random.key(config.seed))
 
 
-def check_cohort(c: ConfigDict, num_seen: int, num_devices: int) -> None:
+def check_cohort(c: ConfigDict, num_seen: int, program: Program) -> None:
     """A cohort is a part of the clients, and divides evenly over the devices."""
-    num_clients = num_seen + c.data.virtual
+    num_clients, num_devices = num_seen + c.data.virtual, program.mesh.size
     if c.cohort and (not 0 < c.cohort <= num_clients or c.cohort % num_devices):
         raise ValueError(
             f'cohort={c.cohort}: 0 for all, or a multiple of the {num_devices} devices up to the '
@@ -126,10 +127,10 @@ def check_cohort(c: ConfigDict, num_seen: int, num_devices: int) -> None:
         raise ValueError(
             f"data.virtual={c.data.virtual}: with data.source='synthetic' and a cohort alone"
         )
-    if c.data.virtual and (c.algorithm == 'local' or c.hypernet.descriptor == 'onehot'):
+    if c.data.virtual and program.algorithm.keeps:
         raise ValueError(
-            f'data.virtual={c.data.virtual}: centers that are drawn anew keep nothing of their '
-            "own, as algorithm='local' and hypernet.descriptor='onehot' would have them"
+            f'data.virtual={c.data.virtual}: centers that are drawn for one round keep nothing of '
+            f'their own, as {program.algorithm.title} would have them: use another algorithm'
         )
 
 
@@ -186,13 +187,15 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     """The last checkpoint of a run, from its folder alone."""
     workdir = expand(workdir)
     check_is_run(workdir)
-    config = ConfigDict(json.loads((workdir / 'config.json').read_text()))
+    config = complete(json.loads((workdir / 'config.json').read_text()))
     config.devices = 1  # whatever it was trained on
     federation = read_federation(workdir)
     program = build(config, federation['classes'], len(federation['seen']))
     num_clients = len(federation['seen'])
     id_C = client_ids(num_clients, program)
-    state, private_C = init_run(program.algorithm, program.mesh, jax.random.key(config.seed), id_C)
+    state, private_C = init_run(
+        program.algorithm, program.mesh, jax.random.key(config.seed), id_C, program.protection
+    )
     like = state, own_states(private_C, num_clients)
     round_, (state, private_C) = checkpoint.read(workdir, like)
     if not round_:

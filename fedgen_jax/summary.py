@@ -7,7 +7,6 @@ import jax
 from fedgen_jax.data.examples import of_split, stack
 from fedgen_jax.evaluate import (
     evaluate,
-    learned_alone,
     predict_seen,
     predict_unseen,
 )
@@ -28,16 +27,15 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         jax.tree.map(lambda x: x[0], stack([of_split(run.seen[0], 'train')])),
         run.key,
     )[0]
-    sent = {} if c.algorithm == 'local' else shared
-
-    def size(name):
-        return sum(x.size for x in jax.tree.leaves(shared.get(name, {})))
+    algorithm = run.program.algorithm
+    sent = shared if algorithm.server_model else {}
+    parts = {part: jax.tree.leaves(shared[name]) for part, name in algorithm.sizes.items()}
 
     return {
-        'method': c.method,
+        'method': c.method or title_of(run),
+        'title': title_of(run),
         'task': c.task,
         'algorithm': c.algorithm,
-        'local': c.local if c.algorithm == 'fedgen' else None,
         'seed': c.seed,
         'held_out': c.data.held_out,
         'rounds': c.rounds,
@@ -49,14 +47,21 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
             'bytes_up': num_bytes(contribution),
             'bytes_down': num_bytes(sent),
             **timing,
-            'parameters': {
-                'base': size('theta') or size('first'),
-                'generator': size('phi'),
-                'descriptor': size('psi'),
-            },
+            'parameters': {part: sum(x.size for x in xs) for part, xs in parts.items()},
         },
+        'server_model': algorithm.server_model,
+        'privacy': run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
         'config': settings_of(c),
     }
+
+
+def title_of(run: Run) -> str:
+    """The method's name for people; 'FedAvg + shifts' where it learned from virtual centers too."""
+    title, shifts = run.program.algorithm.title, run.config.shifts
+    shifted = shifts.acquisition or shifts.zoom != 1
+    if run.program.describe is not None:  # virtual centers are a part of the method
+        return title if shifted else f'{title}, no shifts'
+    return f'{title} + shifts' if shifted else title
 
 
 def evaluate_run(workdir: str | pathlib.Path, data: str | None = None) -> dict:
@@ -82,7 +87,7 @@ def coco_results(
     if run.program.task.target != 'box' or c.data.source != 'folder':
         raise ValueError(f'{workdir}: COCO detections need task=detection and data.source=folder')
     found = [predict_seen(fed, i, c.score_on) for i in range(len(fed.seen))]
-    if not learned_alone(fed):  # else a stranger has no model of its own
+    if fed.program.algorithm.server_model:  # else a stranger has no model of its own
         found += [predict_unseen(fed, center, c.score_on) for center in fed.unseen]
     root = pathlib.Path(c.data.root)
     results = [

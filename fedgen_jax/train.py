@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
+from fedgen_jax.config import complete
 from fedgen_jax.data.examples import SPLITS
 from fedgen_jax.data.source import has_target
 from fedgen_jax.engine.cost import cost_of, line_of
@@ -82,7 +83,9 @@ def _train(run: Run, workdir, progress, stop, title):
     check_same_data(run, federation, workdir)
     shown = display(title or run.config.algorithm, bool(progress or title) and is_first())
     id_C = client_ids(len(run.seen), run.program)
-    state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
+    state, private_C = init_run(
+        run.program.algorithm, run.program.mesh, run.key, id_C, run.program.protection
+    )
     with checkpoint.manager(workdir) as checkpoints:
         like = state, own_states(private_C, len(run.seen))
         first, (state, own_C) = checkpoint.restore(checkpoints, like)
@@ -127,7 +130,7 @@ def check_same_run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Raises ValueError where `workdir` holds a run of another configuration."""
     file = workdir / 'config.json'
     if file.exists():
-        made = settings_of(ConfigDict(json.loads(file.read_text())))
+        made = settings_of(complete(json.loads(file.read_text())))
         now = settings_of(config)
         if found := refusal(made, now, defaults=now):
             raise ValueError(

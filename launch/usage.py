@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-from configs import common
+from fedgen_jax import config as config_module
 
 ASKS = ('--help', '-help', '-h', '-?', '--helpshort', '-helpshort', '--helpfull', '-helpfull')
 SHARED = 'launch.cli'  # the module whose flags all commands have
@@ -40,8 +40,8 @@ def text(takes: str | None) -> str:
 
 def fields() -> Iterator[str]:
     """A line, or a few, for every field of a configuration: its default and its comment."""
-    comments = dict(FIELD.findall(inspect.getsource(common.base)))
-    defaults = dict(flat(common.base()))
+    comments = dict(FIELD.findall(inspect.getsource(config_module.base)))
+    defaults = dict(flat(config_module.base()))
     first = [name for name in comments if name in defaults]  # in the order of the file
     for name in dict.fromkeys([*first, *defaults]):
         yield _entry(f'{name} = {defaults[name]!r}', comments.get(name, ''))

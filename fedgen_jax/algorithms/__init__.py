@@ -1,1 +1,17 @@
-"""Federated algorithms, one file a family; each is a NamedTuple of pure functions (`base`)."""
+"""Federated algorithms, one file a family.
+
+A family is a module with `defaults() -> ConfigDict`, the fields that are its own (the entry of its
+name in a configuration), and `build(config, local, num_clients) -> Algorithm`.  One of your own may
+live in any module: `algorithm='my_package.my_module:my_family'`.
+"""
+
+from fedgen_jax.algorithms import ditto, fedavg, fedgen, fedprox, local_only, scaffold
+
+ALGORITHMS = {
+    'fedgen': fedgen,
+    'fedavg': fedavg,
+    'fedprox': fedprox,
+    'scaffold': scaffold,
+    'ditto': ditto,
+    'local_only': local_only,
+}

@@ -1,10 +1,10 @@
-"""What an algorithm is, and what all of them share: a client's local learning.
+"""What an algorithm is, and what a server does with sums.
 
 An algorithm is written for ONE client.  `engine` maps it over clients, sums the contributions and
 knows of devices; nothing here does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,16 +19,18 @@ Tree = Any
 class State(NamedTuple):
     """What the server holds between rounds.
 
-    shared:    what it sends to every client, {'theta': ..., 'round': int32, ...}.
-    optimizer: its optimizer's state, which it keeps.
+    shared:     what it sends to every client, {'theta': ..., 'round': int32, ...}.
+    optimizer:  its optimizer's state, which it keeps.
+    protection: the state of `privacy.Protection`; the engine's, algorithms pass it on.
     """
 
     shared: Tree
     optimizer: Tree
+    protection: Tree = ()
 
 
 class Algorithm(NamedTuple):
-    """A federated algorithm, as pure functions.
+    """A federated algorithm: pure functions, and what the rest of the code must know of it.
 
     init:          key -> State.
     init_private:  (state, client_id) -> what never leaves the client.
@@ -40,6 +42,13 @@ class Algorithm(NamedTuple):
     personalize:   (shared, private or None, unlabelled, labelled or None, key, m_E or None) ->
                    variables for the model.  An unseen client has no `private` and, zero-shot,
                    no `labelled`; `m_E` replaces the descriptor of `unlabelled`.
+    title:         its name for people.
+    keeps:         whether a client's private state, or its number, matters from round to round.
+                   Centers that are drawn for one round cannot take part where it does.
+    server_model:  whether a stranger has a model; else it borrows a seen client's.
+    sizes:         {part for people: the entry of `shared` that holds it}, to be counted.
+    sum_only:      False: `server_update` needs every client's contribution by itself, as leaves
+                   [C, ...] with exact zeros for padding.  Secure sums and privacy refuse it.
     """
 
     init: Callable[[jax.Array], State]
@@ -48,17 +57,33 @@ class Algorithm(NamedTuple):
     server_update: Callable[[State, Tree], State]
     describe: Callable[[Tree, jax.Array], jax.Array] | None
     personalize: Callable[..., Tree]
+    title: str
+    keeps: bool
+    server_model: bool
+    sizes: Mapping[str, str]
+    sum_only: bool = True
 
 
-def server_step(server: optax.GradientTransformation, state: State, total) -> State:
-    """One step of the server's optimizer, the mean change being the negative gradient."""
+def server_step(server: optax.GradientTransformation, state: State, total: Tree) -> State:
+    """One step of the server's optimizer, the mean change being the negative gradient.
+
+    total: {'weight', 'delta': {entry of shared: sum of weighted changes}}, and 'statistics' where
+        the model's are kept from training (`Local.statistics`): their mean is the next round's.
+    """
     weight = jnp.maximum(total['weight'], 1e-9)
     learned = {k: state.shared[k] for k in total['delta']}
     gradient = jax.tree.map(lambda d: -d / weight, total['delta'])
     updates, optimizer = server.update(gradient, state.optimizer, learned)
-    return next_round(State({**state.shared, **optax.apply_updates(learned, updates)}, optimizer))
+    shared = {**state.shared, **optax.apply_updates(learned, updates)}
+    if 'statistics' in total:
+        # Where nobody took part, the old ones stay.
+        shared['statistics'] = jax.tree.map(
+            lambda old, new: jnp.where(total['weight'] > 0, new / weight, old),
+            state.shared['statistics'], total['statistics'],
+        )
+    return next_round(state._replace(shared=shared, optimizer=optimizer))
 
 
-def next_round(state: State, total=None) -> State:
+def next_round(state: State, total: Tree = None) -> State:
     """The state with its round counted."""
     return state._replace(shared={**state.shared, 'round': state.shared['round'] + 1})

@@ -1,4 +1,4 @@
-"""FedAvg and its server optimizers: what FedGen is measured against.
+"""FedAvg and its server optimizers.
 
 References:
     McMahan et al. 2017, Communication-efficient learning of deep networks from decentralized
@@ -6,37 +6,72 @@ References:
     server optimizers `optax.sgd(lr, momentum)` and `optax.adam(lr)`).
 """
 
-import jax
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
-from fedgen_jax.algorithms.base import Algorithm, State, server_step
-from fedgen_jax.algorithms.local import Local, client_weight, finish, init_model, learn, weigh
+from fedgen_jax.algorithms.base import Algorithm, State, Tree, server_step
+from fedgen_jax.algorithms.local import (
+    Gradient,
+    Local,
+    contribution_of,
+    finish,
+    init_model,
+    init_statistics,
+    learn,
+)
+from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.random import stream
 
 
-def fedavg(local: Local, server: optax.GradientTransformation) -> Algorithm:
-    """theta <- server step along sum_c w_c (theta_c - theta) / sum_c w_c."""
+def defaults() -> ConfigDict:
+    return ConfigDict()
+
+
+def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
+    name = 'FedAdam' if c.server.optimizer == 'adam' else 'FedAvg'
+    if c.server.optimizer == 'sgd' and c.server.momentum:
+        name = 'FedAvgM'
+    return fedavg(local, optimizer('server', c.server))._replace(title=name)
+
+
+def fedavg(
+    local: Local,
+    server: optax.GradientTransformation,
+    gradient_at: Callable[[Tree], Gradient] | None = None,
+) -> Algorithm:
+    """theta <- server step along sum_c w_c (theta_c - theta) / sum_c w_c.
+
+    gradient_at: shared -> the gradient of a client's steps; default: the task's.
+    """
 
     def init(key):
         theta = init_model(local, key)
-        return State({'theta': theta, 'round': jnp.int32(0)}, server.init({'theta': theta}))
+        shared = {'theta': theta, 'round': jnp.int32(0), **init_statistics(local, key)}
+        return State(shared, server.init({'theta': theta}))
 
     def init_private(state, client_id):
         return {'id': client_id}
 
     def client_update(shared, private, data, key):
+        gradient = gradient_at and gradient_at(shared)
         factor = local.schedule(shared['round'])
-        theta, loss = learn(local, shared['theta'], data, stream(key, 'learn'), factor)
-        weight = client_weight(local, data)
-        delta = {'theta': jax.tree.map(jnp.subtract, theta, shared['theta'])}
-        contribution = {'weight': weight, 'delta': weigh(weight, delta)}
-        return contribution, private, {'loss': loss}
-
-    def personalize(shared, private, unlabelled, labelled, key, m_E=None):
-        return finish(local, shared['theta'], unlabelled, labelled, key)
+        theta, loss, statistics = learn(
+            local, shared['theta'], data, stream(key, 'learn'), factor, gradient
+        )
+        new, old = {'theta': theta}, {'theta': shared['theta']}
+        return contribution_of(local, data, new, old, statistics), private, {'loss': loss}
 
     def server_update(state, total):
         return server_step(server, state, total)
 
-    return Algorithm(init, init_private, client_update, server_update, None, personalize)
+    def personalize(shared, private, unlabelled, labelled, key, m_E=None):
+        statistics = shared.get('statistics')
+        return finish(local, shared['theta'], unlabelled, labelled, key, statistics)
+
+    return Algorithm(
+        init, init_private, client_update, server_update, None, personalize,
+        title='FedAvg', keeps=False, server_model=True, sizes={'base': 'theta'},
+    )  # fmt: skip

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from fedgen_jax.data.examples import Examples
+from fedgen_jax.models.roles import roles_of
 from fedgen_jax.random import stream
 from fedgen_jax.shifts.base import Shift, chain
 from fedgen_jax.tasks.base import Task
@@ -28,6 +29,11 @@ class Local(NamedTuple):
     prevalence: class mix of a batch: 'natural', 'balanced', or 'mixed' (a random mix a step).
     weighting:  a client's weight in the sum: its 'examples', or 'uniform'.
     finetune:   (steps, learning rate) of the labelled fine-tuning after training.
+    statistics: whose batch statistics a finished model has: 'own' (those of the center's own
+                unlabelled images), 'running' (the last round's mean over steps and clients, in
+                `shared`; of local-only learning the client's) or 'frozen' (`start`'s, which
+                training uses too).
+    start:      variables to begin with, such as a pretrained network's; None: drawn.
     """
 
     model: nn.Module
@@ -42,6 +48,12 @@ class Local(NamedTuple):
     prevalence: str
     weighting: str
     finetune: tuple[int, float]
+    statistics: str = 'own'
+    start: Tree = None
+
+
+# (params, batch, tau, key) -> ((loss, aux), gradient), of one step: `learn` takes the mean of both.
+Gradient = Callable[[Tree, 'Batch', Tree, jax.Array], tuple[tuple[jax.Array, Tree], Tree]]
 
 
 class Batch(NamedTuple):
@@ -63,7 +75,7 @@ def class_mix(key: jax.Array, prevalence: str, num_strata: int) -> jax.Array | N
     raise ValueError(f'prevalence={prevalence!r}: one of natural, balanced, mixed')
 
 
-def draw(task: Task, data: Examples, key: jax.Array, size: int, mix_K: jax.Array | None):
+def draw_indices(task: Task, data: Examples, key: jax.Array, size: int, mix_K: jax.Array | None):
     """Indices [size] of examples, never of padding.
 
     Without a mix: a random order, begun again where the client has fewer than `size`.  With one:
@@ -107,44 +119,122 @@ def query_batch(local: Local, data: Examples, key: jax.Array) -> tuple[Batch, Tr
     """A step's batch and the shift it plays; every algorithm draws it from the same streams."""
     tau = local.shift.sample(stream(key, 'shift'))
     mix_K = class_mix(stream(key, 'prevalence'), local.prevalence, local.task.num_strata)
-    index_B = draw(local.task, data, stream(key, 'query'), local.batch, mix_K)
+    index_B = draw_indices(local.task, data, stream(key, 'query'), local.batch, mix_K)
     return batch_at(local, data, index_B, stream(key, 'query_images'), tau), tau
 
 
 def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> tuple[jax.Array, Tree]:
     """Outputs as in training, and the batch's statistics ({} without batch normalization)."""
+    params = hold_frozen(local, params)
+    if local.statistics == 'frozen':
+        variables = {'params': params, 'batch_stats': start_statistics(local)}
+        return local.model.apply(variables, x_BxHxWx3, train=False), {}
     outputs, new = local.model.apply(
         {'params': params}, x_BxHxWx3, train=True, mutable=['batch_stats']
     )
     return outputs, new.get('batch_stats', {})
 
 
+def hold_frozen(local: Local, params: Tree) -> Tree:
+    """The weights, with no gradient to those that the model calls frozen (`models.roles`)."""
+    role_of = roles_of(local.model)
+
+    def hold(path, x):
+        frozen = role_of(tuple(k.key for k in path)) == 'frozen'
+        return jax.lax.stop_gradient(x) if frozen else x
+
+    return jax.tree_util.tree_map_with_path(hold, params)
+
+
 def init_model(local: Local, key: jax.Array) -> Tree:
     """The model's first weights."""
+    return _init_variables(local, key)['params']
+
+
+def init_statistics(local: Local, key: jax.Array) -> Tree:
+    """{'statistics': first ones} where they are kept from training, else {}: for `shared`."""
+    if local.statistics != 'running':
+        return {}
+    return {'statistics': _init_variables(local, key).get('batch_stats', {})}
+
+
+def _init_variables(local, key):
     shape = (1, local.image_size, local.image_size, 3)
-    return local.model.init(stream(key, 'theta'), jnp.zeros(shape))['params']
+    variables = local.model.init(stream(key, 'theta'), jnp.zeros(shape))
+    return variables if local.start is None else {**variables, **local.start}
 
 
-def batch_loss(local: Local, params: Tree, batch: Batch) -> jax.Array:
-    """The task's loss on a batch."""
-    outputs, _ = apply_model(local, params, batch.image)
-    return local.task.loss(outputs, batch.target, batch.weight)
+def start_statistics(local: Local) -> Tree:
+    """The batch statistics that `Local.start` brings."""
+    if local.start is None:
+        raise ValueError("model.statistics='frozen': needs the statistics of model.start")
+    return local.start.get('batch_stats', {})
 
 
-def learn(local: Local, params: Tree, data: Examples, key: jax.Array, factor: jax.Array | float):
-    """T steps on one client, each `factor` times the optimizer's: (weights, mean loss)."""
+def batch_loss(local: Local, params: Tree, batch: Batch) -> tuple[jax.Array, Tree]:
+    """The task's loss on a batch, and its statistics where they are kept from training, else ()."""
+    outputs, statistics = apply_model(local, params, batch.image)
+    loss = local.task.loss(outputs, batch.target, batch.weight)
+    return loss, statistics if local.statistics == 'running' else ()
+
+
+def task_gradient(local: Local) -> Gradient:
+    """The gradient of the task's loss on the batch; aux: the statistics of `batch_loss`."""
+
+    def gradient(params, batch, tau, key):
+        return jax.value_and_grad(lambda p: batch_loss(local, p, batch), has_aux=True)(params)
+
+    return gradient
+
+
+def learn(
+    local: Local,
+    params: Tree,
+    data: Examples,
+    key: jax.Array,
+    factor: jax.Array | float | dict[str, jax.Array],
+    gradient: Gradient | None = None,
+) -> tuple[Tree, jax.Array, Tree]:
+    """T steps on one client: (weights, mean loss, mean aux).
+
+    factor: each step's, times the optimizer's; or one for each top-level entry of `params`.
+    gradient: of a step; default: the task's.  Most methods are a closure here.
+    """
+    gradient = gradient or task_gradient(local)
 
     def step(carry, t):
         params, opt = carry
-        batch, _ = query_batch(local, data, jax.random.fold_in(key, t))
-        loss, grads = jax.value_and_grad(lambda p: batch_loss(local, p, batch))(params)
+        key_t = jax.random.fold_in(key, t)
+        batch, tau = query_batch(local, data, key_t)
+        (loss, aux), grads = gradient(params, batch, tau, key_t)
         updates, opt = local.optimizer.update(grads, opt, params)
-        updates = jax.tree.map(lambda u: factor * u, updates)
-        return (optax.apply_updates(params, updates), opt), loss
+        return (optax.apply_updates(params, _scaled(factor, updates)), opt), (loss, aux)
 
     carry = (params, local.optimizer.init(params))
-    (params, _), loss_T = jax.lax.scan(step, carry, jnp.arange(local.steps))
-    return params, loss_T.mean()
+    (params, _), (loss_T, aux_T) = jax.lax.scan(step, carry, jnp.arange(local.steps))
+    return params, loss_T.mean(), jax.tree.map(lambda x_T: x_T.mean(0), aux_T)
+
+
+def _scaled(factor, updates):
+    if isinstance(factor, dict):
+        return {k: _scaled(factor[k], v) for k, v in updates.items()}
+    return jax.tree.map(lambda u: factor * u, updates)
+
+
+def contribution_of(
+    local: Local, data: Examples, new: Tree, old: Tree, statistics: Tree = ()
+) -> dict[str, Tree]:
+    """What `server_step` sums: {'weight', 'delta'}, and 'statistics' where they are kept."""
+    return weighed(local, data, jax.tree.map(jnp.subtract, new, old), statistics)
+
+
+def weighed(local: Local, data: Examples, delta: Tree, statistics: Tree = ()) -> dict[str, Tree]:
+    """The same of a change."""
+    weight = client_weight(local, data)
+    contribution = {'weight': weight, 'delta': weigh(weight, delta)}
+    if local.statistics == 'running':
+        contribution['statistics'] = weigh(weight, statistics)
+    return contribution
 
 
 def finetune(local: Local, params: Tree, labelled: Examples, key: jax.Array) -> Tree:
@@ -156,17 +246,29 @@ def finetune(local: Local, params: Tree, labelled: Examples, key: jax.Array) -> 
     return learn(gentle, params, labelled, stream(key, 'finetune'), 1.0)[0]
 
 
-def finish(local: Local, params: Tree, unlabelled: Examples, labelled, key: jax.Array) -> Tree:
+def finish(
+    local: Local,
+    params: Tree,
+    unlabelled: Examples,
+    labelled: Examples | None,
+    key: jax.Array,
+    statistics: Tree = None,
+) -> Tree:
     """Variables of a finished model: fine-tuned, given labels, and with its statistics.
 
-    Batch normalization's statistics are those of the client's own unlabelled images under the
-    finished weights (AdaBN, Li et al. 2018): they never leave the client, and an unseen client
-    has them as a seen one does.  Running averages kept from local training belong to weights that
-    the averaging over clients has since replaced, and score far worse.
+    statistics: those that training kept, where `Local.statistics` is 'running'.
+
+    By default, batch normalization's statistics are those of the client's own unlabelled images
+    under the finished weights (AdaBN, Li et al. 2018): they never leave the client, and an unseen
+    client has them as a seen one does.
     """
     if labelled is not None:
         params = finetune(local, params, labelled, key)
-    index = draw(local.task, unlabelled, stream(key, 'stats'), 256, None)
+    if local.statistics == 'running':
+        return {'params': params, 'batch_stats': statistics}
+    if local.statistics == 'frozen':
+        return {'params': params, 'batch_stats': start_statistics(local)}
+    index = draw_indices(local.task, unlabelled, stream(key, 'stats'), 256, None)
     _, stats = apply_model(local, params, images_of(jnp.asarray(unlabelled.image)[index]))
     return {'params': params, 'batch_stats': stats}
 

@@ -1,10 +1,19 @@
 """Local-only learning: every center for itself."""
 
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm, State, next_round
-from fedgen_jax.algorithms.local import Local, finish, init_model, learn
+from fedgen_jax.algorithms.local import Local, finish, init_model, init_statistics, learn
 from fedgen_jax.random import stream
+
+
+def defaults() -> ConfigDict:
+    return ConfigDict()
+
+
+def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
+    return local_only(local)
 
 
 def local_only(local: Local) -> Algorithm:
@@ -14,17 +23,26 @@ def local_only(local: Local) -> Algorithm:
     """
 
     def init(key):
-        return State({'first': init_model(local, key), 'round': jnp.int32(0)}, ())
+        first = {'first': init_model(local, key), **init_statistics(local, key)}
+        return State({**first, 'round': jnp.int32(0)}, ())
 
     def init_private(state, client_id):
-        return {'id': client_id, 'theta': state.shared['first']}
+        own = {k: v for k, v in state.shared.items() if k == 'statistics'}
+        return {'id': client_id, 'theta': state.shared['first'], **own}
 
     def client_update(shared, private, data, key):
         factor = local.schedule(shared['round'])
-        theta, loss = learn(local, private['theta'], data, stream(key, 'learn'), factor)
-        return {}, {**private, 'theta': theta}, {'loss': loss}
+        theta, loss, statistics = learn(
+            local, private['theta'], data, stream(key, 'learn'), factor
+        )
+        own = {'statistics': statistics} if local.statistics == 'running' else {}
+        return {}, {**private, 'theta': theta, **own}, {'loss': loss}
 
     def personalize(shared, private, unlabelled, labelled, key, m_E=None):
-        return finish(local, private['theta'], unlabelled, labelled, key)
+        statistics = private.get('statistics')
+        return finish(local, private['theta'], unlabelled, labelled, key, statistics)
 
-    return Algorithm(init, init_private, client_update, next_round, None, personalize)
+    return Algorithm(
+        init, init_private, client_update, next_round, None, personalize,
+        title='Local only', keeps=True, server_model=False, sizes={'base': 'first'},
+    )  # fmt: skip

@@ -1,7 +1,7 @@
 """Rounds on a mesh: every client learns, the contributions are summed, the server steps.
 
 Everything about devices is here: `shard_map` over a `clients` axis, the sum over it, donation, and
-several rounds in one dispatch.
+several rounds in one dispatch.  What a client sends passes a `Protection` on both sides of the sum.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from fedgen_jax.algorithms.base import Algorithm, State
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.engine.clients import group_size, map_clients
 from fedgen_jax.engine.processes import place
+from fedgen_jax.privacy import Message, Protection, nothing
 from fedgen_jax.random import address, stream
 
 Tree = Any
@@ -59,7 +60,8 @@ def make_rounds(
     algorithm: Algorithm,
     mesh: jax.sharding.Mesh,
     client_map: str = 'auto',
-    protect: Callable[[Tree, jax.Array], Tree] = lambda contribution, key: contribution,
+    protection: Protection | None = None,
+    gathered: bool = False,
 ) -> Callable:
     """The compiled loop over rounds.
 
@@ -73,57 +75,37 @@ def make_rounds(
     'left_out', their number, summed over rounds, and 'left_out_share', the largest share of a
     round's clients.  'finite' tells whether what the server sends next is.
 
-    protect: (contribution, key) -> contribution, between a client and the sum: the seam for
-        clipping, noise, quantization and masks.
+    protection: what all messages pass, between a client and the sum and after it; default: none.
+    gathered: messages are kept, not summed on their way, so that their memory grows with C:
+        `protection.server` meets them as leaves [C, ...].  Then they are summed, or, of an
+        algorithm that is not `sum_only` (which turns this on), go to `server_update` as they are.
     """
-
-    group_size(client_map, 1)  # a mistake is told now, not when the first round is traced
-
-    def vary(x):
-        return jax.lax.pcast(x, ('clients',), to='varying')
-
-    def on_device(shared, private_C, data_C, id_C, key, round_):
-        # A gradient with respect to a replicated value is silently summed over the mesh.
-        shared, key, round_ = jax.tree.map(vary, (shared, key, round_))
-
-        def one_client(private, data, client_id):
-            draw = address(key, 'client', round_, client_id)
-            contribution, new, metrics = algorithm.client_update(shared, private, data, draw)
-            real = data.weight.sum() > 0
-            sane = all_finite((contribution, new, metrics))
-            # A client that is left out still masks and adds noise to its zeros; padding does not.
-            contribution = protect(keep_if(sane, contribution), stream(draw, 'protect'))
-            contribution, metrics = keep_if(real, contribution), keep_if(real & sane, metrics)
-            private = jax.tree.map(lambda a, b: jnp.where(sane, a, b), new, private)
-            count, left_out = (x.astype(jnp.float32) for x in (real & sane, real & ~sane))
-            return (contribution, metrics, count, left_out), private
-
-        summed, private_C = map_clients(
-            one_client, client_map, private_C, data_C, id_C, vary=vary
-        )
-        return jax.lax.psum(summed, 'clients'), private_C
-
-    one_round = jax.shard_map(
-        on_device,
-        mesh=mesh,
-        in_specs=(P(), P('clients'), P('clients'), P('clients'), P(), P()),
-        out_specs=(P(), P('clients')),
-    )
+    protection = protection or nothing()
+    gathered = gathered or not algorithm.sum_only
+    one_round = round_of_clients(algorithm, mesh, client_map, protection, gathered)
 
     def rounds(state, private_C, data_C, id_C, key, first, last):
         def body(r, carry):
             state, private_C, _, left_out, worst = carry
-            (total, metrics, count, left), private_C = one_round(
-                state.shared, private_C, data_C, id_C, key, r
-            )
-            state = algorithm.server_update(state, total)
+            message, (count, left), private_C = one_round(state, private_C, data_C, id_C, key, r)
+            key_r = jax.random.fold_in(stream(key, 'protect'), r)
+            message, protected = protection.server(state.protection, message, key_r)
+            total = message.contribution
+            if gathered and algorithm.sum_only:
+                total = jax.tree.map(lambda x_C: x_C.sum(0), total)
+            state = algorithm.server_update(state._replace(protection=protected), total)
+            metrics = message.metrics
+            if gathered:
+                metrics = jax.tree.map(lambda x_C: x_C.sum(0), metrics)
             mean = jax.tree.map(lambda x: x / jnp.maximum(count, 1), metrics)
             worst = jnp.maximum(worst, left / jnp.maximum(count + left, 1))
             return state, private_C, mean, left_out + left, worst
 
-        shapes = jax.eval_shape(
-            lambda: one_round(state.shared, private_C, data_C, id_C, key, first)[0][1]
-        )
+        def metrics_of_one():
+            private, data = jax.tree.map(lambda x_C: x_C[0], (private_C, data_C))
+            return algorithm.client_update(state.shared, private, data, key)[2]
+
+        shapes = jax.eval_shape(metrics_of_one)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         none = jnp.zeros(())
         state, private_C, means, left_out, worst = jax.lax.fori_loop(
@@ -136,6 +118,69 @@ def make_rounds(
     return jax.jit(
         rounds, donate_argnums=(0, 1), out_shardings=(everywhere, by_client(mesh), everywhere)
     )
+
+
+def round_of_clients(
+    algorithm: Algorithm,
+    mesh: jax.sharding.Mesh,
+    client_map: str,
+    protection: Protection,
+    gathered: bool,
+) -> Callable:
+    """What clients do in a round, mapped over the mesh.
+
+    Returns (state, private_C, data_C, id_C, key, round) -> (the sum of their messages; gathered:
+    the messages themselves, leaves [C, ...]; (how many took part, how many were left out);
+    private_C).
+    """
+    group_size(client_map, 1)  # a mistake is told now, not when the first round is traced
+
+    def vary(x):
+        return jax.lax.pcast(x, ('clients',), to='varying')
+
+    def on_device(sent, private_C, data_C, id_C, key, round_):
+        # A gradient with respect to a replicated value is silently summed over the mesh.
+        (shared, protected, id_K), key, round_ = jax.tree.map(vary, (sent, key, round_))
+
+        def one_client(private, data, client_id):
+            draw = address(key, 'client', round_, client_id)
+            contribution, new, metrics = algorithm.client_update(shared, private, data, draw)
+            real = data.weight.sum() > 0
+            sane = all_finite((contribution, new, metrics))
+            # A client that is left out still masks and adds noise to its zeros; padding does not.
+            message = protection.client(
+                protected, keep_if(sane, Message(contribution, metrics)),
+                stream(draw, 'protect'), client_id, id_K,
+            )  # fmt: skip
+            message = keep_if(real, message)
+            private = jax.tree.map(lambda a, b: jnp.where(sane, a, b), new, private)
+            counts = tuple(x.astype(jnp.float32) for x in (real & sane, real & ~sane))
+            return (counts, private, message) if gathered else ((message, *counts), private)
+
+        def client(*args):
+            first, *kept = one_client(*args)
+            return first, tuple(kept)
+
+        summed, kept_C = map_clients(client, client_map, private_C, data_C, id_C, vary=vary)
+        return jax.lax.psum(summed, 'clients'), kept_C
+
+    mapped = jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(P(), P('clients'), P('clients'), P('clients'), P(), P()),
+        out_specs=(P(), P('clients')),
+    )
+
+    def one_round(state, private_C, data_C, id_C, key, round_):
+        sent = state.shared, state.protection, id_C
+        summed, kept_C = mapped(sent, private_C, data_C, id_C, key, round_)
+        if gathered:
+            private_C, message_C = kept_C
+            return message_C, summed, private_C
+        message, *counts = summed
+        return message, tuple(counts), *kept_C
+
+    return one_round
 
 
 def all_finite(tree: Tree) -> jax.Array:
@@ -173,10 +218,20 @@ def shard_clients(tree_C: Tree, mesh: jax.sharding.Mesh) -> Tree:
     return place(tree_C, by_client(mesh))
 
 
-def init_run(algorithm: Algorithm, mesh, key: jax.Array, id_C: np.ndarray) -> tuple[State, Tree]:
+def init_run(
+    algorithm: Algorithm,
+    mesh: jax.sharding.Mesh,
+    key: jax.Array,
+    id_C: np.ndarray,
+    protection: Protection | None = None,
+) -> tuple[State, Tree]:
     """The first state, replicated, and every client's private state, sharded."""
-    everywhere = NamedSharding(mesh, P())
-    state = jax.jit(algorithm.init, out_shardings=everywhere)(stream(key, 'init'))
+    protection = protection or nothing()
+
+    def init(key):
+        return algorithm.init(key)._replace(protection=protection.init())
+
+    state = jax.jit(init, out_shardings=NamedSharding(mesh, P()))(stream(key, 'init'))
     return state, init_private(algorithm, mesh, state, id_C)
 
 

@@ -1,6 +1,6 @@
 """The generator: a hypernetwork (Ha et al. 2017) from a descriptor to a change of the base weights.
 
-What may change is chosen by modes, and by the names of the model's layers:
+What may change is chosen by modes, and by the roles of the model's weights (`models.roles`):
 
     input    colour matrix, bias and magnification before the first convolution, all of it
     film     scale and bias of every normalization (Perez et al. 2018)
@@ -12,7 +12,7 @@ Every generated number is `bound * tanh(w . code / bound)` with `w` zero at the 
 so the change is zero at step 0 and wherever the code is zero, and cannot grow without limit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import flax
@@ -20,23 +20,36 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fedgen_jax.models.roles import by_name
+
 MODES = ('input', 'film', 'lowrank', 'head', 'full')
 _FAN_LIMIT = 64
 
 
-def mode_of(path: tuple[str, ...], modes: Sequence[str]) -> str | None:
-    """Which of `modes` changes the weight at `path`; None: it is every client's alike."""
+# The mode that changes weights of a role (`models.roles`); `full` changes all but frozen ones.
+MODE_OF_ROLE = {'input': 'input', 'norm': 'film', 'kernel': 'lowrank', 'head': 'head'}
+
+
+def mode_of(role: str | None, modes: Sequence[str]) -> str | None:
+    """Which of `modes` changes weights of a role; None: they are every client's alike."""
+    if role == 'frozen':
+        return None
     if 'full' in modes:
         return 'full'
-    if path[0] in ('input', 'head'):
-        own = path[0]
-    elif any(p.startswith('norm') for p in path):
-        own = 'film'
-    elif path[-1] == 'kernel':
-        own = 'lowrank'
-    else:
-        return None
+    own = MODE_OF_ROLE.get(role)
     return own if own in modes else None
+
+
+def check_modes(modes: Sequence[str], roles: Sequence[str | None]) -> None:
+    """Raises ValueError where a mode selects no weight."""
+    found = {mode_of(role, modes) for role in roles}
+    for mode in modes:
+        if mode not in found and 'full' not in modes:
+            role = next(role for role, of in MODE_OF_ROLE.items() if of == mode)
+            raise ValueError(
+                f'fedgen.modes={mode!r}: selects no weight, for the model has none of role '
+                f'{role!r}: leave the mode out, or let the model declare roles(path)'
+            )
 
 
 class Normal(NamedTuple):
@@ -53,7 +66,7 @@ class Normal(NamedTuple):
 class Generator(nn.Module):
     """G_phi: descriptor [E] -> {path: change}, for the weights that `modes` selects.
 
-    shapes: ((path, shape), ...) of the base's weights, `shapes_of(params)`.
+    shapes: ((path, shape, role), ...) of the base's weights, `shapes_of(params, role_of)`.
     fade:   beyond this mean squared distance, in standard deviations of the descriptors that
             training met, the change shrinks to zero and a center gets the base; 0: never.
     """
@@ -77,8 +90,9 @@ class Generator(nn.Module):
         hidden = nn.tanh(embed(jnp.clip(z_E, -5, 5)))
         code_F = near * nn.tanh(nn.Dense(self.code, name='code')(hidden))
         change = {}
-        for path, shape in self.shapes:
-            mode = mode_of(path, self.modes)
+        check_modes(self.modes, [role for _, _, role in self.shapes])
+        for path, shape, role in self.shapes:
+            mode = mode_of(role, self.modes)
             if mode:
                 change[path] = self._change('.'.join(path), shape, mode, code_F)
         return change
@@ -100,9 +114,10 @@ class Generator(nn.Module):
         return ((u * generate(self.rank)[None]) @ v / self.rank**0.5).reshape(shape)
 
 
-def shapes_of(params: Mapping) -> tuple:
-    """((path, shape), ...) of a parameter tree, hashable, for `Generator.shapes`."""
-    return tuple((k, v.shape) for k, v in flax.traverse_util.flatten_dict(params).items())
+def shapes_of(params: Mapping, role_of: Callable = by_name) -> tuple:
+    """((path, shape, role), ...) of a parameter tree, hashable, for `Generator.shapes`."""
+    flat = flax.traverse_util.flatten_dict(params)
+    return tuple((path, x.shape, role_of(path)) for path, x in flat.items())
 
 
 def refine(params: Mapping, change: Mapping[tuple[str, ...], jax.Array]) -> dict:

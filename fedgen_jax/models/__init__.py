@@ -1,8 +1,11 @@
-"""Flax linen models.  A model is a module called as `module(x_BxHxWx3, train)`; the names of its
-layers say what the generator may change: `input`, `norm_*`, `conv_*` and `head`.
+"""Flax linen models.  A model is a module called as `module(x_BxHxWx3, train)`, made from
+`num_outputs` and the fields of `config.model`.
+
+What its weights are, so that a generator may change them, say the names of its layers (`input`,
+`norm_*`, `head`; kernels) or a static method `roles(path)` of its own (`roles`).
 
 A model of one's own is a module class anywhere, named in the configuration as
-`model.name='my_package.my_module:MyModel'`; it takes the fields of `config.model`.
+`model.name='my_package.my_module:MyModel'`.
 """
 
 from fedgen_jax.models.cnn import CNN

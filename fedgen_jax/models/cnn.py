@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from fedgen_jax.models.layers import Input, conv_norm_relu
+from fedgen_jax.models.layers import Input, conv_norm_relu, head
 
 
 class CNN(nn.Module):
@@ -20,12 +20,13 @@ class CNN(nn.Module):
     depth: int = 1
     norm: str = 'group'
     standardize: str = 'image'
+    dtype: str = 'float32'
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
         """float32 [B, H, W, 3] in [0, 1] -> [B, num_outputs]."""
-        x = Input(self.standardize, name='input')(x_BxHxWx3)
+        x = Input(self.standardize, dtype=self.dtype, name='input')(x_BxHxWx3)
         for i, width in enumerate(self.widths):
             for j in range(self.depth):
                 x = conv_norm_relu(x, width, self.norm, train, f'{i}_{j}', stride=1 if j else 2)
-        return nn.Dense(self.num_outputs, name='head')(x.mean((1, 2)))
+        return head(self.num_outputs, x.mean((1, 2)))

@@ -10,38 +10,50 @@ from fedgen_jax.ops.resample import resample_matrix
 NORMS = ('group', 'batch', 'instance')
 
 
-def conv(features: int, window: int, stride: int = 1, name: str | None = None) -> nn.Conv:
-    """A convolution without bias: a normalization follows each one."""
+DTYPES = ('float32', 'bfloat16')
+
+
+def conv(
+    features: int, window: int, stride: int = 1, name: str | None = None, dtype=jnp.float32
+) -> nn.Conv:
+    """A convolution without bias: a normalization follows each one.
+
+    dtype: of its products; its weights are float32.
+    """
     return nn.Conv(
         features,
         (window, window),
         (stride, stride),
         use_bias=False,
+        dtype=dtype,
         conv_general_dilated=convolution,
         name=name,
     )
 
 
-def norm(kind: str, train: bool, name: str) -> nn.Module:
+def norm(kind: str, train: bool, name: str, dtype=jnp.float32) -> nn.Module:
     """A normalization with scale and bias: what `film` generates.
 
     'group' (Wu & He 2018, 8 channels a group) and 'instance' see one image at a time.  'batch' with
     `train` uses the batch's statistics and leaves them in the `batch_stats` collection, without
-    memory of earlier batches; else it uses those given in `batch_stats`.
+    memory of earlier batches; else it uses those given in `batch_stats`.  Statistics are float32,
+    whatever the `dtype` of outputs.
     """
     if kind == 'group':
-        return nn.GroupNorm(num_groups=None, group_size=8, name=name)
+        return nn.GroupNorm(num_groups=None, group_size=8, dtype=dtype, name=name)
     if kind == 'instance':
-        return nn.InstanceNorm(name=name)
+        return nn.InstanceNorm(dtype=dtype, name=name)
     if kind == 'batch':
-        return nn.BatchNorm(use_running_average=not train, momentum=0.0, name=name)
+        return nn.BatchNorm(
+            use_running_average=not train, momentum=0.0, dtype=dtype, name=name
+        )
     raise ValueError(f'model.norm={kind!r}: one of {NORMS}')
 
 
 def conv_norm_relu(x, features: int, norm_kind: str, train: bool, name: str, stride: int = 1):
-    """A 3x3 convolution `conv_NAME`, its normalization `norm_NAME`, and a ReLU."""
-    x = conv(features, 3, stride, name=f'conv_{name}')(x)
-    return nn.relu(norm(norm_kind, train, f'norm_{name}')(x))
+    """A 3x3 convolution `conv_NAME`, its normalization `norm_NAME`, and a ReLU, in x's type."""
+    x = conv(features, 3, stride, f'conv_{name}', x.dtype)(x)
+    return nn.relu(norm(norm_kind, train, f'norm_{name}', x.dtype)(x))
 
 
 @jax.custom_vjp
@@ -87,13 +99,17 @@ class Input(nn.Module):
     standardize: 'none'; 'image' (zero mean and unit variance over an image's pixels and
         channels); 'channel' (over the pixels of each channel).
     magnified: False where outputs belong to places in the image: its scale stays as it is.
+    dtype: of what it gives, and so of the products of all layers behind it.
     """
 
     standardize: str = 'image'
     magnified: bool = True
+    dtype: str = 'float32'
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array) -> jax.Array:
+        if self.dtype not in DTYPES:
+            raise ValueError(f'model.dtype={self.dtype!r}: one of {DTYPES}')
         axes_of = {'none': None, 'image': (1, 2, 3), 'channel': (1, 2)}
         if self.standardize not in axes_of:
             raise ValueError(f'model.standardize={self.standardize!r}: one of {tuple(axes_of)}')
@@ -105,10 +121,15 @@ class Input(nn.Module):
         bias_3 = self.param('bias', nn.initializers.zeros, (3,))
         if self.magnified:
             x = magnify(x, jnp.exp(self.param('log_zoom', nn.initializers.zeros, ())))
-        return x @ matrix_3x3 + bias_3[None, None, None]
+        return (x @ matrix_3x3 + bias_3[None, None, None]).astype(self.dtype)
 
 
 def magnify(x_BxHxWx3: jax.Array, zoom: jax.Array) -> jax.Array:
     """Magnifies around the center, differentiably in `zoom`; the identity at 1."""
     rows, cols = (resample_matrix(n, zoom, 'nearest') for n in x_BxHxWx3.shape[1:3])
     return jnp.einsum('hi,biwc->bhwc', rows, jnp.einsum('wj,bhjc->bhwc', cols, x_BxHxWx3))
+
+
+def head(num_outputs: int, x: jax.Array) -> jax.Array:
+    """The last layer of a classifier: [B, I] in any type -> float32 [B, num_outputs]."""
+    return nn.Dense(num_outputs, dtype=x.dtype, name='head')(x).astype(jnp.float32)

@@ -26,15 +26,16 @@ class UNet(nn.Module):
     depth: int = 2
     norm: str = 'group'
     standardize: str = 'image'
+    dtype: str = 'float32'
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
         """float32 [B, H, W, 3] in [0, 1] -> [B, H, W, num_outputs]."""
         check_size(x_BxHxWx3, 2 ** (len(self.widths) - 1))
-        x = Input(self.standardize, magnified=False, name='input')(x_BxHxWx3)
+        x = Input(self.standardize, False, self.dtype, name='input')(x_BxHxWx3)
         maps = down(self, x, train, first_stride=1)
         x = up(self, maps, train, to=0)
-        return head(self.num_outputs, nn.initializers.zeros)(x)
+        return head(self.num_outputs, x, nn.initializers.zeros)
 
 
 class Detector(nn.Module):
@@ -45,6 +46,7 @@ class Detector(nn.Module):
     depth: int = 2
     norm: str = 'group'
     standardize: str = 'image'
+    dtype: str = 'float32'
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
@@ -52,7 +54,7 @@ class Detector(nn.Module):
         if len(self.widths) < 2:
             raise ValueError(f'model.widths={tuple(self.widths)}: a detector has at least 2 levels')
         check_size(x_BxHxWx3, 2 ** len(self.widths))
-        x = Input(self.standardize, magnified=False, name='input')(x_BxHxWx3)
+        x = Input(self.standardize, False, self.dtype, name='input')(x_BxHxWx3)
         maps = down(self, x, train, first_stride=2)
         x = up(self, maps, train, to=1)
         x = conv_norm_relu(x, self.widths[1], self.norm, train, 'last')
@@ -61,7 +63,7 @@ class Detector(nn.Module):
             heat = jnp.full(shape[0] - NUM_SHAPES, jnp.log(HEAT_PRIOR / (1 - HEAT_PRIOR)))
             return jnp.concatenate([heat, jnp.array(FIRST_SHAPE)]).astype(dtype)
 
-        return head(self.num_outputs, bias, nn.initializers.normal(0.01))(x)
+        return head(self.num_outputs, x, bias, nn.initializers.normal(0.01))
 
 
 def down(net: UNet | Detector, x: jax.Array, train: bool, first_stride: int) -> list[jax.Array]:
@@ -85,16 +87,20 @@ def up(net: UNet | Detector, maps: Sequence[jax.Array], train: bool, to: int) ->
     return x
 
 
-def head(num_outputs: int, bias_init, kernel_init=nn.linear.default_kernel_init) -> nn.Conv:
-    """The last layer, 1x1."""
-    return nn.Conv(
+def head(
+    num_outputs: int, x: jax.Array, bias_init, kernel_init=nn.linear.default_kernel_init
+) -> jax.Array:
+    """The last layer, 1x1: any type -> float32."""
+    layer = nn.Conv(
         num_outputs,
         (1, 1),
+        dtype=x.dtype,
         kernel_init=kernel_init,
         bias_init=bias_init,
         conv_general_dilated=convolution,
         name='head',
     )
+    return layer(x).astype(jnp.float32)
 
 
 def check_size(x_BxHxWx3: jax.Array, multiple: int) -> None:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from fedgen_jax.data.examples import Center, Examples, of_split, take
-from fedgen_jax.evaluate import learned_alone, model_of
+from fedgen_jax.evaluate import model_of
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Strip, write_report
 from fedgen_jax.run import Run, Trained, reopen, trained
@@ -110,7 +110,7 @@ def report_run(
     def strip(center, kind, client):
         shown = {
             name: (fed, client) for name, (_, fed) in models.items()
-            if client is not None or not learned_alone(fed)
+            if client is not None or fed.program.algorithm.server_model
         }  # fmt: skip
         return strip_of(shown, center, kind, run.config.score_on)
 

@@ -10,10 +10,13 @@ from fedgen_jax.shifts.noise import sensor
 from fedgen_jax.shifts.optics import lens
 
 
-def plain() -> Shift:
-    """Flips and quarter turns, drawn for each (square) image: augmentation, not acquisition."""
-    # A quarter turn and one mirror already reach all eight orientations, equally often.
-    return chain(flip(vertical=False), quarter_turns())
+def plain(flips: bool = True, turns: bool = True) -> Shift:
+    """Augmentation, not acquisition: flips left to right and quarter turns, each drawn for each
+    (square) image.
+
+    Both reach all eight orientations, equally often.
+    """
+    return chain(*([flip(vertical=False)] if flips else []), *([quarter_turns()] if turns else []))
 
 
 def acquisition(strength: float = 1.0, edge: str = 'reflect') -> Shift:

@@ -1,0 +1,87 @@
+"""SCAFFOLD: FedAvg with control variates against the drift of clients.
+
+References:
+    Karimireddy et al. 2020, SCAFFOLD: Stochastic controlled averaging for federated learning,
+    ICML (algorithm 1; option II renews a variate by c_i <- c_i - c + (x - y_i) / (K eta)).
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from fedgen_jax.algorithms.base import Algorithm, State
+from fedgen_jax.algorithms.fedavg import fedavg
+from fedgen_jax.algorithms.local import Local, contribution_of, learn, task_gradient, weigh
+from fedgen_jax.algorithms.optimizers import optimizer
+from fedgen_jax.random import stream
+
+
+def defaults() -> ConfigDict:
+    return ConfigDict()
+
+
+def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
+    if c.client.optimizer != 'sgd':
+        raise ValueError("algorithm='scaffold': its variates are gradients: client.optimizer='sgd'")
+    reach = c.client.lr * steps_with(c.client.momentum, c.local_steps)
+    return scaffold(local, optimizer('server', c.server), reach, num_clients)
+
+
+def steps_with(momentum: float, steps: int) -> float:
+    """How many plain steps along one gradient go as far as `steps` with momentum."""
+    return sum((1 - momentum**t) / (1 - momentum) for t in range(1, steps + 1))
+
+
+def scaffold(
+    local: Local, server: optax.GradientTransformation, reach: float, num_clients: int
+) -> Algorithm:
+    """A client's step goes along its gradient - c_i + c; c is the mean of all clients' c_i.
+
+    reach: how far a client goes along a gradient of one, K eta of the paper (with momentum, more);
+        the variate is the mean gradient of its steps, as they were taken: clipped, if they were.
+    num_clients: of the federation, of which a round may have a part.
+    The sum carries two weights: the models' and, one a client, the variates'.
+    """
+    base = fedavg(local, server)
+
+    def init(key):
+        state = base.init(key)
+        zeros = jax.tree.map(jnp.zeros_like, state.shared['theta'])
+        return state._replace(shared={**state.shared, 'variate': zeros})
+
+    def init_private(state, client_id):
+        return {'id': client_id, 'variate': state.shared['variate']}
+
+    def client_update(shared, private, data, key):
+        own, mean, old = private['variate'], shared['variate'], shared['theta']
+
+        def gradient(params, batch, tau, key):
+            value, grads = task_gradient(local)(params, batch, tau, key)
+            return value, jax.tree.map(lambda g, i, c: g + (c - i), grads, own, mean)
+
+        factor = local.schedule(shared['round'])
+        new, loss, statistics = learn(local, old, data, stream(key, 'learn'), factor, gradient)
+        moved = jnp.maximum(reach * factor, 1e-12)
+        renewed = jax.tree.map(lambda i, c, x, y: i - c + (x - y) / moved, own, mean, old, new)
+        real = (data.weight.sum() > 0).astype(jnp.float32)
+        renewed = jax.tree.map(lambda a, b: jnp.where(real > 0, a, b), renewed, own)
+        change = jax.tree.map(jnp.subtract, renewed, own)
+        contribution = {
+            **contribution_of(local, data, {'theta': new}, {'theta': old}, statistics),
+            'variate': weigh(real, change),
+        }
+        return contribution, {**private, 'variate': renewed}, {'loss': loss}
+
+    def server_update(state: State, total):
+        variate = jax.tree.map(
+            lambda c, change: c + change / num_clients, state.shared['variate'], total['variate']
+        )
+        state = base.server_update(state, {k: v for k, v in total.items() if k != 'variate'})
+        return state._replace(shared={**state.shared, 'variate': variate})
+
+    return base._replace(
+        init=init, init_private=init_private, client_update=client_update,
+        server_update=server_update, title='SCAFFOLD', keeps=True,
+        sizes={'base': 'theta', 'variate': 'variate'},
+    )  # fmt: skip

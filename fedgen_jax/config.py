@@ -1,0 +1,104 @@
+"""Every field that a configuration has, with its default; an experiment changes a few of them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fedgen_jax import renamed
+from fedgen_jax.algorithms import ALGORITHMS
+
+
+def base() -> ConfigDict:
+    """All fields with their defaults."""
+    c = ConfigDict()
+    c.method = ''  # the run's row in a table; empty: the algorithm's title
+    c.task = 'classification'  # classification | segmentation | detection | module:function
+    c.algorithm = 'fedgen'  # a name of fedgen_jax.algorithms.ALGORITHMS | module:name
+    c.seed = 0  # of the split, the first weights and every draw
+    c.rounds = 100
+    c.local_steps = 8  # T, a round
+    c.batch_size = 32  # B, a step
+    c.client_map = 'auto'  # auto | vmap | map | a number of clients at once
+    c.devices = 0  # of the mesh; 0: as suits (`engine.rounds.suitable_devices`)
+    c.cohort = 0  # clients a round, fetched while the last trains; 0: all, kept on the devices
+    c.max_left_out = 0.5  # share of a round's clients with NaN or infinite numbers that ends a run
+    c.prevalence = 'natural'  # of classes in a batch (classification): natural | balanced | mixed
+    c.weighting = 'examples'  # of clients in the sum: examples | uniform
+    c.eval_every = 20  # rounds
+    c.checkpoint_every = 50  # rounds
+    c.score_on = 'test'  # test | val; val for development: the unseen center too
+
+    c.data = ConfigDict()
+    c.data.source = 'folder'  # folder | synthetic
+    c.data.root = ''  # the folder with manifest.csv
+    c.data.held_out = ''  # unseen centers, comma-separated; empty: none
+    c.data.image_size = 48  # pixels, square
+    c.data.cache = ''  # where decoded images are kept; empty: the user's cache folder
+    c.data.images = 'memory'  # memory | disk: read from the cache as cohorts and scores need them
+    c.data.centers = 6  # synthetic only
+    c.data.examples = 150  # synthetic only: images a center
+    c.data.spread = 1.0  # synthetic only: how far scanners differ
+    c.data.virtual = 0  # synthetic only: centers beside these, drawn for their cohort, not scored
+
+    c.model = ConfigDict()
+    c.model.name = 'cnn'  # cnn | resnet | unet | detector | module:class
+    c.model.widths = (32, 64, 128)  # channels of each stage
+    c.model.depth = 1  # layers, or blocks (resnet), a stage
+    c.model.norm = 'group'  # group | batch | instance
+    c.model.standardize = 'image'  # of the input: none | image | channel
+    c.model.dtype = 'float32'  # of products: float32 | bfloat16; weights and sums are float32
+
+    c.statistics = 'own'  # batch norm's, of finished models: own | running | frozen
+    c.start = ConfigDict()
+    c.start.weights = ''  # a pretrained network: a file .npz or module:function; empty: drawn
+    c.start.keep = ()  # beginnings of weights' names that are drawn all the same
+    c.start.seed = 0  # of those
+
+    c.shifts = ConfigDict()
+    c.shifts.flips = True  # left to right, drawn for each image: not where left and right differ
+    c.shifts.turns = True  # quarter turns, drawn for each image: not where up and down differ
+    c.shifts.acquisition = 1.0  # strength of the virtual centers; 0: off
+    c.shifts.probability = 1.0  # share of steps that play a virtual center
+    c.shifts.zoom = 1.0  # their largest magnification, beside `acquisition`'s own; 1: off
+
+    c.client = ConfigDict()
+    c.client.optimizer = 'sgd'  # sgd | adam
+    c.client.lr = 0.05
+    c.client.schedule = 'constant'  # of lr over the rounds: constant | cosine
+    c.client.momentum = 0.9  # sgd only
+    c.client.clip = 1.0  # sgd only: the largest norm of a step's gradient; 0: none
+
+    c.server = ConfigDict()
+    c.server.optimizer = 'sgd'  # sgd (FedAvg, FedAvgM) | adam (FedAdam)
+    c.server.lr = 1.0
+    c.server.momentum = 0.0  # sgd only
+
+    c.finetune = ConfigDict()
+    c.finetune.steps = 0  # labelled steps at each seen center after training; 0: none
+    c.finetune.lr = 0.01
+
+    c.privacy = ConfigDict()
+    c.privacy.clip = 0.0  # largest norm of a client's whole contribution; 0: none
+
+    # An algorithm's own fields, in a group of its name.
+    for name, family in ALGORITHMS.items():
+        own = family.defaults()
+        if len(own):
+            c[name] = own
+    return c
+
+
+def complete(made: Mapping[str, Any]) -> ConfigDict:
+    """The configuration of a run that may be older than this code, from its `config.json`.
+
+    Fields go by their present names (`renamed`), and those that the run lacks, being younger, have
+    their defaults.  `model` stays as it is, for its fields are those of the model that it names.
+    """
+    c, made = base(), renamed.config(made)
+    for name, value in made.items():
+        if name == 'model' or name not in c or not isinstance(c[name], ConfigDict):
+            c[name] = ConfigDict(value) if isinstance(value, Mapping) else value
+        else:
+            c[name].update(value)
+    return c

@@ -1,0 +1,29 @@
+"""What a weight of a model is: read by the generator's modes, and by what holds weights still."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+ROLES = ('input', 'norm', 'kernel', 'head', 'frozen')
+
+
+def by_name(path: tuple[str, ...]) -> str | None:
+    """The role of the weight at `path`, by the names of our layers; None: it has none.
+
+    input: all of the first layer, `input`; head: all of the last, `head`; norm: scales and biases
+    of normalizations, `norm_*`; kernel: kernels of all other layers.
+    """
+    if path[0] in ('input', 'head'):
+        return path[0]
+    if any(p.startswith('norm') for p in path):
+        return 'norm'
+    return 'kernel' if path[-1] == 'kernel' else None
+
+
+def roles_of(model: nn.Module) -> Callable[[tuple[str, ...]], str | None]:
+    """The model's own `roles(path)`, or `by_name` where it declares none.
+
+    A model whose layers have other names declares a static method `roles`, that returns one of
+    `ROLES`, or None.  'frozen' weights are never trained, nor changed by the generator.
+    """
+    return getattr(model, 'roles', by_name)

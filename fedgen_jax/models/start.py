@@ -1,0 +1,74 @@
+"""Start weights: a network that was trained before, on public images, say.
+
+References:
+    The rule that no weight stays unexplained is big_vision's (`models/common.py`).
+"""
+
+import pathlib
+
+import flax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from fedgen_jax.registry import look_up
+
+COLLECTIONS = ('params', 'batch_stats')
+
+
+def start_of(model: nn.Module, c: ConfigDict, image_size: int) -> dict:
+    """The variables that training begins with: found ones, and drawn ones where `c.keep` says so.
+
+    c.weights: an .npz whose arrays are named 'params/conv_0_0/kernel', 'batch_stats/...'; or
+        'module:function', which returns such a dict.
+    c.keep: beginnings of names that keep what `c.seed` draws ('params/head' for other classes).
+
+    Raises ValueError for a name that the model has and the weights lack, or the other way round,
+    and for another shape.
+    """
+    blank = jnp.zeros((1, image_size, image_size, 3))
+    drawn = jax.jit(model.init)(jax.random.key(c.seed), blank)
+    wanted = {
+        f'{kind}/{name}': np.asarray(x)
+        for kind in COLLECTIONS
+        for name, x in flax.traverse_util.flatten_dict(drawn.get(kind, {}), sep='/').items()
+    }
+    merged = merge(wanted, read_weights(c.weights), tuple(c.keep))
+    tree = flax.traverse_util.unflatten_dict(merged, sep='/')
+    return {kind: tree.get(kind, {}) for kind in COLLECTIONS}
+
+
+def read_weights(weights: str) -> dict[str, np.ndarray]:
+    """Arrays by name, of a file or of a function."""
+    if ':' in weights:
+        return look_up('start.weights', weights, {})()
+    path = pathlib.Path(weights).expanduser()
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(
+            f'start.weights={weights!r}: cannot be read ({error}): an .npz of named arrays, or '
+            'module:function'
+        ) from error
+
+
+def merge(
+    drawn: dict[str, np.ndarray], found: dict[str, np.ndarray], keep: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """`found` in place of `drawn`, but for names that begin with one of `keep`."""
+    kept = {name for name in drawn if name.startswith(keep)} if keep else set()
+    found = {name: x for name, x in found.items() if not (keep and name.startswith(keep))}
+    for name in sorted(drawn.keys() ^ found.keys() ^ kept):
+        if name in found:
+            raise ValueError(f'start.weights: the model has no {name!r}: rename it')
+        raise ValueError(f'start.weights: has no {name!r}: start.keep draws it instead')
+    for name, x in found.items():
+        if np.shape(x) != drawn[name].shape:
+            raise ValueError(
+                f'start.weights: {name!r} has shape {np.shape(x)}, the model wants '
+                f'{drawn[name].shape}: name it in start.keep to draw it instead'
+            )
+    return {**drawn, **{name: np.asarray(x, drawn[name].dtype) for name, x in found.items()}}
