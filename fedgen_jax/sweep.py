@@ -86,7 +86,7 @@ def unfinished(
         c = config.copy_and_resolve_references()
         c.update_from_flattened_dict(overrides)
         held_out = file_name(c.data.held_out) if c.data.held_out else 'none'
-        folder = expand(workdir) / method_folder(c.method) / held_out / str(c.seed)
+        folder = expand(workdir) / method_folder(c.method or c.algorithm) / held_out / str(c.seed)
         if not _finished(c, folder / 'summary.json', defaults):
             waiting.append(Waiting(overrides, c, folder))
     return waiting
@@ -123,7 +123,7 @@ def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -
 def name_of(c: ConfigDict) -> str:
     """A run's name in a sweep."""
     held_out = f'held out {c.data.held_out}' if c.data.held_out else 'none held out'
-    return f'{c.method}, {held_out}, seed {c.seed}'
+    return f'{c.method or c.algorithm}, {held_out}, seed {c.seed}'
 
 
 def _finished(config, file, defaults):

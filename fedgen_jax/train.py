@@ -36,7 +36,7 @@ from fedgen_jax.run import (
     trained,
 )
 from fedgen_jax.statistics import save_statistics
-from fedgen_jax.summary import summarize
+from fedgen_jax.summary import summarize, title_of
 from fedgen_jax.terminal import Display, display
 
 
@@ -81,7 +81,8 @@ def train(
 def _train(run: Run, workdir, progress, stop, title):
     federation = data_of(run)
     check_same_data(run, federation, workdir)
-    shown = display(title or run.config.algorithm, bool(progress or title) and is_first())
+    name = title or run.config.method or title_of(run)
+    shown = display(name, bool(progress or title) and is_first())
     id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(
         run.program.algorithm, run.program.mesh, run.key, id_C, run.program.protection

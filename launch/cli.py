@@ -56,7 +56,7 @@ def run(main: Callable, takes: str | None = None) -> None:
             field = error.args[0]
             if isinstance(field, KeyError):  # ml_collections wraps its suggestion in another error
                 field = field.args[0]
-            fail(f'the configuration has no field {field}: configs/common.py lists them')
+            fail(f'the configuration has no field {field} (--help lists all)')
         except (flags.Error, TypeError, ValueError, OSError) as error:
             fail(error)
 

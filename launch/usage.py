@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-from fedgen_jax import config as config_module
+from fedgen_jax import config
+from fedgen_jax.algorithms import ALGORITHMS
 
 ASKS = ('--help', '-help', '-h', '-?', '--helpshort', '-helpshort', '--helpfull', '-helpfull')
 SHARED = 'launch.cli'  # the module whose flags all commands have
 
-# c.data.root = ''  # the folder with manifest.csv
+# As c.data.root = ''  # the folder with manifest.csv
 FIELD = re.compile(r'^\s+c\.([\w.]+) = .*?\S(?:  # (.*))?$', re.MULTILINE)
 
 
@@ -40,16 +41,19 @@ def text(takes: str | None) -> str:
 
 def fields() -> Iterator[str]:
     """A line, or a few, for every field of a configuration: its default and its comment."""
-    comments = dict(FIELD.findall(inspect.getsource(config_module.base)))
-    defaults = dict(flat(config_module.base()))
+    comments = dict(FIELD.findall(inspect.getsource(config.base)))
+    for name, family in ALGORITHMS.items():
+        own = FIELD.findall(inspect.getsource(family.defaults))
+        comments |= {f'{name}.{field}': comment for field, comment in own}
+    defaults = dict(flat(config.base()))
     first = [name for name in comments if name in defaults]  # in the order of the file
     for name in dict.fromkeys([*first, *defaults]):
         yield _entry(f'{name} = {defaults[name]!r}', comments.get(name, ''))
 
 
-def flat(config: ConfigDict, prefix: str = '') -> Iterator[tuple[str, object]]:
+def flat(c: ConfigDict, prefix: str = '') -> Iterator[tuple[str, object]]:
     """(name with dots, value) of every field."""
-    for name, value in config.items():
+    for name, value in c.items():
         if isinstance(value, ConfigDict):
             yield from flat(value, f'{prefix}{name}.')
         else:

@@ -18,8 +18,8 @@ def tiny(tmp_path_factory):
     c.data.centers, c.data.held_out, c.data.examples = 3, 'synthetic-2', 40
     c.data.image_size = 16
     c.model.widths = (8, 8)
-    c.hypernet.support, c.hypernet.modes = 4, ('film',)
-    c.shifts.plain, c.shifts.acquisition = False, 0.0
+    c.fedgen.support, c.fedgen.modes = 4, ('film',)
+    c.shifts.flips, c.shifts.turns, c.shifts.acquisition = False, False, 0.0
     return c
 
 
@@ -31,7 +31,7 @@ def test_demo_prints_what_its_files_hold(tiny, tmp_path, capsys):
 
     summaries = {
         a: json.loads((tmp_path / a / 'summary.json').read_text())
-        for a in ('fedgen', 'fedavg', 'local')
+        for a in ('fedgen', 'fedavg', 'local_only')
     }
     fedgen = summaries['fedgen']
     blocks = [s[group] for s in summaries.values() for group in ('seen', 'unseen')]
