@@ -191,8 +191,8 @@ def cache_folder(cache: str | os.PathLike | None = None) -> pathlib.Path:
         return pathlib.Path(cache or '~/.cache/fedgen_jax').expanduser()
     except RuntimeError as error:
         raise ValueError(
-            f'{cache or "~"}: no home folder is known to keep decoded images in: set FEDGEN_CACHE '
-            'to a folder'
+            f'{cache or "~"}: no home folder is known, and images are kept there once decoded: set '
+            'FEDGEN_CACHE to a folder'
         ) from error
 
 
@@ -206,8 +206,8 @@ def writable(folder: pathlib.Path) -> pathlib.Path:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise ValueError(
-            f'{folder}: cannot be written ({error.strerror}), and decoded images are kept there: '
-            'set FEDGEN_CACHE, or data.cache, to a folder that can'
+            f'{folder}: cannot be written ({error.strerror}): set FEDGEN_CACHE, or data.cache, to '
+            'a folder that can'
         ) from error
 
 
