@@ -71,7 +71,7 @@ def run(request, data_root, tmp_path_factory):
     c.data.root = str(subset(data_root / name, tmp / 'data'))
     c.data.cache, c.data.held_out, c.data.image_size = str(tmp / 'store'), UNSEEN[task], 32
     c.rounds, c.eval_every, c.local_steps, c.batch_size = 2, 2, 2, 4
-    c.hypernet.support = 4
+    c.fedgen.support = 4
     summary = train(c, tmp / 'run', progress=False)
     return task, tmp / 'data', tmp / 'run', summary
 
@@ -236,7 +236,7 @@ def task(classes):
     c = base()
     c.task, c.data.root = 'brightness:task', str(data_root / 'wbc_cls')
     c.data.held_out, c.data.image_size, c.data.cache = 'bccd', 16, str(tmp_path / 'store')
-    c.model.widths, c.rounds, c.local_steps, c.hypernet.support = (8,), 1, 1, 4
+    c.model.widths, c.rounds, c.local_steps, c.fedgen.support = (8,), 1, 1, 4
     summary = train(c, tmp_path / 'run', progress=False)
     assert set(summary['unseen']['mean']) == {'closeness'}
     assert 'Closeness' in report_run(tmp_path / 'run').read_text()

@@ -39,7 +39,7 @@ def test_where_the_images_wait_changes_no_bit(config, tmp_path, changes):
 
 def test_private_states_of_a_cohort_are_its_own(config, tmp_path):
     """Local learning in cohorts of one: a center moves in its own rounds alone."""
-    changes = {'algorithm': 'local', 'cohort': 1}
+    changes = {'algorithm': 'local_only', 'cohort': 1}
     end_of(config, tmp_path, **changes)
     theta_C = jax.tree.leaves(restore(tmp_path).private_C['theta'])
     assert all((x[0] != x[1]).any() for x in theta_C if x.any())
@@ -57,7 +57,7 @@ def test_private_states_of_a_cohort_are_its_own(config, tmp_path):
 
 
 def test_a_run_in_cohorts_goes_on_to_the_same_end(config, tmp_path):
-    changes = {'algorithm': 'local', 'cohort': 1, 'rounds': 6}
+    changes = {'algorithm': 'local_only', 'cohort': 1, 'rounds': 6}
     _, whole = end_of(config, tmp_path / 'whole', **changes)
     end_of(config, tmp_path / 'run', **{**changes, 'rounds': 3})
     (tmp_path / 'run' / 'config.json').unlink()
@@ -74,7 +74,7 @@ def virtual(tmp_path):
         'data.source': 'synthetic', 'data.centers': 3, 'data.examples': 10, 'data.image_size': 16,
         'data.virtual': 50, 'data.held_out': 'synthetic-2', 'data.cache': str(tmp_path / 'cache'),
         'cohort': 4, 'rounds': 3, 'model.widths': (8,), 'local_steps': 1, 'batch_size': 4,
-        'hypernet.support': 4, 'shifts.acquisition': 0.0, 'eval_every': 3, 'checkpoint_every': 3,
+        'fedgen.support': 4, 'shifts.acquisition': 0.0, 'eval_every': 3, 'checkpoint_every': 3,
     })  # fmt: skip
     return c
 
@@ -113,8 +113,8 @@ def test_the_next_cohort_is_fetched_while_a_round_trains(virtual, monkeypatch):
 
 @pytest.mark.parametrize(
     'changes',
-    [{'cohort': 0}, {'data.source': 'folder', 'data.root': 'x'}, {'algorithm': 'local'},
-     {'hypernet.descriptor': 'onehot'}],
+    [{'cohort': 0}, {'data.source': 'folder', 'data.root': 'x'}, {'algorithm': 'local_only'},
+     {'fedgen.descriptor': 'onehot'}],
 )  # fmt: skip
 def test_virtual_centers_are_refused_where_they_make_no_sense(config, virtual, changes):
     virtual.update_from_flattened_dict(changes)

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.fedavg import fedavg
 from fedgen_jax.algorithms.fedprox import proximal
-from fedgen_jax.algorithms.local import Local, finish, learn
+from fedgen_jax.algorithms.local import Local, finish, learn, mean_of_steps
 from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.random import stream
 
@@ -31,13 +31,13 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
 
     def client_update(shared, private, data, key):
         contribution, _, metrics = base.client_update(shared, private, data, key)
-        theta, own_loss, statistics = learn(
+        theta, own_loss, statistics_T = learn(
             local, private['theta'], data, stream(key, 'own'), local.schedule(shared['round']),
             near(shared),
         )  # fmt: skip
         own = {'theta': theta}
         if local.statistics == 'running':
-            own['statistics'] = statistics
+            own['statistics'] = mean_of_steps(statistics_T)
         return contribution, {**private, **own}, {**metrics, 'own_loss': own_loss}
 
     def personalize(shared, private, unlabelled, labelled, key, m_E=None):

@@ -58,11 +58,11 @@ def fedavg(
     def client_update(shared, private, data, key):
         gradient = gradient_at and gradient_at(shared)
         factor = local.schedule(shared['round'])
-        theta, loss, statistics = learn(
+        theta, loss, statistics_T = learn(
             local, shared['theta'], data, stream(key, 'learn'), factor, gradient
         )
         new, old = {'theta': theta}, {'theta': shared['theta']}
-        return contribution_of(local, data, new, old, statistics), private, {'loss': loss}
+        return contribution_of(local, data, new, old, statistics_T), private, {'loss': loss}
 
     def server_update(state, total):
         return server_step(server, state, total)

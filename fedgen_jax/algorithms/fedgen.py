@@ -256,28 +256,23 @@ def episode_weights(parts: Parts, weights, shared, private, data, key, tau) -> t
     return generated(parts, weights, shared['normal'], mixed_E, on.astype(jnp.float32)), m_E
 
 
-def moments(m_E: Tree) -> dict[str, Tree]:
-    """What is averaged of the descriptors that episodes meet; {} where there are none."""
-    return {} if isinstance(m_E, tuple) else {'first': m_E, 'second': m_E**2}
-
-
 def meta(parts: Parts, shared, private, data, key):
-    """T episodes, each a step on (theta, phi, psi): (change, mean loss, statistics, moments)."""
+    """T episodes, each a step on (theta, phi, psi): (change, mean loss, statistics, m_TxE)."""
     local, hypernet = parts.local, parts.hypernet
 
     def gradient(weights, batch, tau, key):
         def loss(w):
             params, m_E = episode_weights(parts, w, shared, private, data, key, tau)
             value, statistics = batch_loss(local, params, batch)
-            return value, (statistics, moments(m_E))
+            return value, (statistics, m_E)
 
         return jax.value_and_grad(loss, has_aux=True)(weights)
 
     factor = local.schedule(shared['round'])
     factors = {k: factor * rate for k, rate in zip(GROUPS, (1.0, *hypernet.rates))}
     weights = {k: shared[k] for k in GROUPS}
-    new, loss, (statistics, met) = learn(local, weights, data, key, factors, gradient)
-    return jax.tree.map(jnp.subtract, new, weights), loss, statistics, met
+    new, loss, (statistics_T, m_TxE) = learn(local, weights, data, key, factors, gradient)
+    return jax.tree.map(jnp.subtract, new, weights), loss, statistics_T, m_TxE
 
 
 def pull_back(parts: Parts, shared, private, data, key):
@@ -291,22 +286,23 @@ def pull_back(parts: Parts, shared, private, data, key):
     one_center = local
     if parts.hypernet.modes:
         one_center = local._replace(shift=local.shift._replace(sample=lambda key: tau))
-    new, loss, statistics = learn(one_center, params, data, key, local.schedule(shared['round']))
+    new, loss, statistics_T = learn(one_center, params, data, key, local.schedule(shared['round']))
     (delta,) = pull(jax.tree.map(jnp.subtract, new, params))
-    return delta, loss, statistics, moments(m_E)
+    return delta, loss, statistics_T, jax.tree.map(lambda x: x[None], m_E)
 
 
 def client_update(parts: Parts, update: Callable, shared, private, data, key):
     """A round at one client: what it learned, and where its descriptor lies."""
     local, hypernet = parts.local, parts.hypernet
-    delta, loss, statistics, met = update(parts, shared, private, data, stream(key, 'learn'))
-    contribution = weighed(local, data, delta, statistics)
+    delta, loss, statistics_T, m_TxE = update(parts, shared, private, data, stream(key, 'learn'))
+    contribution = weighed(local, data, delta, statistics_T)
     if hypernet.modes:
         own = sampled(parts, shared, data, key) if hypernet.learned else (
             fixed_descriptor(hypernet, private['id'])
         )
         contribution['statistic'] = weigh(data.weight.sum(), {'total': own, 'count': 1.0})
-        contribution['episodes'] = weigh(client_weight(local, data), met)
+        episodes = {'first': m_TxE.mean(0), 'second': (m_TxE**2).mean(0)}
+        contribution['episodes'] = weigh(client_weight(local, data), episodes)
     return contribution, private, {'loss': loss}
 
 

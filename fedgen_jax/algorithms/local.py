@@ -52,7 +52,7 @@ class Local(NamedTuple):
     start: Tree = None
 
 
-# (params, batch, tau, key) -> ((loss, aux), gradient), of one step: `learn` takes the mean of both.
+# (params, batch, tau, key) -> ((loss, aux), gradient), of one step.
 Gradient = Callable[[Tree, 'Batch', Tree, jax.Array], tuple[tuple[jax.Array, Tree], Tree]]
 
 
@@ -195,7 +195,7 @@ def learn(
     factor: jax.Array | float | dict[str, jax.Array],
     gradient: Gradient | None = None,
 ) -> tuple[Tree, jax.Array, Tree]:
-    """T steps on one client: (weights, mean loss, mean aux).
+    """T steps on one client: (weights, mean loss, the steps' aux, leaves [T, ...]).
 
     factor: each step's, times the optimizer's; or one for each top-level entry of `params`.
     gradient: of a step; default: the task's.  Most methods are a closure here.
@@ -212,7 +212,12 @@ def learn(
 
     carry = (params, local.optimizer.init(params))
     (params, _), (loss_T, aux_T) = jax.lax.scan(step, carry, jnp.arange(local.steps))
-    return params, loss_T.mean(), jax.tree.map(lambda x_T: x_T.mean(0), aux_T)
+    return params, loss_T.mean(), aux_T
+
+
+def mean_of_steps(aux_T: Tree) -> Tree:
+    """The mean over steps of what `learn` returns last."""
+    return jax.tree.map(lambda x_T: x_T.mean(0), aux_T)
 
 
 def _scaled(factor, updates):
@@ -222,18 +227,18 @@ def _scaled(factor, updates):
 
 
 def contribution_of(
-    local: Local, data: Examples, new: Tree, old: Tree, statistics: Tree = ()
+    local: Local, data: Examples, new: Tree, old: Tree, statistics_T: Tree = ()
 ) -> dict[str, Tree]:
     """What `server_step` sums: {'weight', 'delta'}, and 'statistics' where they are kept."""
-    return weighed(local, data, jax.tree.map(jnp.subtract, new, old), statistics)
+    return weighed(local, data, jax.tree.map(jnp.subtract, new, old), statistics_T)
 
 
-def weighed(local: Local, data: Examples, delta: Tree, statistics: Tree = ()) -> dict[str, Tree]:
+def weighed(local: Local, data: Examples, delta: Tree, statistics_T: Tree = ()) -> dict[str, Tree]:
     """The same of a change."""
     weight = client_weight(local, data)
     contribution = {'weight': weight, 'delta': weigh(weight, delta)}
     if local.statistics == 'running':
-        contribution['statistics'] = weigh(weight, statistics)
+        contribution['statistics'] = weigh(weight, mean_of_steps(statistics_T))
     return contribution
 
 

@@ -4,7 +4,14 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm, State, next_round
-from fedgen_jax.algorithms.local import Local, finish, init_model, init_statistics, learn
+from fedgen_jax.algorithms.local import (
+    Local,
+    finish,
+    init_model,
+    init_statistics,
+    learn,
+    mean_of_steps,
+)
 from fedgen_jax.random import stream
 
 
@@ -32,10 +39,12 @@ def local_only(local: Local) -> Algorithm:
 
     def client_update(shared, private, data, key):
         factor = local.schedule(shared['round'])
-        theta, loss, statistics = learn(
+        theta, loss, statistics_T = learn(
             local, private['theta'], data, stream(key, 'learn'), factor
         )
-        own = {'statistics': statistics} if local.statistics == 'running' else {}
+        own = {}
+        if local.statistics == 'running':
+            own['statistics'] = mean_of_steps(statistics_T)
         return {}, {**private, 'theta': theta, **own}, {'loss': loss}
 
     def personalize(shared, private, unlabelled, labelled, key, m_E=None):

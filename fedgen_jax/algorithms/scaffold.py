@@ -61,14 +61,14 @@ def scaffold(
             return value, jax.tree.map(lambda g, i, c: g + (c - i), grads, own, mean)
 
         factor = local.schedule(shared['round'])
-        new, loss, statistics = learn(local, old, data, stream(key, 'learn'), factor, gradient)
+        new, loss, statistics_T = learn(local, old, data, stream(key, 'learn'), factor, gradient)
         moved = jnp.maximum(reach * factor, 1e-12)
         renewed = jax.tree.map(lambda i, c, x, y: i - c + (x - y) / moved, own, mean, old, new)
         real = (data.weight.sum() > 0).astype(jnp.float32)
         renewed = jax.tree.map(lambda a, b: jnp.where(real > 0, a, b), renewed, own)
         change = jax.tree.map(jnp.subtract, renewed, own)
         contribution = {
-            **contribution_of(local, data, {'theta': new}, {'theta': old}, statistics),
+            **contribution_of(local, data, {'theta': new}, {'theta': old}, statistics_T),
             'variate': weigh(real, change),
         }
         return contribution, {**private, 'variate': renewed}, {'loss': loss}

@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 
 from configs.common import base
 from fedgen_jax.algorithms.base import State, server_step
+from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.data.examples import Examples
-from fedgen_jax.program import make_algorithm, optimizer
+from fedgen_jax.program import make_algorithm
 
 CHANGES = [np.array([1.0, -2.0, 0.5]), np.array([0.5, 0.5, 0.5]), np.array([-1.0, 0.0, 2.0])]
 
@@ -60,7 +61,7 @@ def test_a_round_in_which_nobody_took_part_changes_nothing():
 
 def test_local_learning_sends_nothing_and_keeps_its_own_model():
     c = base()
-    c.algorithm, c.model.widths, c.local_steps, c.shifts.acquisition = 'local', (8,), 1, 0.0
+    c.algorithm, c.model.widths, c.local_steps, c.shifts.acquisition = 'local_only', (8,), 1, 0.0
     algorithm, _ = make_algorithm(c, 16, 'abc', 2)
     state = jax.eval_shape(algorithm.init, jax.random.key(0))
     private = jax.eval_shape(algorithm.init_private, state, jnp.int32(0))

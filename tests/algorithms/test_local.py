@@ -11,7 +11,7 @@ from fedgen_jax.algorithms.local import (
     Local,
     class_mix,
     client_weight,
-    draw,
+    draw_indices,
     finish,
     init_model,
     weigh,
@@ -35,7 +35,7 @@ def examples(labels, padding=0, size=16):
 
 def draws(data, size, mix_K, times):
     """int [times, size]."""
-    one = jax.jit(jax.vmap(lambda k: draw(TASK, data, k, size, mix_K)))
+    one = jax.jit(jax.vmap(lambda k: draw_indices(TASK, data, k, size, mix_K)))
     return np.asarray(one(jax.random.split(jax.random.key(0), times)))
 
 
@@ -117,8 +117,8 @@ def test_unknown_values_are_one_line(make, field):
 @pytest.mark.parametrize(
     ('field', 'value'),
     [
-        ('algorithm', 'fedprox'),
-        ('local', 'gradients'),
+        ('algorithm', 'fedbest'),
+        ('fedgen.local', 'gradients'),
         ('task', 'regression'),
         ('model.name', 'vit'),
         ('model.norm', 'layer'),
@@ -127,9 +127,9 @@ def test_unknown_values_are_one_line(make, field):
         ('server.optimizer', 'lion'),
         ('prevalence', 'even'),
         ('weighting', 'size'),
-        ('hypernet.descriptor', 'random'),
-        ('hypernet.modes', ('film', 'flim')),
-        ('hypernet.support_prevalence', 'other'),
+        ('fedgen.descriptor', 'random'),
+        ('fedgen.modes', ('film', 'flim')),
+        ('fedgen.support_prevalence', 'other'),
     ],
 )
 def test_unknown_values_of_a_configuration_are_one_line_naming_the_field(field, value):

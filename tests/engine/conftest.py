@@ -1,9 +1,10 @@
-"""A federation of real images and a configuration that compiles in seconds."""
+"""Federations of drawn and of real images, and a configuration that compiles in seconds."""
 
 import numpy as np
 import pytest
 
 from configs.common import base
+from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import stack, take
 from fedgen_jax.data.source import load
 
@@ -14,7 +15,7 @@ def tiny():
 
     def make(changes):
         c = base()
-        c.model.widths, c.local_steps, c.batch_size, c.hypernet.support = (8,), 2, 8, 8
+        c.model.widths, c.local_steps, c.batch_size, c.fedgen.support = (8,), 2, 8, 8
         c.client.lr, c.client.momentum, c.client.clip = 0.05, 0.9, 0.0
         c.update_from_flattened_dict(changes)
         return c
@@ -22,12 +23,22 @@ def tiny():
     return make
 
 
+SIZES = (12, 9, 7, 10, 5)
+
+
 @pytest.fixture(scope='session')
-def cells(data_root, tmp_path_factory):
-    """5 to 12 real images of each of five centers, 16 pixels, stacked [5, 12, ...]."""
+def cells():
+    """5 to 12 drawn images of each of five centers, 16 pixels, stacked [5, 12, ...]."""
+    drawn = synthetic.centers(5, max(SIZES), 16, seed=0)
+    only_labels = [c.examples._replace(target={'label': c.examples.target['label']}) for c in drawn]
+    return stack([take(e, np.arange(n)) for e, n in zip(only_labels, SIZES)])
+
+
+@pytest.fixture(scope='session')
+def real_cells(data_root, tmp_path_factory):
+    """The same of real images."""
     source = load(data_root / 'wbc_cls', 16, 0, tmp_path_factory.getbasetemp() / 'store')
     rng = np.random.default_rng(0)
     return stack([
-        take(c.examples, rng.permutation(len(c.split))[:n])
-        for c, n in zip(source.centers, (12, 9, 7, 10, 5))
+        take(c.examples, rng.permutation(len(c.split))[:n]) for c, n in zip(source.centers, SIZES)
     ])

@@ -17,7 +17,8 @@ SIZE, WIDTHS, BATCH, STEPS, CLASSES = 32, (32, 64), 16, 3, 5
 def test_flops_are_those_of_the_convolutions_and_little_more(client_map, devices):
     c = base()
     c.algorithm, c.client_map, c.local_steps, c.batch_size = 'fedavg', client_map, STEPS, BATCH
-    c.model.widths, c.shifts.acquisition, c.shifts.plain = WIDTHS, 0.0, False
+    c.model.widths, c.shifts.acquisition = WIDTHS, 0.0
+    c.shifts.flips = c.shifts.turns = False
     algorithm, _ = make_algorithm(c, SIZE, 'abcde', 4)
     mesh, key = client_mesh(devices), jax.random.key(0)
     data = Examples(

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from fedgen_jax.algorithms.base import Algorithm, State
-from fedgen_jax.algorithms.local import batch_loss, draw, query_batch, weigh
+from fedgen_jax.algorithms.local import batch_loss, draw_indices, query_batch, weigh
 from fedgen_jax.engine.rounds import (
     client_mesh,
     init_run,
@@ -19,6 +19,7 @@ from fedgen_jax.engine.rounds import (
     shard_clients,
     suitable_devices,
 )
+from fedgen_jax.privacy import Protection, nothing
 from fedgen_jax.program import make_algorithm, num_bytes
 from fedgen_jax.random import address, stream
 from fedgen_jax.tasks import classification
@@ -27,10 +28,11 @@ KEY = jax.random.key(7)
 C = 8  # clients after padding: 5 real ones, and a multiple of every mesh here
 
 
-def start(algorithm, mesh, data_C):
+def start(algorithm, mesh, data_C, protection=None):
     """(state, private_C, data_C, id_C), placed on the mesh."""
     id_C = np.arange(len(data_C.weight), dtype=np.int32)
-    return *init_run(algorithm, mesh, KEY, id_C), *shard_clients((data_C, id_C), mesh)
+    begun = init_run(algorithm, mesh, KEY, id_C, protection)
+    return *begun, *shard_clients((data_C, id_C), mesh)
 
 
 def run(rounds, started, *stops):
@@ -68,7 +70,7 @@ def dice():
 
     def client_update(shared, private, data, key):
         noise = jax.random.normal(stream(key, 'noise'), (3,))
-        index = draw(task, data, stream(key, 'query'), 4, None)
+        index = draw_indices(task, data, stream(key, 'query'), 4, None)
         mean = data.image.astype(jnp.float32).mean((0, 1, 2)) * noise
         row = jax.nn.one_hot(private['id'], C)[:, None]
         real = (data.weight.sum() > 0).astype(jnp.float32)
@@ -85,9 +87,12 @@ def dice():
         return {'id': client_id, 'noise': jnp.zeros(3)}
 
     def server_update(state, total):
-        return State(jax.tree.map(lambda s, t: 0.5 * s + t, state.shared, total), ())
+        return state._replace(shared=jax.tree.map(lambda s, t: 0.5 * s + t, state.shared, total))
 
-    return Algorithm(init, init_private, client_update, server_update, None, None)
+    return Algorithm(
+        init, init_private, client_update, server_update, None, None,
+        title='dice', keeps=True, server_model=False, sizes={},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -157,9 +162,9 @@ def test_a_client_that_is_not_finite_is_left_out_and_counted(cells, where):
         return algorithm._replace(
             init=lambda key: State({**init(key).shared, 'round': jnp.int32(0)}, ()),
             client_update=broken,
-            server_update=lambda state, total: State(
-                {**{k: 0.5 * state.shared[k] + t for k, t in total.items()},
-                 'round': state.shared['round'] + 1}, (),
+            server_update=lambda state, total: state._replace(
+                shared={**{k: 0.5 * state.shared[k] + t for k, t in total.items()},
+                        'round': state.shared['round'] + 1},
             ),
         )
 
@@ -183,18 +188,91 @@ def test_a_client_that_is_not_finite_is_left_out_and_counted(cells, where):
 
 
 def test_the_seam_before_the_sum_sees_every_contribution(cells):
-    """`protect` meets each client's contribution once, with a key of its own; padding's never."""
+    """A protection meets each client's message once, with a key of its own; padding's never."""
 
-    def replace(contribution, key):
-        return {**contribution, 'noise': jnp.full((C, 3), jax.random.uniform(key))}
+    def replace(state, message, key, client_id, id_K):
+        noise = jnp.full((C, 3), jax.random.uniform(key))
+        return message._replace(contribution={**message.contribution, 'noise': noise})
 
     mesh = client_mesh(2)
-    rounds = make_rounds(dice(), mesh, '3', protect=replace)
+    rounds = make_rounds(dice(), mesh, '3', nothing()._replace(client=replace))
     [(state, _)], _ = run(rounds, start(dice(), mesh, pad_clients(cells, C)), 0, 1)
     real = range(len(cells.weight))
     keys = [stream(address(KEY, 'client', 0, i), 'protect') for i in real]
     expected = sum(float(jax.random.uniform(k)) for k in keys)
     np.testing.assert_allclose(state.shared['noise'], expected, rtol=1e-5)
+
+
+def test_a_protection_knows_the_round_s_clients_and_keeps_a_state(cells):
+    """Masks between pairs cancel in the sum; the server's side counts rounds in its state."""
+
+    def client(state, message, key, client_id, id_K):
+        # Of each pair the one adds what the other takes away; numbers that are exact in float32.
+        sign_K = jnp.sign(id_K - client_id).astype(jnp.float32)
+        pair_K = (jnp.minimum(id_K, client_id) * 7 + jnp.maximum(id_K, client_id)) % 16
+        mask = jnp.sum(jnp.where(id_K < 5, sign_K * pair_K.astype(jnp.float32), 0))
+        index = message.contribution['index'] + mask
+        return message._replace(contribution={**message.contribution, 'index': index})
+
+    protection = Protection(
+        lambda: jnp.int32(0), client, lambda state, message, key: (message, state + 1),
+        lambda s: s, lambda *_: {},
+    )  # fmt: skip
+    mesh = client_mesh(2)
+    data_C = pad_clients(cells, C)
+    masked, plain = (
+        run(make_rounds(dice(), mesh, 'map', p), start(dice(), mesh, data_C, p), 0, 3)[0][0][0]
+        for p in (protection, nothing())
+    )
+    np.testing.assert_array_equal(masked.shared['index'], plain.shared['index'])
+    assert masked.protection == 3 and plain.protection == ()
+
+
+@pytest.mark.parametrize('num_devices', [1, 4])
+def test_a_gathered_round_shows_each_message_and_sums_to_the_same(cells, num_devices):
+    mesh, data_C = client_mesh(num_devices), pad_clients(cells, C)
+    [(expected, kept)], metrics = run(
+        make_rounds(dice(), mesh, 'map'), start(dice(), mesh, data_C), 0, 2
+    )
+
+    def server(state, message, key):
+        assert all(len(x) == C for x in jax.tree.leaves(message))
+        return message, state
+
+    looking = nothing()._replace(server=server)
+    rounds = make_rounds(dice(), mesh, '2', looking, gathered=True)
+    [(state, private_C)], metrics_too = run(rounds, start(dice(), mesh, data_C), 0, 2)
+    assert_close(state.shared, expected.shared)
+    assert_same(private_C, kept)
+    assert_close(metrics, metrics_too)
+
+
+def test_an_algorithm_that_is_not_sum_only_meets_every_contribution(cells):
+    """The median over clients, which no sum gives; padding's are exact zeros."""
+
+    def median(state, contribution_C):
+        mean_Cx3 = contribution_C['mean'][:5]
+        return state._replace(shared={**state.shared, 'mean': jnp.median(mean_Cx3, 0)})
+
+    algorithm = dice()._replace(server_update=median, sum_only=False)
+    mesh = client_mesh(2)
+    [(state, _)], _ = run(
+        make_rounds(algorithm, mesh, 'map'), start(algorithm, mesh, pad_clients(cells, C)), 0, 1
+    )
+    means = []
+    for i in range(5):
+        noise = jax.random.normal(stream(address(KEY, 'client', 0, i), 'noise'), (3,))
+        means.append(cells.image[i].astype(np.float32).mean((0, 1, 2)) * noise)
+    np.testing.assert_allclose(state.shared['mean'], np.median(means, 0), rtol=1e-4)
+
+
+@pytest.mark.real
+def test_real_images_are_summed_as_drawn_ones(real_cells):
+    expected = roll(real_cells, 1, 'map')
+    ([(state, private_C)], metrics) = roll(real_cells, 4, 'vmap')
+    ([(state_1, private_1)], metrics_1) = expected
+    assert_same(private_C, private_1)
+    assert_close((state.shared, metrics), (state_1.shared, metrics_1))
 
 
 # ------------------------------------------------------------------------ with learning algorithms
@@ -261,7 +339,8 @@ def test_only_sums_cross_devices(fedgen_4):
 def test_what_crosses_devices_is_one_contribution(tiny, cells, num_devices):
     """However many devices, clients and examples there are: no client's data travel."""
     algorithm, _ = make_algorithm(
-        tiny({'algorithm': 'fedavg', 'shifts.acquisition': 0.0, 'shifts.plain': False}),
+        tiny({'algorithm': 'fedavg', 'shifts.acquisition': 0.0, 'shifts.flips': False,
+              'shifts.turns': False}),
         16, 'abcde', 5,
     )
     mesh = client_mesh(num_devices)
@@ -305,7 +384,7 @@ def test_fedavg_of_one_client_is_plain_sgd(fedavg_shifted, cells):
     @jax.jit
     def gradient(theta, key):
         batch, _ = query_batch(local, data, key)
-        return jax.grad(lambda p: batch_loss(local, p, batch))(theta)
+        return jax.grad(lambda p: batch_loss(local, p, batch)[0])(theta)
 
     sgd = optax.sgd(0.05, momentum=0.9)
     for r in range(2):
@@ -323,7 +402,8 @@ def test_fedgen_without_generator_is_fedavg_to_the_bit(fedavg_shifted, tiny, cel
     algorithm, _, rounds = fedavg_shifted
     mesh, data_C = client_mesh(1), pad_clients(cells, C)
     [(expected, _)], metrics_avg = run(rounds, start(algorithm, mesh, data_C), 0, 2)
-    off, _ = make_algorithm(tiny({'local': local_update, 'hypernet.modes': ()}), 16, 'abcde', 5)
+    changes = {'fedgen.local': local_update, 'fedgen.modes': ()}
+    off, _ = make_algorithm(tiny(changes), 16, 'abcde', 5)
     [(actual, _)], metrics = run(make_rounds(off, mesh, 'map'), start(off, mesh, data_C), 0, 2)
     assert_same(actual.shared['theta'], expected.shared['theta'])
     assert not jax.tree.leaves((actual.shared['phi'], actual.shared['psi']))

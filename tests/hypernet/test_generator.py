@@ -11,6 +11,7 @@ import pytest
 from fedgen_jax.hypernet.descriptor import Descriptor
 from fedgen_jax.hypernet.generator import Generator, Normal, mode_of, refine, shapes_of
 from fedgen_jax.models import CNN
+from fedgen_jax.models.roles import by_name
 
 ALL = ('input', 'film', 'lowrank', 'head')
 MODES = [('input',), ('film',), ('lowrank',), ('head',), ('full',), ALL]
@@ -96,7 +97,8 @@ def test_phi_learns_at_step_0_and_psi_after_step_1(parts):
 def test_no_generated_number_exceeds_the_bound(parts):
     change = parts.change(parts.moved(100.0), parts.m_E)
     assert largest(change) > 0.5  # the weights are wild enough to show the bound
-    direct = [c for p, c in change.items() if mode_of(p, parts.generator.modes) != 'lowrank']
+    modes = parts.generator.modes
+    direct = [c for p, c in change.items() if mode_of(by_name(p), modes) != 'lowrank']
     assert not direct or largest(direct) <= parts.generator.bound + 1e-6
 
 
@@ -132,7 +134,8 @@ def test_sizes():
     def size(tree):
         return sum(x.size for x in jax.tree.leaves(tree))
 
-    head = phi_of(((('head', 'kernel'), (64, 50)), (('head', 'bias'), (50,))), ('head',), rank=2)
+    wide = (('head', 'kernel'), (64, 50), 'head'), (('head', 'bias'), (50,), 'head')
+    head = phi_of(wide, ('head',), rank=2)
     assert head['head.kernel']['kernel'].shape[-1] == 2
     assert head['head.bias']['kernel'].shape[-1] == 50
 
@@ -160,5 +163,23 @@ def test_modes_choose_by_layer_name():
         'head': ('head', 'bias'),
     }
     for mode, p in path.items():
-        assert mode_of(p, (mode,)) == mode and mode_of(p, ('full',)) == 'full'
-        assert all(mode_of(p, (other,)) is None for other in path if other != mode)
+        role = by_name(p)
+        assert mode_of(role, (mode,)) == mode and mode_of(role, ('full',)) == 'full'
+        assert all(mode_of(role, (other,)) is None for other in path if other != mode)
+    assert mode_of('frozen', ('full',)) is None and mode_of('frozen', ALL) is None
+
+
+def test_a_mode_that_selects_no_weight_is_an_error():
+    """A network whose normalizations have other names would get no change, in silence."""
+    theta = {'scaling_0': {'scale': jnp.ones(3)}, 'head': {'kernel': jnp.ones((3, 2))}}
+    generator = Generator(shapes_of(theta), ('film', 'head'))
+    m_E = jnp.zeros(4)
+    with pytest.raises(ValueError, match="fedgen.modes='film': selects no weight.*'norm'"):
+        generator.init(jax.random.key(0), m_E, Normal(m_E, m_E + 1))
+
+    def roles(path):
+        return 'norm' if path[0].startswith('scaling') else by_name(path)
+
+    own = Generator(shapes_of(theta, roles), ('film', 'head'))
+    phi = own.init(jax.random.key(0), m_E, Normal(m_E, m_E + 1))['params']
+    assert 'scaling_0.scale' in phi and 'head.kernel' in phi

@@ -34,8 +34,8 @@ def test_every_norm_runs_and_is_named_for_the_generator(name, norm):
     assert np.isfinite(logits).all()
     assert ('batch_stats' in variables) == (norm == 'batch')
 
-    modes = {path: mode_of(path, ('input', 'film', 'lowrank', 'head'))
-             for path, _ in shapes_of(variables['params'])}  # fmt: skip
+    modes = {path: mode_of(role, ('input', 'film', 'lowrank', 'head'))
+             for path, _, role in shapes_of(variables['params'])}  # fmt: skip
     assert None not in modes.values()  # nothing of a model is out of the generator's reach
     assert {p[-1] for p, m in modes.items() if m == 'film'} == {'scale', 'bias'}
     assert {p[-1] for p, m in modes.items() if m == 'lowrank'} == {'kernel'}
@@ -100,3 +100,36 @@ def test_a_detector_starts_with_little_heat():
     x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3))
     out, _ = jax.jit(lambda k: model.init_with_output(k, x))(jax.random.key(1))
     assert jax.nn.sigmoid(out[..., :3]).mean() < 0.2
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_bfloat16_products_have_float32_weights_outputs_and_gradients(name):
+    with jax.numpy_dtype_promotion('standard'):  # Flax's normalizations promote
+        check_bfloat16(name)
+
+
+def check_bfloat16(name):
+    x = jnp.tile(X, (1, 2, 2, 1))
+    full, half = (MODELS[name](5, norm='batch', dtype=d, **SMALL[name])
+                  for d in ('float32', 'bfloat16'))  # fmt: skip
+    variables = jax.jit(lambda k: half.init(k, x, train=True))(jax.random.key(1))
+    assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+
+    def loss(params, model):
+        out, new = model.apply({'params': params}, x, train=True, mutable=['batch_stats'])
+        assert out.dtype == jnp.float32
+        assert {a.dtype for a in jax.tree.leaves(new)} == {jnp.dtype('float32')}
+        return jnp.mean((out - 1) ** 2)
+
+    step = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    a, grads = step(variables['params'], full)
+    b, half_grads = step(variables['params'], half)
+    assert a != b and b == pytest.approx(float(a), rel=0.05)
+    for g, h in zip(jax.tree.leaves(grads), jax.tree.leaves(half_grads)):
+        assert h.dtype == jnp.float32
+        assert np.linalg.norm(g - h) <= 0.2 * np.linalg.norm(g) + 1e-4
+
+
+def test_an_unknown_type_is_one_line():
+    with pytest.raises(ValueError, match="model.dtype='float16': one of"):
+        CNN(5, dtype='float16').init(jax.random.key(0), X)
