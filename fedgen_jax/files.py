@@ -40,13 +40,31 @@ def write_text(path: pathlib.Path, text: str) -> None:
     if not is_first():
         return
     partial = path.with_name(f'{path.name}.partial')
-    partial.write_text(text)
+    with _named(partial):
+        partial.write_text(text)
     partial.rename(path)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """The same of a value as JSON."""
     write_text(path, json.dumps(value, indent=1, default=list) + '\n')
+
+
+def append_line(path: pathlib.Path, line: str) -> None:
+    """Adds a line to a file; of many processes, the first alone does."""
+    if is_first():
+        with _named(path), open(path, 'a') as file:
+            file.write(line + '\n')
+
+
+@contextlib.contextmanager
+def _named(path):
+    """A full disk is told by the system without the file's name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def is_plain(name: str) -> bool:

@@ -20,7 +20,7 @@ from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import score_seen
 from fedgen_jax.federation import other_data, other_names
 from fedgen_jax.feed import all_steps, cohort_steps
-from fedgen_jax.files import alone_in, expand, write_json, write_text
+from fedgen_jax.files import alone_in, append_line, expand, write_json, write_text
 from fedgen_jax.interrupt import Failed, Stopped
 from fedgen_jax.run import (
     Run,
@@ -184,9 +184,7 @@ def train_rounds(run: Run, state, private_C, first, checkpoints, workdir, progre
                 'round': first, 'seconds': seconds, 'loss': loss, 'left_out': left_out, 'seen': seen
             }  # fmt: skip
             left_out = 0
-            if is_first():
-                with open(workdir / 'metrics.jsonl', 'a') as file:
-                    file.write(json.dumps(line) + '\n')
+            append_line(workdir / 'metrics.jsonl', json.dumps(line))
             shown.scored(first, c.rounds, line)
         told = any_of(stop.is_set())  # all processes stop at one round
         if first % c.checkpoint_every == 0 or first == c.rounds or told:

@@ -83,7 +83,9 @@ def run(main: Callable, takes: str | None = None) -> None:
         except interrupt.MayPass as error:
             fail(error, 1)
         except (ValueError, OSError) as error:
-            fail(error, 1 if interrupt.disk_is_full(error) else 2)
+            if interrupt.disk_is_full(error):
+                fail(f'{error}: free some space and run again', 1)
+            fail(error)
 
     app.run(guarded, flags_parser=parse)
 
@@ -99,7 +101,7 @@ def with_home(argument: str) -> str:
 
 def quietly() -> None:
     """A warning is a line; what libraries tell of their work is not shown."""
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)  # Orbax's tracebacks of what `checkpoint` tells in a line
 
     def line(message, *_, **__):
         return f'warning: {" ".join(str(message).split())}\n'
