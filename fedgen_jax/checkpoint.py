@@ -5,6 +5,7 @@ written.  What happens to the files afterwards is told by a seal, the hashes of 
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import pathlib
@@ -16,6 +17,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from fedgen_jax.engine.processes import from_first, is_first
+from fedgen_jax.files import write_text
 from fedgen_jax.interrupt import MayPass
 
 Tree = Any
@@ -61,9 +63,7 @@ def finish(checkpoints: ocp.CheckpointManager) -> None:
         unsealed = last is not None and not (_folder(checkpoints, last) / SEAL).exists()
         if unsealed and is_first():
             folder = _folder(checkpoints, last)
-            partial = folder / f'{SEAL}.partial'
-            partial.write_text(json.dumps(_hashes(folder)))
-            partial.rename(folder / SEAL)
+            write_text(folder / SEAL, json.dumps(_hashes(folder)))
 
 
 def seal_if_done(checkpoints: ocp.CheckpointManager) -> None:
@@ -209,4 +209,6 @@ def _one_line(checkpoints):
         last = f'round {max(whole)} is the last whole checkpoint' if whole else 'there is none yet'
         full = any(x in text for x in ('No space left', 'File too large', 'quota'))
         way = 'free some space and run again' if full else 'run again'
-        raise MayPass(f'{checkpoints.directory}: cannot save ({text}): {way}; {last}') from error
+        failed = MayPass(f'{checkpoints.directory}: cannot save ({text}): {way}; {last}')
+        failed.errno = errno.ENOSPC if full else None
+        raise failed from error

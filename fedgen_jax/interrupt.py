@@ -1,11 +1,14 @@
-"""What ends a run early: SIGTERM, as schedulers send it, and failures that may pass."""
+"""What ends a run early: SIGTERM and Ctrl-C, what may pass, and a run that went wrong."""
 
 import contextlib
+import errno
 import os
 import signal
 import socket
 import threading
 from collections.abc import Iterator
+
+AGAIN = b'stopping after this round; Ctrl-C again ends at once\n'
 
 
 class MayPass(OSError):
@@ -16,16 +19,26 @@ class Stopped(Exception):
     """The run was told to stop, and has saved where it was."""
 
 
+class Failed(ValueError):
+    """The run went wrong while it trained or was scored, for reasons of its own."""
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether there was no room to write, so that nothing else can be written either."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _end(exit_code):
     os.write(2, b'stopped unsaved: the last checkpoint stands; run again to go on\n')
     os._exit(exit_code)
 
 
 @contextlib.contextmanager
-def sigterm(exit_code: int = 0, grace: float = 25.0) -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; `grace` seconds later the process ends with `exit_code`.
+def told_to_stop(exit_code: int = 0, grace: float = 25.0) -> Iterator[threading.Event]:
+    """An event that SIGTERM or Ctrl-C sets; `grace` seconds later the process ends (`exit_code`).
 
-    Whoever sees it in time saves; else, as in a long compilation, the last checkpoint stands.
+    Whoever sees it in time saves; else, as in a long compilation, the last checkpoint stands.  A
+    second Ctrl-C ends the process at once.
 
     A thread listens, for Python's own handlers wait until a compilation is over.  Outside the main
     thread the event is never set.
@@ -36,24 +49,31 @@ def sigterm(exit_code: int = 0, grace: float = 25.0) -> Iterator[threading.Event
         return
     near, far = socket.socketpair()
     far.setblocking(False)
+    # What is ignored, as in the background of a script, stays ignored.
+    heard = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) != signal.SIG_IGN]
 
     def listen():
-        for byte in iter(lambda: near.recv(1), b''):
-            if byte[0] == signal.SIGTERM:
+        for (number,) in iter(lambda: near.recv(1), b''):
+            if number == signal.SIGINT and event.is_set():
+                _end(exit_code)
+            elif number in heard and not event.is_set():
                 event.set()
                 end = threading.Timer(grace, _end, [exit_code])
                 end.daemon = True
                 end.start()
+                if number == signal.SIGINT and os.isatty(2):
+                    os.write(2, AGAIN)
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
-    handler = signal.signal(signal.SIGTERM, lambda *_: None)
+    handlers = {s: signal.signal(s, lambda *_: None) for s in heard}
     wakeup = signal.set_wakeup_fd(far.fileno(), warn_on_full_buffer=False)
     try:
         yield event
     finally:
         signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGTERM, handler)
+        for s, handler in handlers.items():
+            signal.signal(s, handler)
         far.close()  # ends the listener
         listener.join()
         near.close()

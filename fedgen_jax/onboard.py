@@ -6,7 +6,8 @@ Works from a run's folder alone: checkpoint, configuration and statistics, no tr
 import pathlib
 import shutil
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -15,11 +16,48 @@ from fedgen_jax import checkpoint
 from fedgen_jax.data.examples import Center, Examples
 from fedgen_jax.data.source import load
 from fedgen_jax.evaluate import model_of, score_stranger, statistic_of
+from fedgen_jax.files import alone_in, expand, file_name, write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.program import num_bytes
-from fedgen_jax.run import Restored, Trained, restore, write_json
-from fedgen_jax.summary import POOLED, read_statistics, write_statistic
+from fedgen_jax.run import Restored, Trained, check_is_run, restore
+from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
+
+
+class Recalculated(NamedTuple):
+    """What centers that join, change or leave make anew.
+
+    statistics:     of all centers after the change.
+    refined_E:      the descriptor of each new or changed center, by name: a model is made from it.
+    center_model_E: that of the one model for all.
+    """
+
+    statistics: Statistics
+    refined_E: dict[str, np.ndarray]
+    center_model_E: np.ndarray
+
+
+def recalculate(before: Statistics, changes: Mapping[str, Statistic | None]) -> Recalculated:
+    """Takes centers in, replaces their statistics, or (None) lets them go; exact, without images.
+
+    Raises ValueError where a center that leaves is not there, or is the last one.
+    """
+    own, pooled = dict(before.own), before.pooled
+    for name, statistic in changes.items():
+        if statistic is None:
+            if name not in own:
+                raise ValueError(f'no center {name!r}; there are {", ".join(own)}')
+            if len(own) == 1:
+                raise ValueError(f'{name!r} is the last center: no center model would be left')
+            pooled = descriptor.remove(pooled, own.pop(name))
+        else:
+            if name in own:
+                pooled = descriptor.update(pooled, own[name], statistic)
+            else:
+                pooled = descriptor.add(pooled, statistic)
+            own[name] = statistic
+    refined_E = {name: descriptor.mean(s) for name, s in changes.items() if s is not None}
+    return Recalculated(Statistics(own, pooled), refined_E, descriptor.mean(pooled))
 
 
 def onboard(
@@ -32,7 +70,7 @@ def onboard(
 
     Writes `onboard/CENTER/` (the refined weights, an Orbax checkpoint), `center_model/` (the one
     model for all, from the new pool), the changed `statistics/`, and `onboard.json`, which is
-    returned.
+    returned.  CENTER is `files.file_name` of the center's name.
 
     Args:
       workdir: a run of `launch.train` whose descriptor is learned.
@@ -40,53 +78,48 @@ def onboard(
       update: the center whose data `data` replaces; the folder holds this one alone.
       remove: the center that leaves; takes no `data`.
 
-    Raises ValueError, in one line, where run and folder do not fit.
+    Raises ValueError, in one line, where run and folder do not fit; MayPass where another process
+    is at work in `workdir`.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = expand(workdir)
+    check_is_run(workdir)
+    with alone_in(workdir):
+        return _onboard(workdir, data, update, remove)
+
+
+def _onboard(workdir, data, update, remove):
     done = restore(workdir)
     if done.program.describe is None:
         raise ValueError(f'{workdir}: trained without a learned descriptor, so nothing can join')
-    own = read_statistics(workdir)
-    pooled = own.pop(POOLED)
-    _check_psi(workdir, done, pooled)
-    before = {name: _weights_hash(done, s) for name, s in own.items()}
+    if remove and (data or update):
+        raise ValueError('--remove takes neither --data nor --update')
+    before = read_statistics(workdir)
+    _check_psi(workdir, done, before.pooled)
+    weights_before = {name: _weights_hash(done, s) for name, s in before.own.items()}
+
     started = time.monotonic()
-
-    if remove:
-        if data or update:
-            raise ValueError('--remove takes neither --data nor --update')
-        pooled = descriptor.remove(pooled, _own(own, remove, workdir))
-        if not pooled.count:
-            raise ValueError(f'--remove={remove}: the last center; no center model would be left')
-        del own[remove]
-        centers = {}
-    else:
-        centers = {}
-        for center in _read_centers(done, data, update, own):
-            statistic, entry = _join(workdir, done, center)
-            if update:
-                pooled = descriptor.update(pooled, _own(own, update, workdir), statistic)
-            else:
-                pooled = descriptor.add(pooled, statistic)
-            own[center.name] = statistic
-            centers[center.name] = entry
-
-    center_model = _params(done, descriptor.mean(pooled))
+    centers = () if remove else _read_centers(done, data, update, before.own)
+    described = {center.name: _describe(done, center) for center in centers}
+    changes = {name: statistic for name, (statistic, _) in described.items()}
+    after = recalculate(before, {remove: None} if remove else changes)
+    entries = {
+        center.name: _make(workdir, done, center, after, described[center.name][1])
+        for center in centers
+    }
+    center_model = _params(done, after.center_model_E)
     checkpoint.save_tree(workdir / 'center_model', {'params': center_model})
-    for name, s in {**own, POOLED: pooled}.items():
-        write_statistic(workdir, name, s)
+    write_statistics(workdir, after.statistics)
     if remove:
-        (workdir / 'statistics' / f'{remove}.json').unlink()
-        shutil.rmtree(workdir / 'onboard' / remove, ignore_errors=True)
-    kept = read_statistics(workdir)
-    others = {name: h for name, h in before.items() if name not in (update, remove)}
+        shutil.rmtree(workdir / 'onboard' / file_name(remove), ignore_errors=True)
+    kept = read_statistics(workdir).own
+    others = {name: h for name, h in weights_before.items() if name not in (update, remove)}
     report = {
         'action': 'remove' if remove else 'update' if update else 'join',
         'seconds': time.monotonic() - started,
-        'centers': centers,
+        'centers': entries,
         'removed': remove,
         'center_model': {
-            'images': pooled.count, 'weights': descriptor.hash_of(center_model)
+            'images': after.statistics.pooled.count, 'weights': descriptor.hash_of(center_model)
         },
         'others': {
             'steps': 0,
@@ -99,16 +132,25 @@ def onboard(
     return report
 
 
-def _join(workdir, done: Restored, center: Center) -> tuple[Statistic, dict]:
-    """A center's statistic, its refined model on disk, and its entry in the report."""
+def _describe(done: Restored, center: Center) -> tuple[Statistic, float]:
+    """A center's statistic, and the seconds that it took."""
+    started = time.monotonic()
+    statistic = statistic_of(_trained(done, len(center.split)), center.examples)
+    return statistic, time.monotonic() - started
+
+
+def _make(
+    workdir: pathlib.Path, done: Restored, center: Center, after: Recalculated, seconds: float
+) -> dict:
+    """Writes a center's refined model; its entry in the report."""
     started = time.monotonic()
     trained = _trained(done, len(center.split))
-    statistic = statistic_of(trained, center.examples)
-    variables = model_of(trained, center.examples, m_E=descriptor.mean(statistic))
+    variables = model_of(trained, center.examples, m_E=after.refined_E[center.name])
     jax.block_until_ready(variables)
-    seconds = time.monotonic() - started
-    checkpoint.save_tree(workdir / 'onboard' / center.name, variables)
-    return statistic, {
+    seconds += time.monotonic() - started
+    checkpoint.save_tree(workdir / 'onboard' / file_name(center.name), variables)
+    statistic = after.statistics.own[center.name]
+    return {
         'images': statistic.count,
         'seconds': seconds,
         'steps': 0,
@@ -124,7 +166,7 @@ def _read_centers(done, data, update, own) -> tuple[Center, ...]:
         raise ValueError('--data is missing: the folder of the new or changed center')
     config = done.config
     source = load(
-        data, config.data.image_size, config.seed, config.data.cache or None,
+        expand(data), config.data.image_size, config.seed, config.data.cache or None,
         classes=done.classes, require_train=False, target=done.program.task.target,
     )  # fmt: skip
     names = [c.name for c in source.centers]
@@ -136,15 +178,7 @@ def _read_centers(done, data, update, own) -> tuple[Center, ...]:
     for name in names:
         if not update and name in own:
             raise ValueError(f'{data}: {name!r} has joined already: pass --update={name}')
-        if name == POOLED or pathlib.Path(name).name != name:
-            raise ValueError(f'{data}: {name!r} cannot name a folder: rename the center')
     return source.centers
-
-
-def _own(own: dict, name: str, workdir) -> Statistic:
-    if name not in own:
-        raise ValueError(f'{workdir}: no center {name!r}; there are {", ".join(own)}')
-    return own[name]
 
 
 def _trained(done: Restored, length: int) -> Trained:

@@ -20,6 +20,7 @@ from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.local import Local, images_of
 from fedgen_jax.algorithms.optimizers import optimizer, schedule
+from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
 from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.models.start import start_of
@@ -118,7 +119,7 @@ def make_algorithm(
         task=task,
         image_size=image_size,
         plain=plain(c.shifts.flips, c.shifts.turns),
-        shift=virtual_centers(c.shifts, edge_of(task)),
+        shift=virtual_centers(c.shifts, target_of(task.target).edge),
         optimizer=optimizer('client', c.client),
         schedule=schedule(c),
         steps=c.local_steps,
@@ -160,11 +161,6 @@ def make_protection(c: ConfigDict) -> Protection:
 def make_task(name: str, classes: Sequence[str]) -> Task:
     """The task that a configuration names, of these classes."""
     return look_up('task', name, TASKS)(classes)
-
-
-def edge_of(task: Task) -> str:
-    """What surrounds a shrunk image: objects seen in its reflection would have no boxes."""
-    return 'nearest' if task.target == 'box' else 'reflect'
 
 
 def virtual_centers(c: ConfigDict, edge: str) -> Shift:

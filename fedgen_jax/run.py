@@ -2,7 +2,8 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,8 @@ from fedgen_jax.data.examples import Center, Source
 from fedgen_jax.data.source import draw, load
 from fedgen_jax.engine.processes import is_first, to_host
 from fedgen_jax.engine.rounds import init_run, shard_clients
+from fedgen_jax.federation import federation_of, other_data, other_names
+from fedgen_jax.files import expand
 from fedgen_jax.program import Program, build, make_task
 from fedgen_jax.registry import choose
 
@@ -61,11 +64,32 @@ def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Sou
         )  # fmt: skip
     if not d.root:
         raise ValueError('data.root is empty: pass --config.data.root=FOLDER')
-    unseen = d.held_out.split(',')
     return load(
-        d.root, d.image_size, config.seed, cache, classes, target=target, unseen=unseen,
-        images=d.images,
+        expand(d.root), d.image_size, config.seed, cache, classes, target=target,
+        unseen=candidates(d.held_out), images=d.images,
     )  # fmt: skip
+
+
+def names_in(text: str, names: Collection[str]) -> list[str]:
+    """The names in a comma-separated text; of names that hold commas, the longest that fits.
+
+    What fits none is cut at each comma, for the caller to refuse.
+    """
+    parts, found = text.split(','), []
+    most = 1 + max((name.count(',') for name in names), default=0)
+    while parts:
+        starts = [','.join(parts[:n]).strip() for n in range(min(most, len(parts)), 0, -1)]
+        name = next((x for x in starts if x in names), starts[-1])
+        found.append(name)
+        del parts[: 1 + name.count(',')]
+    return [name for name in found if name]
+
+
+def candidates(text: str, commas: int = 8) -> list[str]:
+    """All that `names_in` may find in a text, for names that are not known yet."""
+    parts = text.split(',')
+    ends = range(1, commas + 2)
+    return [','.join(parts[i : i + n]).strip() for i in range(len(parts)) for n in ends]
 
 
 def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
@@ -79,9 +103,9 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
             raise ValueError(f'{field}={config[field]}: at least 1')
     source = load_source(config, classes)
     if config.data.source == 'folder' and is_first():
-        tell(source, flips=config.shifts.plain)
+        tell(source, flips=config.shifts.flips)
     names = [c.name for c in source.centers]
-    held_out = [name for name in config.data.held_out.split(',') if name]
+    held_out = names_in(config.data.held_out, names)
     for name in held_out:
         choose('data.held_out', name, names)
     seen = tuple(c for c in source.centers if c.name not in held_out)
@@ -155,15 +179,20 @@ class Restored(NamedTuple):
     round: int
 
 
-def restore(workdir: str | pathlib.Path) -> Restored:
-    """The last checkpoint of a run, from its folder alone."""
-    workdir = pathlib.Path(workdir)
+def check_is_run(workdir: pathlib.Path) -> None:
+    """Raises ValueError where a folder holds no run."""
     for name in ('config.json', 'federation.json'):
         if not (workdir / name).is_file():
             raise ValueError(f'{workdir}/{name}: missing, so this is no run of launch.train')
+
+
+def restore(workdir: str | pathlib.Path) -> Restored:
+    """The last checkpoint of a run, from its folder alone."""
+    workdir = expand(workdir)
+    check_is_run(workdir)
     config = complete(json.loads((workdir / 'config.json').read_text()))
     config.devices = 1  # whatever it was trained on
-    federation = json.loads((workdir / 'federation.json').read_text())
+    federation = read_federation(workdir)
     program = build(config, federation['classes'], len(federation['seen']))
     num_clients = len(federation['seen'])
     id_C = client_ids(num_clients, program)
@@ -183,20 +212,37 @@ def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restor
 
     data: their folder, if it is no longer where the configuration says.
 
-    Raises ValueError where the folder has other centers or classes than the run.
+    Raises ValueError where the folder has other centers or classes than the run; warns where it has
+    other images of them.
     """
     done = restore(workdir)
     if data:
         done.config.data.root = data
     run = prepare(done.config, done.classes)
-    for kind in ('seen', 'unseen'):
-        found, was = tuple(c.name for c in getattr(run, kind)), getattr(done, kind)
-        if found != was:
-            raise ValueError(
-                f'{done.config.data.root}: {kind} centers {", ".join(found)}; the run of {workdir} '
-                f'has {", ".join(was)}: pass the folder that it was trained on'
-            )
+    was, now = read_federation(workdir), data_of(run)
+    if found := other_names(was, now):
+        raise ValueError(
+            f'{place_of(run)}: {found} ({workdir}): pass the folder that it was trained on'
+        )
+    if found := other_data(was, now):
+        warnings.warn(f'{place_of(run)}: {found} ({workdir}): these are scored', stacklevel=2)
     return done, run
+
+
+def read_federation(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """What data a run was made on, as `federation` has it."""
+    return json.loads((expand(workdir) / 'federation.json').read_text())
+
+
+def data_of(run: Run) -> dict[str, Any]:
+    """What data a run is made on, as `federation` has it."""
+    from_files = run.config.data.source == 'folder'
+    return federation_of(run.classes, run.seen, run.unseen, from_files)
+
+
+def place_of(run: Run) -> str:
+    """Where a run's data come from, for a message."""
+    return run.config.data.root or f'data.source={run.config.data.source}'
 
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
@@ -213,6 +259,24 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=list))
 
 
+def refusal(made: dict, now: dict, defaults: dict) -> str:
+    """Why a run of settings `made` cannot go on with those of `now`; '' if it can.
+
+    It can with the same ones, and with more rounds if nothing else of it depends on their number.
+    """
+    found = differences(made, now, defaults)
+    longer = len(found) == 1 and now['rounds'] > made.get('rounds', now['rounds'])
+    schedule = now['client']['schedule']
+    if not found or longer and schedule == 'constant':
+        return ''
+    if longer:
+        return (
+            f'{found[0]}: with client.schedule={schedule!r} the learning rate follows their number '
+            "from the first one on, so only a run with 'constant' can be made longer"
+        )
+    return found[0]
+
+
 def differences(made: dict, now: dict, defaults: dict, prefix: str = '') -> list[str]:
     """'client.lr=0.1, now 0.2' for each field in which two `settings_of` differ.
 
@@ -227,12 +291,3 @@ def differences(made: dict, now: dict, defaults: dict, prefix: str = '') -> list
         elif was != value:
             found.append(f'{prefix}{name}={was!r}, now {value!r}')
     return found
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON whole or not at all; of many processes, the first alone writes."""
-    if not is_first():
-        return
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(value, indent=1, default=list) + '\n')
-    partial.rename(path)

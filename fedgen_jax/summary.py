@@ -1,22 +1,17 @@
-"""What a finished run leaves behind: `summary.json` and the centers' statistics."""
+"""The scores that a finished run leaves behind: `summary.json`."""
 
-import json
 import pathlib
 
 import jax
-import numpy as np
 
 from fedgen_jax.data.examples import of_split, stack
 from fedgen_jax.evaluate import (
     evaluate,
     predict_seen,
     predict_unseen,
-    seen_statistics,
 )
-from fedgen_jax.hypernet import descriptor
-from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.program import num_bytes
-from fedgen_jax.run import Run, Trained, reopen, settings_of, trained, write_json
+from fedgen_jax.run import Run, reopen, settings_of, trained
 from fedgen_jax.tasks.coco_metrics import only_images, to_folder_results
 
 
@@ -103,33 +98,3 @@ def coco_results(
         )
     ]
     return results, only_images(root, {path for p in found for path in p.path})
-
-
-POOLED = 'pooled'  # the server's sum, beside the centers' own statistics
-
-
-def save_statistics(workdir: pathlib.Path, done: Trained) -> None:
-    """Writes each seen center's statistic, which is its own, and their sum, the server's."""
-    own = seen_statistics(done)
-    if own:
-        for name, s in {**own, POOLED: descriptor.pool(own.values())}.items():
-            write_statistic(workdir, name, s)
-
-
-def write_statistic(workdir: pathlib.Path, name: str, s: Statistic) -> None:
-    """Writes `statistics/NAME.json`."""
-    (workdir / 'statistics').mkdir(exist_ok=True)
-    value = {'total': s.total.tolist(), 'count': s.count, 'psi': s.psi}
-    write_json(workdir / 'statistics' / f'{name}.json', value)
-
-
-def read_statistics(workdir: pathlib.Path) -> dict[str, Statistic]:
-    """Every center's statistic and the pooled one, by name."""
-    files = sorted((workdir / 'statistics').glob('*.json'))
-    if not (workdir / 'statistics' / f'{POOLED}.json').is_file():
-        raise ValueError(f'{workdir}/statistics/{POOLED}.json: missing: let launch.train finish')
-    values = {f.stem: json.loads(f.read_text()) for f in files}
-    return {
-        name: Statistic(np.array(v['total'], np.int64), v['count'], v['psi'])
-        for name, v in values.items()
-    }

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
-from fedgen_jax.engine.processes import any_of, is_first
-from fedgen_jax.interrupt import Stopped
-from fedgen_jax.run import differences, settings_of
+from fedgen_jax.engine.processes import any_of
+from fedgen_jax.files import expand, file_name, is_plain
+from fedgen_jax.interrupt import Failed, MayPass, Stopped, disk_is_full
+from fedgen_jax.registry import choose
+from fedgen_jax.run import differences, load_source, names_in, refusal, settings_of
 from fedgen_jax.train import train
 
 
@@ -35,6 +36,23 @@ def inner(methods: dict[str, dict], centers: Sequence[str]) -> list[dict]:
     """Development: each pair of the ring held out, scored on validation images alone; one seed."""
     on_val = {name: {'score_on': 'val', **overrides} for name, overrides in methods.items()}
     return grid(on_val, ring(centers), (0,))
+
+
+def named_grid(
+    config: ConfigDict, methods: dict[str, dict], chosen: str, held_out: str, num_seeds: int
+) -> list[dict]:
+    """The grid of some methods and centers by name, on the data that a configuration names.
+
+    chosen: names of `methods`, comma-separated.  held_out: centers, or 'all' for each in turn.
+
+    Raises ValueError where a name is none.
+    """
+    names = [c.name for c in load_source(config).centers]
+    centers = names if held_out == 'all' else names_in(held_out, names)
+    of = {name: choose('--methods', name, methods) for name in names_in(chosen, methods)}
+    for name in centers:
+        choose('--held_out', name, names)
+    return grid(of, centers, range(num_seeds))
 
 
 def part_of(runs: list, part: str) -> list:
@@ -67,8 +85,8 @@ def unfinished(
     for overrides in runs:
         c = config.copy_and_resolve_references()
         c.update_from_flattened_dict(overrides)
-        folder = pathlib.Path(workdir) / folder_name(c.method)
-        folder = folder / folder_name(c.data.held_out or 'none') / str(c.seed)
+        held_out = file_name(c.data.held_out) if c.data.held_out else 'none'
+        folder = expand(workdir) / method_folder(c.method or c.algorithm) / held_out / str(c.seed)
         if not _finished(c, folder / 'summary.json', defaults):
             waiting.append(Waiting(overrides, c, folder))
     return waiting
@@ -77,32 +95,51 @@ def unfinished(
 def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -> None:
     """Trains them, one after another; `stop` as in `train`.
 
-    Raises ValueError at the end, where some failed: the others are finished.
+    A first run that fails before it trains would mostly not be the last one, and ends the sweep, as
+    a full disk does.  Else a run that fails leaves the others to go on.
+
+    Raises ValueError at the end, where some failed; MayPass, where all that failed may pass.
     """
     failed = []
-    for run in tqdm(waiting, desc='runs', unit='run', disable=not is_first()):
+    for i, run in enumerate(waiting):
         if any_of(stop is not None and stop.is_set()):
             raise Stopped('stopped between two runs: run again to go on')
         try:
-            train(run.config, run.workdir, progress=False, stop=stop)
-        except ValueError as error:
-            failed.append(f'{run.workdir}: {error}')
+            title = f'run {i + 1} of {len(waiting)}: {name_of(run.config)}'
+            train(run.config, run.workdir, progress=False, stop=stop, title=title)
+        except (ValueError, OSError) as error:
+            before_training = isinstance(error, ValueError) and not isinstance(error, Failed)
+            if disk_is_full(error) or (before_training and i == 0):
+                raise
+            failed.append((run, error))
     if failed:
-        raise ValueError(f'{len(failed)} of {len(waiting)} runs failed; the first: {failed[0]}')
+        run, error = failed[0]
+        kind = MayPass if all(isinstance(e, MayPass) for _, e in failed) else ValueError
+        raise kind(
+            f'{len(failed)} of {len(waiting)} runs failed; the first: {run.workdir}: {error}'
+        )
+
+
+def name_of(c: ConfigDict) -> str:
+    """A run's name in a sweep."""
+    held_out = f'held out {c.data.held_out}' if c.data.held_out else 'none held out'
+    return f'{c.method or c.algorithm}, {held_out}, seed {c.seed}'
 
 
 def _finished(config, file, defaults):
     if not file.exists():
         return False
-    made = json.loads(file.read_text())['config']
-    found = differences(made, settings_of(config), settings_of(defaults))
-    if found:
+    summary = json.loads(file.read_text())
+    made, now, default = summary['config'], settings_of(config), settings_of(defaults)
+    if found := refusal(made, now, default):
         raise ValueError(
-            f'{file}: made by another configuration ({found[0]}): delete it or name a new workdir'
+            f'{file}: made by another configuration ({found}): delete it or name a new workdir'
         )
-    return True
+    nothing_scored = 'seen' in summary and not summary['seen']['mean']
+    return not differences(made, now, default) and not nothing_scored
 
 
-def folder_name(text: str) -> str:
-    """A method's or centers' name without what a path had better not hold."""
-    return '_'.join(text.replace('+', 'and').replace(',', ' ').split())
+def method_folder(method: str) -> str:
+    """A folder's name for a method: readable, and safe."""
+    name = '_'.join(method.replace('+', 'and').replace(',', ' ').split())
+    return name if is_plain(name) else file_name(method)

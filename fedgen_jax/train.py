@@ -9,27 +9,35 @@ import time
 import jax
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from fedgen_jax import checkpoint
 from fedgen_jax.config import complete
+from fedgen_jax.data.examples import SPLITS
+from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.cost import cost_of, line_of
 from fedgen_jax.engine.processes import any_of, from_first, is_first
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import score_seen
+from fedgen_jax.federation import other_data, other_names
 from fedgen_jax.feed import all_steps, cohort_steps
-from fedgen_jax.interrupt import Stopped
+from fedgen_jax.files import alone_in, append_line, expand, write_json, write_text
+from fedgen_jax.interrupt import Failed, Stopped
 from fedgen_jax.run import (
+    Run,
     client_ids,
-    differences,
+    data_of,
     on_devices,
     own_states,
+    place_of,
     prepare,
+    read_federation,
+    refusal,
     settings_of,
     trained,
-    write_json,
 )
-from fedgen_jax.summary import save_statistics, summarize
+from fedgen_jax.statistics import save_statistics
+from fedgen_jax.summary import summarize, title_of
+from fedgen_jax.terminal import Display, display
 
 
 def train(
@@ -37,21 +45,44 @@ def train(
     workdir: str | pathlib.Path,
     progress: bool = True,
     stop: threading.Event | None = None,
+    title: str = '',
 ) -> dict:
     """Trains, or goes on where the last checkpoint ends; returns and writes `summary.json`.
 
+    A run whose `client.schedule` is constant may be called again with more rounds.
+
     Once `stop` is set it saves and raises Stopped.
 
-    Raises ValueError where the workdir's run has another configuration, or where more than the
-    share `max_left_out` of a round's clients had numbers that are not finite; MayPass where a
-    checkpoint cannot be saved.
+    Raises ValueError where the workdir's run has another configuration or other data, or where no
+    seen center has an image that could be scored; Failed, a ValueError too, where more than the
+    share `max_left_out` of a round's clients had numbers that are not finite, or nothing was
+    scored; MayPass where a checkpoint cannot be saved, or another process is at work in `workdir`.
 
-    Also writes `config.json`, `metrics.jsonl` (a line an evaluation), `checkpoints/` and, for a
-    learned descriptor, `statistics/` (each center's own, and `pooled.json`, the server's).
+    Also writes `config.json`, `federation.json`, `metrics.jsonl` (a line an evaluation),
+    `checkpoints/` and, for a learned descriptor, `statistics/` (see there).
+
+    Args:
+      progress: whether to tell what a round costs, and how far it is.
+      title: names the run where several follow each other; then the second is told alone.
     """
-    workdir, stop = pathlib.Path(workdir), stop or threading.Event()
-    check_same_run(config, workdir)
-    run = prepare(config)
+    workdir, stop = expand(workdir), stop or threading.Event()
+    if not workdir.is_dir():  # nobody can be at work in it, and a mistake leaves no folder
+        run = prepare_to_train(config)
+        if is_first():
+            workdir.mkdir(parents=True, exist_ok=True)
+        with alone_in(workdir):
+            check_same_run(config, workdir)
+            return _train(run, workdir, progress, stop, title)
+    with alone_in(workdir):
+        check_same_run(config, workdir)
+        return _train(prepare_to_train(config), workdir, progress, stop, title)
+
+
+def _train(run: Run, workdir, progress, stop, title):
+    federation = data_of(run)
+    check_same_data(run, federation, workdir)
+    name = title or run.config.method or title_of(run)
+    shown = display(name, bool(progress or title) and is_first())
     id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(
         run.program.algorithm, run.program.mesh, run.key, id_C, run.program.protection
@@ -59,21 +90,41 @@ def train(
     with checkpoint.manager(workdir) as checkpoints:
         like = state, own_states(private_C, len(run.seen))
         first, (state, own_C) = checkpoint.restore(checkpoints, like)
-        if config.cohort:
+        if run.config.cohort:
             private_C = jax.tree.map(np.array, own_C)  # Orbax's and JAX's are read-only
         else:
             private_C = on_devices(own_C, private_C, run.program)
-        write_json(workdir / 'config.json', config.to_dict())
-        names = {'seen': [c.name for c in run.seen], 'unseen': [c.name for c in run.unseen]}
-        write_json(workdir / 'federation.json', {'classes': run.classes, **names})
-        keep_lines(workdir / 'metrics.jsonl', first)
+        write_json(workdir / 'config.json', run.config.to_dict())
+        write_json(workdir / 'federation.json', federation)
+        keep_lines(workdir / 'metrics.jsonl', first, run.config)
+        if first < run.config.rounds and is_first():
+            (workdir / 'summary.json').unlink(missing_ok=True)  # of a shorter run
         state, private_C, timing = train_rounds(
-            run, state, private_C, first, checkpoints, workdir, progress, stop
+            run, state, private_C, first, checkpoints, workdir, progress, shown, stop
         )
     summary = summarize(run, state, private_C, timing)
     save_statistics(workdir, trained(run, state, private_C))
     write_json(workdir / 'summary.json', summary)
+    if not summary['seen']['mean']:
+        raise Failed(
+            f'{workdir}: trained, but no score: the task found nothing to score in the '
+            f'{run.config.score_on} images of the seen centers: look at their targets'
+        )
     return summary
+
+
+def prepare_to_train(config: ConfigDict) -> Run:
+    """As `prepare`; raises ValueError where nothing could be scored afterwards."""
+    run = prepare(config)
+    split, target = config.score_on, run.program.task.target
+    scored, known = SPLITS.index(split), target_of(target).known
+    if not any(np.any(known(c.examples.target) & (c.split == scored)) for c in run.seen):
+        raise ValueError(
+            f'{place_of(run)}: no seen center has an image of the {split} split whose {target} is '
+            f'known, so nothing could be scored: write {split} in some rows, fill in the column '
+            f'{target}, or check that the column patient does not name all images alike'
+        )
+    return run
 
 
 def check_same_run(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -82,30 +133,37 @@ def check_same_run(config: ConfigDict, workdir: pathlib.Path) -> None:
     if file.exists():
         made = settings_of(complete(json.loads(file.read_text())))
         now = settings_of(config)
-        found = differences(made, now, defaults=now)
-        if found:
+        if found := refusal(made, now, defaults=now):
             raise ValueError(
-                f'{workdir}: holds a run of another configuration ({found[0]}): '
+                f'{workdir}: holds a run of another configuration ({found}): '
                 'delete it or name a new workdir'
             )
 
 
-def train_rounds(run, state, private_C, first, checkpoints, workdir, progress, stop):
+def check_same_data(run: Run, now: dict, workdir: pathlib.Path) -> None:
+    """Raises ValueError where `workdir` holds a run that was made on other data."""
+    if (workdir / 'federation.json').exists():
+        was = read_federation(workdir)
+        if found := other_names(was, now) or other_data(was, now):
+            raise ValueError(
+                f'{place_of(run)}: {found} ({workdir}): pass the folder that it was trained on, '
+                'delete the run, or name a new workdir'
+            )
+
+
+def train_rounds(run: Run, state, private_C, first, checkpoints, workdir, progress, shown, stop):
     """Rounds first .. config.rounds - 1, evaluated and saved at their intervals."""
     c = run.config
     if first == c.rounds:
         return state, private_C, {'round_seconds': None, 'compile_seconds': 0.0}
+    if any_of(stop.is_set()):
+        raise Stopped(f'{workdir}: stopped at round {first}: run again to go on')
     started = time.monotonic()
-    advance, rounds = (cohort_steps if c.cohort else all_steps)(run, state, private_C, first)
-    compile_seconds = time.monotonic() - started
-    if progress and is_first():
-        num_clients = c.cohort or len(client_ids(len(run.seen), run.program))
-        print(line_of(cost_of(rounds, num_clients, run.program.mesh, c)))
-    round_seconds, left_out, length = [], 0, 1
-    bar = tqdm(
-        total=c.rounds, initial=first, unit='round', desc=c.algorithm,
-        disable=not (progress and is_first()),
+    advance, compile_seconds = compile_rounds(
+        run, state, private_C, first, workdir, progress, shown
     )
+    round_seconds, left_out, length = [], 0, 1
+    shown.begin(first, c.rounds)
     while first < c.rounds:
         last = next_stop(first, length, c)
         begun = time.monotonic()
@@ -113,18 +171,12 @@ def train_rounds(run, state, private_C, first, checkpoints, workdir, progress, s
         loss = float(metrics['loss'])
         checkpoint.seal_if_done(checkpoints)
         left_out += int(metrics['left_out'])
-        check_left_out(float(metrics['left_out_share']), c.max_left_out, first, last, workdir)
-        if not metrics['finite']:
-            raise ValueError(
-                f'{workdir}: the server has NaN or infinite weights after rounds {first} to '
-                f'{last - 1}: lower server.lr or client.lr; the checkpoint before stands'
-            )
+        check_metrics(metrics, c.max_left_out, first, last, workdir)
         round_seconds.append((time.monotonic() - begun) / (last - first))
         if not c.cohort:
             length = from_first(max(1, int(_DISPATCH / round_seconds[-1])))
-        bar.update(last - first)
-        bar.set_postfix(loss=f'{loss:.3f}')
         first = last
+        shown.advance(first, loss)
         if first % c.eval_every == 0 or first == c.rounds:
             seen = score_seen(trained(run, state, private_C), 'val')
             seconds = round(time.monotonic() - started, 2)
@@ -132,18 +184,17 @@ def train_rounds(run, state, private_C, first, checkpoints, workdir, progress, s
                 'round': first, 'seconds': seconds, 'loss': loss, 'left_out': left_out, 'seen': seen
             }  # fmt: skip
             left_out = 0
-            if is_first():
-                with open(workdir / 'metrics.jsonl', 'a') as file:
-                    file.write(json.dumps(line) + '\n')
+            append_line(workdir / 'metrics.jsonl', json.dumps(line))
+            shown.scored(first, c.rounds, line)
         told = any_of(stop.is_set())  # all processes stop at one round
         if first % c.checkpoint_every == 0 or first == c.rounds or told:
             own_C = own_states(private_C, len(run.seen))
             checkpoint.save(checkpoints, first, (state, own_C))
         if told and first < c.rounds:
-            bar.close()
+            shown.end()
             checkpoint.finish(checkpoints)
             raise Stopped(f'{workdir}: stopped and saved at round {first}: run again to go on')
-    bar.close()
+    shown.end()
     timing = {
         'round_seconds': statistics.median(round_seconds),
         'compile_seconds': compile_seconds,
@@ -151,12 +202,32 @@ def train_rounds(run, state, private_C, first, checkpoints, workdir, progress, s
     return state, private_C, timing
 
 
-def check_left_out(share: float, limit: float, first: int, last: int, workdir) -> None:
-    """Raises ValueError where too many clients of a round could not be summed."""
+def compile_rounds(run: Run, state, private_C, first, workdir, progress, shown: Display):
+    """(advance, seconds) of `feed`'s steps, told as it begins and with what a round costs."""
+    c, file = run.config, workdir / 'compiled.json'
+    shown.compiling(json.loads(file.read_text())['seconds'] if file.exists() else None)
+    started = time.monotonic()
+    advance, rounds = (cohort_steps if c.cohort else all_steps)(run, state, private_C, first)
+    seconds = time.monotonic() - started
+    write_json(file, {'seconds': seconds})
+    if progress and is_first():
+        num_clients = c.cohort or len(client_ids(len(run.seen), run.program))
+        print(line_of(cost_of(rounds, num_clients, run.program.mesh, c)), flush=True)
+    return advance, seconds
+
+
+def check_metrics(metrics: dict, limit: float, first: int, last: int, workdir) -> None:
+    """Raises Failed where too many clients of a round could not be summed, or the sum is none."""
+    share = float(metrics['left_out_share'])
     if share > limit:
-        raise ValueError(
+        raise Failed(
             f'{workdir}: in rounds {first} to {last - 1}, {share:.0%} of the clients had NaN or '
             f'infinite numbers (max_left_out={limit}): lower client.lr, or look at their images'
+        )
+    if not metrics['finite']:
+        raise Failed(
+            f'{workdir}: the server has NaN or infinite weights after rounds {first} to '
+            f'{last - 1}: lower server.lr or client.lr; the checkpoint before stands'
         )
 
 
@@ -169,13 +240,19 @@ def next_stop(first: int, length: int, c: ConfigDict) -> int:
     return min(first + length, c.rounds, *ends)
 
 
-def keep_lines(path: pathlib.Path, last: int) -> None:
-    """Drops the lines of rounds after the checkpoint that a run goes on from, and a cut one."""
-    if is_first() and path.exists():
-        lines = [x for x in path.read_text().splitlines() if 0 < _round_of(x) <= last]
-        partial = path.with_suffix('.partial')
-        partial.write_text(''.join(x + '\n' for x in lines))
-        partial.rename(path)
+def keep_lines(path: pathlib.Path, last: int, c: ConfigDict) -> None:
+    """Drops the lines that an uninterrupted run would not have at the round `last`, and a cut one.
+
+    They are those of later rounds, and the last one of a run that had fewer rounds.
+    """
+
+    def is_kept(line):
+        round_ = _round_of(line)
+        return 0 < round_ <= last and (round_ % c.eval_every == 0 or round_ == c.rounds)
+
+    if path.exists():
+        lines = [x for x in path.read_text().splitlines() if is_kept(x)]
+        write_text(path, ''.join(x + '\n' for x in lines))
 
 
 def _round_of(line):

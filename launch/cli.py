@@ -3,28 +3,32 @@
 import contextlib
 import os
 import sys
+import warnings
 from collections.abc import Callable
 
 import jax
 from absl import app, flags, logging
 
 from fedgen_jax import interrupt
-from fedgen_jax.data.store import cache_folder
+from fedgen_jax.data.store import cache_folder, writable
 from fedgen_jax.engine.processes import is_first, join
 from fedgen_jax.evaluate import metrics_in
+from fedgen_jax.files import expand
+from launch import usage
 
 _CLUSTER = flags.DEFINE_string(
     'cluster', None, 'join other processes: auto (SLURM, Open MPI, TPU pods) or HOST:PORT,ID,NUM'
 )
 _STOPPED = flags.DEFINE_integer(
-    'stopped_code', 0, 'exit code after SIGTERM: not 0 where a scheduler takes 0 for the end'
-)
-_GRACE = flags.DEFINE_float('grace', 25.0, 'seconds from SIGTERM to the end, saved or not')
+    'stopped_code', 0,
+    'exit code after SIGTERM or Ctrl-C: not 0 where a scheduler takes 0 for the end',
+)  # fmt: skip
+_GRACE = flags.DEFINE_float('grace', 25.0, 'seconds from there to the end, saved or not')
 
 
-def sigterm():
-    """As `interrupt.sigterm`, for a command."""
-    return interrupt.sigterm(_STOPPED.value, _GRACE.value)
+def told_to_stop():
+    """As `interrupt.told_to_stop`, for a command."""
+    return interrupt.told_to_stop(_STOPPED.value, _GRACE.value)
 
 
 def run(main: Callable, takes: str | None = None) -> None:
@@ -36,8 +40,11 @@ def run(main: Callable, takes: str | None = None) -> None:
     """
 
     def parse(argv):
+        if usage.is_asked_for(argv):
+            print(usage.text(takes))
+            sys.exit(0)
         try:
-            rest = flags.FLAGS(argv)
+            rest = flags.FLAGS([argv[0], *map(with_home, argv[1:])])
             if takes and not rest[1:]:
                 fail(f'{takes} is missing')
             if rest[1:] and not takes:
@@ -49,11 +56,12 @@ def run(main: Callable, takes: str | None = None) -> None:
             field = error.args[0]
             if isinstance(field, KeyError):  # ml_collections wraps its suggestion in another error
                 field = field.args[0]
-            fail(f'the configuration has no field {field}: configs/common.py lists them')
+            fail(f'the configuration has no field {field} (--help lists all)')
         except (flags.Error, TypeError, ValueError, OSError) as error:
             fail(error)
 
     def guarded(argv):
+        quietly()
         try:
             if _CLUSTER.value:
                 join(_CLUSTER.value)
@@ -61,7 +69,10 @@ def run(main: Callable, takes: str | None = None) -> None:
                     sys.stdout = open(os.devnull, 'w')  # noqa: SIM115
             else:
                 cores_as_devices()
+            unkept = keep_compilations()
             main(argv[1:]) if takes else main()
+            if unkept:  # else a mistake would have two lines
+                print(f'note: compiled programs were not kept: {unkept}', file=sys.stderr)
         except jax.errors.JaxRuntimeError as error:
             if jax.process_count() == 1:
                 raise
@@ -72,11 +83,30 @@ def run(main: Callable, takes: str | None = None) -> None:
         except interrupt.MayPass as error:
             fail(error, 1)
         except (ValueError, OSError) as error:
+            if interrupt.disk_is_full(error):
+                fail(f'{error}: free some space and run again', 1)
             fail(error)
 
-    logging.set_verbosity(logging.WARNING)
-    keep_compilations()
     app.run(guarded, flags_parser=parse)
+
+
+def with_home(argument: str) -> str:
+    """`--flag=~/x` as a shell has `~/x`: with the home folder for `~`."""
+    flag, equals, value = argument.partition('=')
+    if not (argument.startswith('-') and equals):
+        flag, equals, value = '', '', argument
+    in_home = value == '~' or value.startswith('~/')
+    return f'{flag}{equals}{expand(value)}' if in_home else argument
+
+
+def quietly() -> None:
+    """A warning is a line; what libraries tell of their work is not shown."""
+    logging.set_verbosity(logging.FATAL)  # Orbax's tracebacks of what `checkpoint` tells in a line
+
+    def line(message, *_, **__):
+        return f'warning: {" ".join(str(message).split())}\n'
+
+    warnings.formatwarning = line
 
 
 def cores_as_devices() -> None:
@@ -86,10 +116,18 @@ def cores_as_devices() -> None:
         jax.config.update('jax_num_cpu_devices', cores)
 
 
-def keep_compilations() -> None:
-    """Compiled programs are kept in the user's cache folder, unless JAX was told of another."""
+def keep_compilations() -> str:
+    """Keeps compiled programs in the user's cache folder, unless JAX was told of another.
+
+    Returns why it cannot, or ''.
+    """
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update('jax_compilation_cache_dir', str(cache_folder() / 'compiled'))
+        try:
+            folder = writable(cache_folder() / 'compiled')
+        except (ValueError, OSError) as error:
+            return str(error)
+        jax.config.update('jax_compilation_cache_dir', str(folder))
+    return ''
 
 
 def fail(error: object, code: int = 2) -> None:

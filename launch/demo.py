@@ -15,7 +15,9 @@ from configs import demo
 from fedgen_jax.data.examples import Center, of_split
 from fedgen_jax.data.source import draw
 from fedgen_jax.evaluate import model_of, score, seen_statistics, statistic_of
+from fedgen_jax.files import write_json
 from fedgen_jax.hypernet import descriptor
+from fedgen_jax.onboard import recalculate
 from fedgen_jax.program import num_bytes
 from fedgen_jax.registry import choose
 from fedgen_jax.report.gather import NAMES, cloud_of, finished, read_lines, strip_of
@@ -28,7 +30,8 @@ from fedgen_jax.report.page import (
     titled,
     write_report,
 )
-from fedgen_jax.run import Run, Trained, write_json
+from fedgen_jax.run import Run, Trained
+from fedgen_jax.statistics import Statistics
 from fedgen_jax.tasks import TASKS
 from fedgen_jax.train import train
 from launch import cli
@@ -91,9 +94,9 @@ def update(fedgen: Trained, fedavg: Trained, new: Center) -> dict:
     pooled = descriptor.pool(own.values())
     started = time.monotonic()
     statistic = statistic_of(fedgen, new_images)
-    new_pool = descriptor.update(pooled, own[old.name], statistic)
-    refined = model_of(fedgen, new_images, m_E=descriptor.mean(statistic))
-    center_model = model_of(fedgen, new_images, m_E=descriptor.mean(new_pool))
+    after = recalculate(Statistics(own, pooled), {old.name: statistic})
+    refined = model_of(fedgen, new_images, m_E=after.refined_E[old.name])
+    center_model = model_of(fedgen, new_images, m_E=after.center_model_E)
     jax.block_until_ready((refined, center_model))
     seconds = time.monotonic() - started
 

@@ -4,7 +4,7 @@ import pathlib
 
 from absl import flags
 
-from fedgen_jax.run import write_json
+from fedgen_jax.files import write_json
 from fedgen_jax.summary import coco_results, evaluate_run
 from launch import cli
 

@@ -1,4 +1,7 @@
-"""Trains one run, or goes on with it: python -m launch.train --config=FILE --workdir=RUN."""
+"""Trains one run, or goes on with it.
+
+python -m launch.train --config=configs/wbc_cls.py --config.data.root=FOLDER --workdir=RUN
+"""
 
 from absl import flags
 from ml_collections import config_flags
@@ -11,7 +14,7 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'where the run lives')
 
 
 def main():
-    with cli.sigterm() as stop:
+    with cli.told_to_stop() as stop:
         summary = train(_CONFIG.value, _WORKDIR.value, stop=stop)
     print(cli.show(summary))
     print(f'written: {_WORKDIR.value}/summary.json')

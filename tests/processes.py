@@ -12,9 +12,8 @@ from configs.common import base
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIELDS = {
-    'model.widths': (8,), 'shifts.acquisition': 0.0, 'shifts.flips': False,
-    'shifts.turns': False, 'rounds': 40,
-    'eval_every': 10, 'checkpoint_every': 5, 'local_steps': 2, 'batch_size': 4,
+    'model.widths': (8,), 'shifts.acquisition': 0.0, 'shifts.flips': False, 'shifts.turns': False,
+    'rounds': 40, 'eval_every': 10, 'checkpoint_every': 5, 'local_steps': 2, 'batch_size': 4,
     'fedgen.support': 4, 'data.image_size': 16,
 }  # fmt: skip
 

@@ -3,41 +3,61 @@
 import csv
 import json
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from drawn import cells_folder
 
 from configs.common import base
+from fedgen_jax.files import alone_in
 from fedgen_jax.hypernet import descriptor
-from fedgen_jax.onboard import onboard
-from fedgen_jax.summary import read_statistics
+from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.interrupt import MayPass
+from fedgen_jax.onboard import onboard, recalculate
+from fedgen_jax.statistics import Statistics, read_statistics
 from fedgen_jax.train import train
 
-UNSEEN = 'cellavision'
+
+class Cells(NamedTuple):
+    """A center folder, the center that is held out of it, and one that is seen."""
+
+    root: str
+    unseen: str
+    seen: str
 
 
-def center_folder(data_root, folder, name, as_name=None, labelled=True, limit=40):
-    """A folder of one real center, perhaps under another name."""
+@pytest.fixture(scope='module', params=['drawn', pytest.param('real', marks=pytest.mark.real)])
+def cells(request, tmp_path_factory):
+    if request.param == 'real':
+        return Cells(request.getfixturevalue('data_root') / 'wbc_cls', 'cellavision', 'bccd')
+    root = cells_folder(tmp_path_factory.mktemp('cells') / 'root', 4, 40, 16)
+    return Cells(root, 'synthetic-3', 'synthetic-0')
+
+
+def center_folder(cells, folder, as_name=None, labelled=True, limit=40):
+    """A folder of the unseen center, perhaps under another name."""
     folder.mkdir()
-    with open(data_root / 'wbc_cls' / 'manifest.csv', newline='') as file:
-        rows = [r for r in csv.DictReader(file) if r['center'] == name][:limit]
+    with open(cells.root / 'manifest.csv', newline='') as file:
+        rows = [r for r in csv.DictReader(file) if r['center'] == cells.unseen][:limit]
     with open(folder / 'manifest.csv', 'w', newline='') as file:
         writer = csv.writer(file)
         writer.writerow(['image', 'center', 'label'])
         for r in rows:
             (folder / r['image']).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(data_root / 'wbc_cls' / r['image'], folder / r['image'])
-            writer.writerow([r['image'], as_name or name, r['label'] if labelled else ''])
+            shutil.copy(cells.root / r['image'], folder / r['image'])
+            writer.writerow([r['image'], as_name or cells.unseen, r['label'] if labelled else ''])
     return folder
 
 
 @pytest.fixture(scope='module')
-def trained_run(data_root, tmp_path_factory):
+def trained_run(cells, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('trained')
     c = base()
-    c.data.root, c.data.cache = str(data_root / 'wbc_cls'), str(workdir / 'store')
-    c.data.held_out, c.data.image_size = UNSEEN, 16
+    c.data.root, c.data.cache = str(cells.root), str(workdir / 'store')
+    c.data.held_out, c.data.image_size = cells.unseen, 16
     c.model.widths, c.rounds, c.local_steps, c.batch_size = (8,), 2, 2, 8
+    c.devices = 1
     train(c, workdir / 'run', progress=False)
     return workdir / 'run'
 
@@ -47,45 +67,45 @@ def run(trained_run, tmp_path):
     return shutil.copytree(trained_run, tmp_path / 'run')
 
 
-def test_a_center_joins_and_leaves_and_the_pool_is_as_before(run, data_root, tmp_path):
+def test_a_center_joins_and_leaves_and_the_pool_is_as_before(run, cells, tmp_path):
     before = read_statistics(run)
-    report = onboard(run, str(center_folder(data_root, tmp_path / 'new', UNSEEN)))
+    report = onboard(run, str(center_folder(cells, tmp_path / 'new')))
     joined = read_statistics(run)
-    assert report['centers'][UNSEEN]['scores']['n'] == 40
-    assert report['centers'][UNSEEN]['steps'] == report['others']['steps'] == 0
+    assert report['centers'][cells.unseen]['scores']['n'] == 40
+    assert report['centers'][cells.unseen]['steps'] == report['others']['steps'] == 0
     assert report['others']['weights_before'] == report['others']['weights_after']
-    assert set(report['others']['weights_before']) == set(before) - {'pooled'}
-    assert joined['pooled'].count == before['pooled'].count + 40
-    assert (run / 'onboard' / UNSEEN).is_dir() and (run / 'center_model').is_dir()
+    assert set(report['others']['weights_before']) == set(before.own)
+    assert joined.pooled.count == before.pooled.count + 40
+    assert (run / 'onboard' / cells.unseen).is_dir() and (run / 'center_model').is_dir()
     assert report == json.loads((run / 'onboard.json').read_text())
 
-    left = onboard(run, remove=UNSEEN)
+    left = onboard(run, remove=cells.unseen)
     after = read_statistics(run)
-    np.testing.assert_array_equal(after['pooled'].total, before['pooled'].total)
-    assert after['pooled'].count == before['pooled'].count
-    assert UNSEEN not in after and not (run / 'onboard' / UNSEEN).exists()
+    np.testing.assert_array_equal(after.pooled.total, before.pooled.total)
+    assert after.pooled.count == before.pooled.count
+    assert cells.unseen not in after.own and not (run / 'onboard' / cells.unseen).exists()
     assert left['center_model']['weights'] != report['center_model']['weights']
 
 
-def test_labels_do_not_reach_the_model(run, data_root, tmp_path):
-    with_labels = onboard(run, str(center_folder(data_root, tmp_path / 'a', UNSEEN)))
-    onboard(run, remove=UNSEEN)
-    without = onboard(run, str(center_folder(data_root, tmp_path / 'b', UNSEEN, labelled=False)))
-    one, other = (r['centers'][UNSEEN] for r in (with_labels, without))
+def test_labels_do_not_reach_the_model(run, cells, tmp_path):
+    with_labels = onboard(run, str(center_folder(cells, tmp_path / 'a')))
+    onboard(run, remove=cells.unseen)
+    without = onboard(run, str(center_folder(cells, tmp_path / 'b', labelled=False)))
+    one, other = (r['centers'][cells.unseen] for r in (with_labels, without))
     assert one['weights'] == other['weights']
     assert other['scores'] == {'n': 0}
 
 
-def test_an_update_replaces_one_statistic_and_nobody_elses(run, data_root, tmp_path):
+def test_an_update_replaces_one_statistic_and_nobody_elses(run, cells, tmp_path):
     before = read_statistics(run)
-    folder = center_folder(data_root, tmp_path / 'new', UNSEEN, as_name='bccd')
-    report = onboard(run, str(folder), update='bccd')
+    folder = center_folder(cells, tmp_path / 'new', as_name=cells.seen)
+    report = onboard(run, str(folder), update=cells.seen)
     after = read_statistics(run)
-    for name in set(before) - {'bccd', 'pooled'}:
-        np.testing.assert_array_equal(after[name].total, before[name].total)
-    expected = descriptor.update(before['pooled'], before['bccd'], after['bccd'])
-    np.testing.assert_array_equal(after['pooled'].total, expected.total)
-    assert 'bccd' not in report['others']['weights_before']
+    for name in set(before.own) - {cells.seen}:
+        np.testing.assert_array_equal(after.own[name].total, before.own[name].total)
+    expected = descriptor.update(before.pooled, before.own[cells.seen], after.own[cells.seen])
+    np.testing.assert_array_equal(after.pooled.total, expected.total)
+    assert cells.seen not in report['others']['weights_before']
     assert report['others']['weights_before'] == report['others']['weights_after']
 
 
@@ -94,42 +114,76 @@ def test_an_update_replaces_one_statistic_and_nobody_elses(run, data_root, tmp_p
     [
         ({}, '--data is missing'),
         ({'remove': 'nowhere'}, "no center 'nowhere'"),
-        ({'remove': 'bccd', 'update': 'bccd'}, '--remove takes neither'),
+        ({'remove': 'SEEN', 'update': 'SEEN'}, '--remove takes neither'),
         ({'update': 'nowhere', 'data': True}, '--update=nowhere: no such center'),
-        ({'update': 'bccd', 'data': True}, '--update=bccd wants it alone'),
+        ({'update': 'SEEN', 'data': True}, '--update=.* wants it alone'),
     ],
 )
-def test_refuses_what_does_not_fit_in_one_line(run, data_root, tmp_path, options, message):
+def test_refuses_what_does_not_fit_in_one_line(run, cells, tmp_path, options, message):
+    options = {k: cells.seen if v == 'SEEN' else v for k, v in options.items()}
     if options.get('data'):
-        options = {**options, 'data': str(center_folder(data_root, tmp_path / 'new', UNSEEN))}
+        options = {**options, 'data': str(center_folder(cells, tmp_path / 'new'))}
     with pytest.raises(ValueError, match=message) as error:
         onboard(run, **options)
     assert '\n' not in str(error.value)
 
 
-def test_the_last_center_stays_whole(run):
-    *others, last = [name for name in read_statistics(run) if name != 'pooled']
-    for name in others:
-        onboard(run, remove=name)
+def statistic(*total):
+    return Statistic(np.array(total), 1 + total[0] % 7, 'psi')
+
+
+OWN = {'a': statistic(1, 2), 'b': statistic(30, 4), 'c': statistic(5, 600)}
+
+
+@pytest.mark.parametrize(
+    ('changes', 'left', 'made'),
+    [
+        ({'d': statistic(7, 8)}, 'abcd', 'd'),
+        ({'b': statistic(0, 9)}, 'abc', 'b'),
+        ({'a': None}, 'bc', ''),
+        ({'a': None, 'c': statistic(1, 1), 'd': statistic(2, 2)}, 'bcd', 'cd'),
+    ],
+)
+def test_the_pool_stays_the_sum_of_the_centers_that_are_there(changes, left, made):
+    before = Statistics(OWN, descriptor.pool(OWN.values()))
+    after = recalculate(before, changes)
+    assert set(after.statistics.own) == set(left) and set(after.refined_E) == set(made)
+    expected = descriptor.pool(after.statistics.own.values())
+    np.testing.assert_array_equal(after.statistics.pooled.total, expected.total)
+    assert after.statistics.pooled.count == expected.count
+    np.testing.assert_array_equal(after.center_model_E, descriptor.mean(expected))
+    for name in made:
+        np.testing.assert_array_equal(after.refined_E[name], descriptor.mean(changes[name]))
+    assert before == Statistics(OWN, before.pooled) and len(OWN) == 3  # as it was
+
+
+def test_the_last_center_stays():
+    one = Statistics({'a': OWN['a']}, OWN['a'])
     with pytest.raises(ValueError, match='the last center'):
-        onboard(run, remove=last)
-    assert set(read_statistics(run)) == {last, 'pooled'}
+        recalculate(one, {'a': None})
 
 
-def test_refuses_a_center_twice_an_unknown_label_and_stale_statistics(run, data_root, tmp_path):
-    folder = center_folder(data_root, tmp_path / 'new', UNSEEN)
+def test_waits_for_no_other_process_and_writes_nothing_beside_it(run):
+    before = sorted(run.rglob('*'))
+    with alone_in(run), pytest.raises(MayPass, match='another process'):
+        onboard(run, remove='any')
+    assert sorted(run.rglob('*')) == before
+
+
+def test_refuses_a_center_twice_an_unknown_label_and_stale_statistics(run, cells, tmp_path):
+    folder = center_folder(cells, tmp_path / 'new')
     onboard(run, str(folder))
-    with pytest.raises(ValueError, match=f'pass --update={UNSEEN}'):
+    with pytest.raises(ValueError, match=f'pass --update={cells.unseen}'):
         onboard(run, str(folder))
     manifest = folder / 'manifest.csv'
     manifest.write_text(manifest.read_text().replace('neutrophil', 'blast'))
     with pytest.raises(ValueError, match='blast'):
-        onboard(run, str(folder), update=UNSEEN)
+        onboard(run, str(folder), update=cells.unseen)
     pooled = run / 'statistics' / 'pooled.json'
     values = json.loads(pooled.read_text())
     pooled.write_text(json.dumps({**values, 'psi': 'other'}))
     with pytest.raises(ValueError, match='descriptor network other'):
-        onboard(run, remove=UNSEEN)
+        onboard(run, remove=cells.unseen)
 
 
 def test_refuses_a_folder_that_is_no_run(tmp_path):

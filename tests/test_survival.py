@@ -109,11 +109,11 @@ def test_a_reader_leaves_a_run_that_goes_on_as_it_is(whole, tmp_path):
     assert sorted(run.rglob('*')) == before
 
 
-def test_the_last_line_of_a_killed_run_may_be_cut(tmp_path):
+def test_the_last_line_of_a_killed_run_may_be_cut(config, tmp_path):
     file = tmp_path / 'metrics.jsonl'
-    file.write_text('{"round": 5}\n{"round": 10}\n{"rou')
-    keep_lines(file, 5)
-    assert file.read_text() == '{"round": 5}\n'
+    file.write_text('{"round": 10}\n{"round": 20}\n{"rou')
+    keep_lines(file, 10, config)
+    assert file.read_text() == '{"round": 10}\n'
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path):
@@ -179,16 +179,27 @@ def wait_for_a_line(workdir, process):
     assert process.poll() is None, process.communicate()
 
 
-def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(config, tmp_path):
+@pytest.fixture
+def hears_ctrl_c():
+    """A process ignores what its parent ignores, as a script's background does of Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize('sent', [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_end(
+    config, tmp_path, sent, hears_ctrl_c
+):
     c = config.copy_and_resolve_references()
     c.rounds = 400
     first = start(c, tmp_path / 'run')
     wait_for_a_line(tmp_path / 'run', first)
-    first.send_signal(signal.SIGTERM)
+    first.send_signal(sent)
     started = time.monotonic()
     out, err = first.communicate(timeout=30)
     assert first.returncode == 0 and time.monotonic() - started < 30, err
-    assert 'stopped and saved at round' in out
+    assert 'stopped and saved at round' in out.splitlines()[-1] and err == ''
     reached = restore(tmp_path / 'run').round
     assert 10 <= reached < 400
     finish(start(c, tmp_path / 'run'))
@@ -196,6 +207,19 @@ def test_sigterm_saves_and_the_run_goes_on_to_the_same_end(config, tmp_path):
     assert_same_end(tmp_path / 'run', tmp_path / 'whole')
     kept = list((pathlib.Path(c.data.cache) / 'compiled').iterdir())
     assert kept  # the second and third process did not compile
+
+
+def test_ctrl_c_while_compiling_and_a_second_one_end_in_a_line(config, tmp_path, hears_ctrl_c):
+    c = config.copy_and_resolve_references()
+    c.model.widths, c.rounds = (9,), 100_000  # no other test has compiled it
+    process = start(c, tmp_path / 'run', '--stopped_code=7')
+    assert 'compiling' in process.stdout.readline()
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode == 7 and out == ''
+    assert err == 'stopped unsaved: the last checkpoint stands; run again to go on\n'
 
 
 def kill_on_its_way(config, workdir, draw, seconds):

@@ -1,11 +1,15 @@
 """Sweeps cover their grid and skip what is finished."""
 
+import errno
 import json
+import re
 
 import pytest
+from processes import small_run
 
-from configs.common import base
+from configs.common import METHODS, base
 from fedgen_jax import sweep
+from fedgen_jax.interrupt import Failed, MayPass
 from fedgen_jax.run import settings_of
 
 
@@ -48,3 +52,98 @@ def test_finished_runs_are_skipped_and_others_made_by_another_configuration_refu
         run({'rounds': 7})
     with pytest.raises(ValueError, match="client.schedule='constant', now 'cosine'"):
         run({'client.schedule': 'cosine'})
+
+
+def test_a_longer_run_and_one_without_a_score_are_not_finished(tmp_path):
+    c = base()
+    file = tmp_path / 'fedgen' / 'none' / '0' / 'summary.json'
+    file.parent.mkdir(parents=True)
+
+    def waiting(summary, **overrides):
+        file.write_text(json.dumps({'config': settings_of(c), **summary}))
+        return sweep.unfinished(c, [{'method': 'fedgen', **overrides}], tmp_path, base())
+
+    c.method = 'fedgen'
+    assert waiting({}) == []
+    assert len(waiting({}, rounds=200)) == 1
+    assert len(waiting({'seen': {'mean': {}}})) == 1
+
+
+def test_folders_of_runs_stay_in_the_sweep_s_and_apart(tmp_path):
+    runs = [
+        {'method': method, 'data.held_out': held_out}
+        for method in ('fedgen, no shifts', '../x', 'a/b', 'A b', 'a b')
+        for held_out in ('', '..', '../../evil', 'St/Luke', 'st/luke', 'a,b', 'a_b', 'a b')
+    ]
+    folders = [w.workdir for w in sweep.unfinished(base(), runs, tmp_path, base())]
+    assert len({str(f).casefold() for f in folders}) == len(runs)
+    assert all(f.resolve().relative_to(tmp_path).parts[2:] == ('0',) for f in folders)
+    assert folders[0] == tmp_path / 'fedgen_no_shifts' / 'none' / '0'  # as it was
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    return small_run(tmp_path_factory.mktemp('data'))
+
+
+def test_a_grid_by_names(config):
+    runs = sweep.named_grid(config, METHODS, 'fedgen,fedgen, no shifts', 'all', 2)
+    found = [(r['method'], r['data.held_out'], r['seed']) for r in runs]
+    assert found == [
+        (m, c, s) for m in ('fedgen', 'fedgen, no shifts') for c in ('east', 'west') for s in (0, 1)
+    ]
+    assert runs[4]['shifts.acquisition'] == 0.0
+    (one,) = sweep.named_grid(config, METHODS, 'fedavg', 'west', 1)
+    assert one['data.held_out'] == 'west' and one['algorithm'] == 'fedavg'
+
+
+@pytest.mark.parametrize(
+    ('methods', 'held_out', 'message'),
+    [
+        ('fedgen,fedsgd', 'all', "--methods='fedsgd': one of"),
+        ('fedgen', 'e', "--held_out='e': one of east"),
+    ],
+)
+def test_a_name_that_is_none_is_refused(config, methods, held_out, message):
+    with pytest.raises(ValueError, match=message) as error:
+        sweep.named_grid(config, METHODS, methods, held_out, 1)
+    assert '\n' not in str(error.value)
+
+
+def trained_with(monkeypatch, tmp_path, *errors):
+    """Seeds of the runs that a sweep begins, where each ends with an error or (None) well."""
+    begun = []
+
+    def train(config, *_, title, **__):
+        begun.append((config.seed, title))
+        if errors[config.seed]:
+            raise errors[config.seed]
+
+    monkeypatch.setattr(sweep, 'train', train)
+    runs = [{'seed': i, 'method': 'm', 'data.held_out': 'x'} for i in range(len(errors))]
+    waiting = sweep.unfinished(base(), runs, tmp_path, base())
+    try:
+        sweep.run_sweep(waiting)
+    except Exception as error:
+        return begun, error
+    return begun, None
+
+
+@pytest.mark.parametrize(
+    ('errors', 'number', 'kind', 'message'),
+    [
+        ([None, None], 2, type(None), 'None'),
+        ([ValueError('no folder'), None], 1, ValueError, 'no folder'),  # all would fail alike
+        ([Failed('NaN'), None], 2, ValueError, '1 of 2 runs failed; the first: .*/0: NaN'),
+        ([None, ValueError('bad'), None], 3, ValueError, '1 of 3 runs failed'),
+        ([OSError('odd file'), OSError('b'), None], 3, ValueError, '2 of 3 .*odd file'),
+        ([MayPass('locked'), None], 2, MayPass, '1 of 2 .*locked'),
+        ([None, OSError(errno.ENOSPC, 'No space left'), None], 2, OSError, 'No space left'),
+    ],
+)
+def test_which_failures_end_a_sweep(monkeypatch, tmp_path, errors, number, kind, message):
+    begun, error = trained_with(monkeypatch, tmp_path, *errors)
+    assert len(begun) == number
+    assert isinstance(error, kind)
+    assert begun[0] == (0, f'run 1 of {len(errors)}: m, held out x, seed 0')
+    assert re.search(message, str(error))

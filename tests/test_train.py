@@ -52,9 +52,10 @@ def tiny(folder, tmp_path_factory):
         c = base()
         c.data.root, c.data.image_size, c.data.cache = str(folder), 16, str(cache)
         c.data.held_out = 'west'
-        c.model.widths, c.shifts.acquisition, c.shifts.plain = (8,), 0.0, False
+        c.model.widths = (8,)
+        c.shifts.acquisition, c.shifts.flips, c.shifts.turns = 0.0, False, False
         c.rounds, c.eval_every, c.checkpoint_every = 4, 2, 2
-        c.local_steps, c.batch_size, c.hypernet.support = 2, 4, 4
+        c.local_steps, c.batch_size, c.fedgen.support = 2, 4, 4
         c.update_from_flattened_dict(changes)
         return c
 
@@ -84,7 +85,7 @@ def test_summary_has_what_the_tables_need(whole):
     algorithm, summary, workdir = whole
     assert json.loads((workdir / 'summary.json').read_text()) == json.loads(json.dumps(summary))
     assert set(summary) >= {
-        'task', 'algorithm', 'local', 'seed', 'held_out', 'rounds', 'device', 'score_on', 'seen',
+        'task', 'algorithm', 'seed', 'held_out', 'rounds', 'device', 'score_on', 'seen',
         'unseen', 'center_model', 'controls', 'cost',
     }  # fmt: skip
     assert set(summary['seen']['centers']) == {'east', 'north', 'south'}
@@ -262,7 +263,7 @@ def test_a_compilation_keeps_its_program_alive():
         ('rounds', 0, 'rounds=0: at least 1'),
         ('cohort', 4, 'cohort=4'),
         ('task', 'regression', "task='regression': one of"),
-        ('algorithm', 'fedprox', "algorithm='fedprox': one of"),
+        ('algorithm', 'fedsgd', "algorithm='fedsgd': one of"),
         ('client_map', 'all', "client_map='all': one of"),
     ],
 )

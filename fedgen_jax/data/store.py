@@ -5,6 +5,7 @@ writes and reads with numpy (an `Image` feature would import it to encode).
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -156,8 +157,7 @@ def stored(
     cache = cache_folder(cache)
     final = cache / hashlib.sha256(text.encode()).hexdigest()[:32]
     if not final.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix='.writing-') as folder:
+        with tempfile.TemporaryDirectory(dir=writable(cache), prefix='.writing-') as folder:
             builder = Store(records(), metadata, data_dir=folder)
             # TFDS would print that it downloads, and bars with names of temporary folders.
             tfds.disable_progress_bar()
@@ -185,8 +185,33 @@ def _records_of(builder, on_disk):
 
 
 def cache_folder(cache: str | os.PathLike | None = None) -> pathlib.Path:
-    cache = cache or os.environ.get('FEDGEN_CACHE') or '~/.cache/fedgen_jax'
-    return pathlib.Path(cache).expanduser()
+    """Where the stores are kept: `cache`, else $FEDGEN_CACHE, else in the home folder.
+
+    Raises ValueError where there is no home folder.
+    """
+    cache = cache or os.environ.get('FEDGEN_CACHE')
+    try:
+        return pathlib.Path(cache or '~/.cache/fedgen_jax').expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f'{cache or "~"}: no home folder is known, and images are kept there once decoded: set '
+            'FEDGEN_CACHE to a folder'
+        ) from error
+
+
+def writable(folder: pathlib.Path) -> pathlib.Path:
+    """The folder, made if it is missing; raises ValueError where nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ValueError(
+            f'{folder}: cannot be written ({error.strerror}): set FEDGEN_CACHE, or data.cache, to '
+            'a folder that can'
+        ) from error
 
 
 def _feature(x: np.ndarray) -> tfds.features.Tensor:

@@ -2,16 +2,22 @@
 
 import os
 import pathlib
+import pwd
 import subprocess
 import sys
 
 import pytest
+from processes import small_run
+
+from fedgen_jax import config
+from fedgen_jax.data.store import cache_folder, writable
+from launch import cli, usage
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def call(*args):
-    env = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+def call(*args, **environment):
+    env = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
     return subprocess.run(
         [sys.executable, '-m', *args], cwd=ROOT, env=env, capture_output=True, text=True
     )
@@ -40,3 +46,75 @@ def test_a_mistake_is_one_line(args, message):
     assert done.returncode == 2
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith('error: ') and message in lines[0]
+
+
+@pytest.mark.parametrize(
+    ('command', 'told'),
+    [
+        ('launch.train --help', ['goes on with it', '--workdir', 'data.held_out', '--grace']),
+        ('launch.sweep -h', ['Many runs', '--held_out', 'client.lr = 0.05', '--stopped_code']),
+        ('launch.summarize --helpshort', ['DIR', '--cluster']),
+    ],
+)
+def test_help_tells_what_a_command_takes(command, told):
+    done = call(*command.split())
+    assert done.returncode == 0 and done.stderr == ''
+    assert all(x in done.stdout for x in told)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_help_has_every_field_with_its_comment():
+    told = {line.split(' = ')[0].strip(): line for line in usage.fields()}
+    assert list(told) != sorted(told)  # as the file has them
+    assert set(told) == {name for name, _ in usage.flat(config.base())}
+    assert told['data.root'].endswith("= ''                    the folder with manifest.csv")
+    assert 'the local update: meta | weights' in told['fedgen.local']
+    silent = [name for name, line in told.items() if len(line) < 36]
+    assert set(silent) <= {'rounds', 'client.lr', 'server.lr', 'finetune.lr'}
+
+
+def test_a_field_that_is_none_has_a_suggestion():
+    done = call('launch.train', '--config=configs/wbc_cls.py', '--config.client.lrr=1')
+    assert done.returncode == 2 and 'Did you mean "lr"' in done.stderr
+
+
+def test_home(monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert cli.with_home('--workdir=~/run') == f'--workdir={tmp_path}/run'
+    assert cli.with_home('~/run') == f'{tmp_path}/run'
+    assert cli.with_home('--config.data.root=~') == f'--config.data.root={tmp_path}'
+    for other in ('--workdir=a~/b', '--x', '--remove=~other', 'a=~/b', '--part=1/2'):
+        assert cli.with_home(other) == other
+    assert cache_folder('~/cache') == tmp_path / 'cache'
+
+
+def test_no_home_and_no_room_name_the_way_out(monkeypatch, tmp_path):
+    def nobody(_):
+        raise KeyError
+
+    monkeypatch.delenv('HOME')
+    monkeypatch.delenv('FEDGEN_CACHE', raising=False)
+    monkeypatch.setattr(pwd, 'getpwuid', nobody)
+    with pytest.raises(ValueError, match='no home folder .* FEDGEN_CACHE'):
+        cache_folder()
+    with pytest.raises(ValueError, match='~/run: no home folder'):
+        cli.with_home('--workdir=~/run')
+    (tmp_path / 'file').touch()
+    with pytest.raises(ValueError, match='file/cache: cannot be written .* FEDGEN_CACHE'):
+        writable(tmp_path / 'file' / 'cache')
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
+    root = small_run(tmp_path).data.root
+    told = ['launch.train', '--config=configs/wbc_cls.py', f'--config.data.root={root}']
+    done = call(*told, f'--workdir={tmp_path}/run', FEDGEN_CACHE='/dev/null/x')
+    assert done.returncode == 2 and done.stdout == ''
+    assert done.stderr.startswith('error: /dev/null/x: cannot be written')
+    assert 'FEDGEN_CACHE' in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_sweep_that_can_only_fail_stops_at_once(tmp_path):
+    told = ['launch.sweep', '--config=configs/wbc_cls.py', f'--workdir={tmp_path}/runs']
+    done = call(*told, '--config.data.root=/nowhere')
+    assert done.returncode == 2 and done.stdout == ''
+    assert done.stderr.startswith('error: /nowhere') and len(done.stderr.splitlines()) == 1

@@ -1,0 +1,73 @@
+"""The text of --help: what a command does, its flags, and every field of a configuration."""
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from fedgen_jax import config
+from fedgen_jax.algorithms import ALGORITHMS
+
+ASKS = ('--help', '-help', '-h', '-?', '--helpshort', '-helpshort', '--helpfull', '-helpfull')
+SHARED = 'launch.cli'  # the module whose flags all commands have
+
+# As c.data.root = ''  # the folder with manifest.csv
+FIELD = re.compile(r'^\s+c\.([\w.]+) = .*?\S(?:  # (.*))?$', re.MULTILINE)
+
+
+def is_asked_for(argv: Sequence[str]) -> bool:
+    """Whether the arguments ask for help, before a `--` that ends the flags."""
+    given = argv[1 : argv.index('--')] if '--' in argv else argv[1:]
+    return any(arg.split('=')[0] in ASKS for arg in given)
+
+
+def text(takes: str | None) -> str:
+    """The help of the command that runs; takes: as in `cli.run`."""
+    main = sys.modules['__main__']
+    by_module = flags.FLAGS.flags_by_module_dict()
+    own, shared = by_module.get(sys.argv[0], []), by_module.get(SHARED, [])
+    parts = [inspect.getdoc(main) or '', '', 'Flags:', *map(_flag, own), *map(_flag, shared)]
+    if takes:
+        parts.insert(1, f'{takes}: one or more')
+    if any(flag.name == 'config' for flag in own):
+        parts += ['', 'Fields, with their defaults, which the file of --config changes; set one by '
+                  '--config.FIELD=VALUE:', *fields()]  # fmt: skip
+    return '\n'.join(parts)
+
+
+def fields() -> Iterator[str]:
+    """A line, or a few, for every field of a configuration: its default and its comment."""
+    comments = dict(FIELD.findall(inspect.getsource(config.base)))
+    for name, family in ALGORITHMS.items():
+        own = FIELD.findall(inspect.getsource(family.defaults))
+        comments |= {f'{name}.{field}': comment for field, comment in own}
+    defaults = dict(flat(config.base()))
+    first = [name for name in comments if name in defaults]  # in the order of the file
+    for name in dict.fromkeys([*first, *defaults]):
+        yield _entry(f'{name} = {defaults[name]!r}', comments.get(name, ''))
+
+
+def flat(c: ConfigDict, prefix: str = '') -> Iterator[tuple[str, object]]:
+    """(name with dots, value) of every field."""
+    for name, value in c.items():
+        if isinstance(value, ConfigDict):
+            yield from flat(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', value
+
+
+def _flag(flag) -> str:
+    default = '' if flag.default in (None, False, '') else f' (default: {flag.default})'
+    return _entry(f'--{flag.name}', f'{flag.help}{default}')
+
+
+def _entry(name, explained):
+    gap = ' ' * max(2, 34 - len(name))
+    return textwrap.fill(
+        f'{name}{gap}{explained}'.rstrip(), 100, initial_indent='  ', subsequent_indent=' ' * 36,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip

@@ -1,0 +1,297 @@
+"""A run called again: on other data, for more rounds; centers of any name; nothing to score."""
+
+import csv
+import json
+import pathlib
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from processes import small_run
+
+from fedgen_jax.interrupt import Failed
+from fedgen_jax.onboard import onboard
+from fedgen_jax.run import names_in, reopen, restore
+from fedgen_jax.statistics import read_statistics
+from fedgen_jax.summary import evaluate_run
+from fedgen_jax.terminal import display
+from fedgen_jax.train import train
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    c = small_run(tmp_path_factory.mktemp('data'))
+    c.rounds, c.eval_every, c.checkpoint_every, c.devices = 4, 3, 2, 1
+    return c
+
+
+@pytest.fixture(scope='module')
+def whole(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('whole') / 'run'
+    train(config, workdir, progress=False)
+    return workdir
+
+
+@pytest.fixture
+def run(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / 'run')
+
+
+def on(config, root, **changes):
+    c = config.copy_and_resolve_references()
+    c.update_from_flattened_dict({'data.root': str(root), **changes})
+    return c
+
+
+def rows_of(root):
+    with open(root / 'manifest.csv', newline='') as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(root, rows):
+    with open(root / 'manifest.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, ('image', 'center', 'split', 'label'))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def rename_class(root, rows):
+    return [{**r, 'label': r['label'].replace('a0', 'z0')} for r in rows]
+
+
+def rename_center(root, rows):
+    return [{**r, 'center': r['center'].replace('east', 'south')} for r in rows]
+
+
+def add_center(root, rows):
+    return rows + [{**r, 'center': 'new', 'image': copy_of(root, r)} for r in rows[:8]]
+
+
+def add_image(root, rows):
+    return rows + [{**rows[0], 'image': copy_of(root, rows[0])}]
+
+
+def change_pixel(root, rows):
+    file = root / rows[0]['image']
+    image = np.array(Image.open(file))
+    image[0, 0, 0] ^= 1
+    Image.fromarray(image).save(file)
+    return rows
+
+
+def change_label(root, rows):
+    return [{**rows[0], 'label': 'a1' if rows[0]['label'] == 'a0' else 'a0'}, *rows[1:]]
+
+
+def swap_splits(root, rows):
+    i, j = (next(i for i, r in enumerate(rows) if r['split'] == x) for x in ('val', 'test'))
+    rows[i]['split'], rows[j]['split'] = rows[j]['split'], rows[i]['split']
+    return rows
+
+
+def copy_of(root, row):
+    name = f'new-{row["image"]}'
+    shutil.copy(root / row['image'], root / name)
+    return name
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (rename_class, 'classes a1, z0, and the run has a0, a1'),
+        (rename_center, "other seen centers: 'south' not in the run; 'east' of the run missing"),
+        (add_center, "other seen centers: 'new' not in the run"),
+        (add_image, "16 images, 9 to train, of center 'east', and the run had 15 images, 8"),
+        (change_pixel, "other images, targets or splits of center 'east'"),
+        (change_label, "other images, targets or splits of center 'east'"),
+        (swap_splits, "other images, targets or splits of center 'east'"),
+    ],
+)
+def test_a_run_on_other_data_is_refused_and_left_alone(config, run, tmp_path, change, message):
+    root = shutil.copytree(config.data.root, tmp_path / 'root')
+    write_rows(root, change(root, rows_of(root)))
+    before = {f: f.read_bytes() for f in run.rglob('*') if f.is_file()}
+    with pytest.raises(ValueError, match=message) as error:
+        train(on(config, root), run, progress=False)
+    assert '\n' not in str(error.value) and str(root) in str(error.value)
+    assert {f: f.read_bytes() for f in run.rglob('*') if f.is_file()} == before
+
+
+def test_the_same_data_elsewhere_and_a_run_that_does_not_tell_its_data_go_on(config, run, tmp_path):
+    root = shutil.copytree(config.data.root, tmp_path / 'root')
+    summary = train(on(config, root), run, progress=False)
+    federation = json.loads((run / 'federation.json').read_text())
+    told = federation.pop('data')
+    assert set(told) == {'east', 'west'}
+    (run / 'federation.json').write_text(json.dumps(federation))
+    assert train(config, run, progress=False)['seen'] == summary['seen']
+    assert json.loads((run / 'federation.json').read_text())['data'] == told
+
+
+def test_an_evaluation_on_other_images_says_so(config, run, tmp_path):
+    root = shutil.copytree(config.data.root, tmp_path / 'root')
+    write_rows(root, change_pixel(root, rows_of(root)))
+    with pytest.warns(UserWarning, match="of center 'east' than the run had .*these are scored"):
+        reopen(run, str(root))
+    write_rows(root, rename_center(root, rows_of(root)))
+    with pytest.raises(ValueError, match="'south' not in the run"):
+        evaluate_run(run, str(root))
+
+
+def lines(workdir):
+    text = (workdir / 'metrics.jsonl').read_text()
+    return [{**json.loads(x), 'seconds': 0} for x in text.splitlines()]
+
+
+def test_more_rounds_end_as_a_run_of_that_many_does_and_tell_how_far_they_are(
+    config, run, tmp_path, capsys
+):
+    longer = on(config, config.data.root, rounds=6)
+    extended = train(longer, run)
+    compiling, cost, last = capsys.readouterr().out.splitlines()
+    assert compiling.startswith('FedGen, no shifts: compiling ...') and 'GFLOP' in cost
+    assert last.startswith('FedGen, no shifts; round 6 of 6: loss 0.')
+    assert 'balanced_accuracy' in last
+    at_once = train(longer, tmp_path / 'once', progress=False)
+    assert capsys.readouterr() == ('', '')
+    a, b = restore(run), restore(tmp_path / 'once')
+    assert a.round == b.round == 6
+    jax.tree.map(np.testing.assert_array_equal, (a.state, a.private_C), (b.state, b.private_C))
+    assert {**extended, 'cost': 0} == {**at_once, 'cost': 0}
+    assert lines(run) == lines(tmp_path / 'once')  # that of round 4 is gone
+    with pytest.raises(ValueError, match='rounds=6, now 4'):
+        train(config, run, progress=False)
+
+
+def test_where_the_rate_follows_the_rounds_their_number_stays(config, run):
+    c = on(config, config.data.root, **{'client.schedule': 'cosine'})
+    (run / 'config.json').write_text(c.to_json())
+    c.rounds = 6
+    with pytest.raises(ValueError, match="rounds=4, now 6: with client.schedule='cosine'") as error:
+        train(c, run, progress=False)
+    assert '\n' not in str(error.value)
+
+
+def test_how_long_compiling_took_last_time(capsys):
+    display('a run', True).compiling(12.3)
+    display('a run', True).compiling(None)
+    display('a run', False).compiling(12.3)
+    assert capsys.readouterr().out.splitlines() == [
+        'a run: compiling ... (12 s last time)', 'a run: compiling ...'
+    ]  # fmt: skip
+
+
+STRANGE = ('St/Luke', '..', '../../evil', 'pooled', 'Clinic A, Bonn', '007', 'x' * 300, 'ST/LUKE')
+
+
+def folder_of(root, names, like):
+    """A folder of centers of these names, with the rows of `like`'s first center."""
+    root.mkdir()
+    rows = []
+    for i, name in enumerate(names):
+        for r in rows_of(pathlib.Path(like))[:15]:
+            shutil.copy(pathlib.Path(like) / r['image'], root / f'{i}-{r["image"]}')
+            rows.append({**r, 'center': name, 'image': f'{i}-{r["image"]}'})
+    write_rows(root, rows)
+    return root
+
+
+def test_centers_of_any_name_train_join_change_and_leave(config, tmp_path):
+    root = folder_of(tmp_path / 'root', STRANGE, config.data.root)
+    workdir = tmp_path / 'deep' / 'runs' / 'run'
+    c = on(config, root, rounds=1, **{'data.held_out': 'Clinic A, Bonn,007'})
+    summary = train(c, workdir, progress=False)
+    unseen = ['007', 'Clinic A, Bonn']
+    assert sorted(summary['unseen']['centers']) == unseen
+    seen = sorted(set(STRANGE) - set(unseen))
+    assert sorted(summary['seen']['centers']) == sorted(read_statistics(workdir).own) == seen
+
+    for i, name in enumerate(('../evil', 'Clinic A, Bonn')):
+        new = folder_of(tmp_path / f'new{i}', [name], config.data.root)
+        assert onboard(workdir, str(new))['centers'][name]['images'] == 15
+        onboard(workdir, str(new), update=name)
+    for name in ('pooled', '..', '../evil', 'St/Luke', 'x' * 300):
+        onboard(workdir, remove=name)
+    left = {*seen, 'Clinic A, Bonn'} - {'pooled', '..', 'St/Luke', 'x' * 300}
+    assert set(read_statistics(workdir).own) == left
+    assert {f.name for f in (tmp_path / 'deep').rglob('*') if f.parent != workdir} >= {'run'}
+    assert [f.name for f in (tmp_path / 'deep').iterdir()] == ['runs']
+    assert [f.name for f in (tmp_path / 'deep' / 'runs').iterdir()] == ['run']
+    assert len(list((workdir / 'statistics' / 'centers').iterdir())) == len(left)
+
+
+def test_statistics_of_the_layout_before_are_read_and_moved(run, config, tmp_path):
+    before = read_statistics(run)
+    for file in (run / 'statistics' / 'centers').iterdir():
+        value = json.loads(file.read_text())
+        (run / 'statistics' / f'{value.pop("name")}.json').write_text(json.dumps(value))
+        file.unlink()
+    (run / 'statistics' / 'centers').rmdir()
+    same = read_statistics(run)
+    assert same.own.keys() == before.own.keys()
+    np.testing.assert_array_equal(same.pooled.total, before.pooled.total)
+    onboard(run, remove='east')
+    assert sorted(f.name for f in (run / 'statistics').rglob('*.json')) == [
+        'pooled.json', 'west.json'
+    ]  # fmt: skip
+
+
+def test_a_change_that_was_cut_short_is_told(run):
+    next((run / 'statistics' / 'centers').iterdir()).unlink()
+    with pytest.raises(ValueError, match='do not add up'):
+        onboard(run, remove='west')
+
+
+def test_a_finished_run_that_is_called_again_keeps_the_centers_that_joined(config, run, tmp_path):
+    onboard(run, str(folder_of(tmp_path / 'new', ['new'], config.data.root)))
+    train(config, run, progress=False)
+    assert set(read_statistics(run).own) == {'east', 'new', 'west'}
+    with pytest.warns(UserWarning, match='onboard new again'):
+        train(on(config, config.data.root, rounds=6), run, progress=False)
+    assert set(read_statistics(run).own) == {'east', 'west'}
+
+
+@pytest.mark.parametrize(
+    ('text', 'names', 'found'),
+    [
+        ('a,b', 'ab', ['a', 'b']),
+        ('', 'ab', []),
+        ('a, b', 'ab', ['a', 'b']),
+        ('Clinic A, Bonn', ['Clinic A, Bonn', 'b'], ['Clinic A, Bonn']),
+        ('b,Clinic A, Bonn,c', ['Clinic A, Bonn', 'b', 'c'], ['b', 'Clinic A, Bonn', 'c']),
+        ('a,b', ['a,b', 'a', 'b'], ['a,b']),
+        ('b,a', ['a,b', 'a', 'b'], ['b', 'a']),
+        ('x,y', ['a,b,c'], ['x', 'y']),
+    ],
+)
+def test_names_may_hold_commas(text, names, found):
+    assert names_in(text, names) == found
+
+
+def test_a_run_that_could_not_be_scored_does_not_begin(config, tmp_path):
+    root = shutil.copytree(config.data.root, tmp_path / 'root')
+    write_rows(root, [{**r, 'split': 'train'} for r in rows_of(root)])
+    with pytest.raises(ValueError, match='no seen center has an image of the test split') as error:
+        train(on(config, root), tmp_path / 'run', progress=False)
+    assert '\n' not in str(error.value) and not (tmp_path / 'run').exists()
+
+
+BLIND = '''
+from fedgen_jax.tasks import classification
+
+def task(classes):
+    """Classification that never has a score."""
+    return classification(classes)._replace(metrics=lambda *_: {'n': 0})
+'''
+
+
+def test_a_run_with_no_score_ends_as_a_failure(config, tmp_path, monkeypatch):
+    (tmp_path / 'blind.py').write_text(BLIND)
+    monkeypatch.syspath_prepend(tmp_path)
+    c = on(config, config.data.root, task='blind:task', rounds=1, algorithm='fedavg')
+    with pytest.raises(Failed, match='trained, but no score') as error:
+        train(c, tmp_path / 'run', progress=False)
+    assert '\n' not in str(error.value)
+    assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['seen']['mean'] == {}
