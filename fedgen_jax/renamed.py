@@ -36,6 +36,8 @@ def summary(made: dict[str, Any]) -> dict[str, Any]:
     now.setdefault('title', _title(now))
     now.setdefault('server_model', now['algorithm'] != 'local')
     now['controls'] = {'sampled': None, **now['controls']}
+    if now.get('finetuned'):  # unseen centers have no labels: theirs repeated `unseen`
+        now['finetuned'] = {'seen': now['finetuned']['seen']}
     sizes = now['cost']['parameters']
     now['cost'] = {**now['cost'], 'parameters': {k: n for k, n in sizes.items() if n}}
     return now
