@@ -20,7 +20,7 @@ CENTER_COLORS = (
     '#0072b2', '#009e73', '#cc79a7', '#b8860b', '#56b4e9', '#7a7a7a', '#6a3d9a', '#a65628',
 )  # fmt: skip
 UNSEEN_COLOR = '#d55e00'
-MARKERS = {'seen': 'o', 'unseen': '*', 'updated': 'D', 'joined': 's'}
+MARKERS = {'seen': 'o', 'unseen': '*', 'updated': 'D', 'joined': 's', 'left': 'X'}
 
 _SHAPES = ('o', 's', '^', 'v', 'P', 'X', 'p', 'h')  # of centers in a forest plot
 
@@ -51,8 +51,8 @@ class Panel(NamedTuple):
 class Cloud(NamedTuple):
     """Where a center lies among descriptors.
 
-    kind:       seen | unseen | joined (after training) | updated (a seen center after its data
-                changed, under its own name).
+    kind:       seen | unseen | joined, left (since the training) | updated (a seen center after its
+                data changed, under its own name).
     mean_E:     its descriptor.
     subset_SxE: descriptors of S small random subsets of its images; none where they are elsewhere.
     """

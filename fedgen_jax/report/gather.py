@@ -48,11 +48,16 @@ def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
 
 
 def strip_of(
-    models: Mapping[str, tuple[Trained, int | None]], center: Center, kind: str, split: str
+    models: Mapping[str, tuple[Trained, int | None]],
+    center: Center,
+    kind: str,
+    split: str,
+    named: bool = True,
 ) -> Strip:
     """The first images of a center's split, with what models say of them.
 
     models: name -> (federation, the center's number in it; None: a stranger there).
+    named:  whether a caption begins with the model's name.
     """
     images = of_split(center, split)
     examples = take(images, np.arange(min(COLUMNS, len(images.weight))))
@@ -64,7 +69,7 @@ def strip_of(
             image, target, said = jax.tree.map(lambda x, i=i: x[i], (*examples[:2], predictions))
             show = done.program.task.show
             view = show(image, target, said)
-            caption = f'{name}: {view.caption}' if len(models) > 1 else view.caption
+            caption = f'{name}: {view.caption}' if named else view.caption
             column += [] if column else [show(image, target, None)]
             column.append(view._replace(caption=caption))
     return Strip(center.name, kind, columns)
@@ -132,18 +137,20 @@ def section_of(changes: Changes, metric: str) -> Section:
     """The table of the centers that joined, changed or left."""
 
     def row(name, what):
-        entry = changes.last['centers'].get(name)
-        images = str(changes.statistics[name].count)
-        if entry is None:
-            return [name, what, images, *4 * [NONE]]
-        value = entry['scores'].get(metric)
-        sent = [kilobytes(entry[k], 1) for k in ('bytes_up', 'bytes_down')]
-        score = NONE if value is None else f'{value:.3f}'
-        return [name, what, images, score, *sent, f'{entry["seconds"]:.2f}']
+        s, entry = changes.statistics.get(name), changes.last['centers'].get(name)
+        cells = [f'{name}: {what}', str(s.count) if s else NONE, *4 * [NONE]]
+        if entry:
+            value = entry['scores'].get(metric)
+            cells[2] = NONE if value is None else f'{value:.3f}'
+            cells[3:5] = [kilobytes(entry[k], 1) for k in ('bytes_up', 'bytes_down')]
+            cells[5] = f'{entry["seconds"]:.2f}'
+        return cells
 
     rows = [row(name, 'joined') for name in changes.joined]
     rows += [row(name, 'new data') for name in changes.updated]
-    rows += [[name, 'left', *5 * [NONE]] for name in changes.removed]
+    rows += [row(name, 'left') for name in changes.removed]
+    head = ['', 'images', titled(metric), 'kB up', 'kB down', 'seconds']
+    kept = [j for j in range(len(head)) if not rows or any(row[j] != NONE for row in rows)]
     return Section(
         'After the training',
         'Centers that joined, changed their data or left. Nobody trained again: a model is one '
@@ -151,9 +158,9 @@ def section_of(changes: Changes, metric: str) -> Section:
         'end of the training.',
         Table(
             '',
-            ['', '', 'images', titled(metric), 'kB up', 'kB down', 'seconds'],
-            rows,
-            f'{NONE}: not known, or not of the last change. Labels only score.',
+            [head[j] for j in kept],
+            [[row[j] for j in kept] for row in rows],
+            'A score is known of the centers of the last change alone, if they have labels.',
         ),
     )
 
@@ -209,13 +216,14 @@ def report_run(
             name: (fed, client) for name, (_, fed) in models.items()
             if client is not None or summaries[name]['server_model']
         }  # fmt: skip
-        return strip_of(shown, center, kind, run.config.score_on)
+        return strip_of(shown, center, kind, run.config.score_on, len(models) > 1)
 
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]
     clouds = [cloud_of(done, c, kind) for c, kind, _ in centers] if done.program.describe else []
     changes = changes_of(workdir, [c.name for c in run.seen])
     if changes:
+        clouds = [c._replace(kind='left') if c.name in changes.removed else c for c in clouds]
         clouds += clouds_of(changes, [c.name for c in run.unseen])
     path = workdir / 'report.html'
     write_report(

@@ -200,7 +200,9 @@ def _scores_table(methods, summaries, metric):
 
 
 def _best(value_MxJ, lower):
-    """(row, column) of a table's best scores; its first column are names."""
+    """(row, column) of a table's best scores, among two rows or more; first come the names."""
+    if len(value_MxJ) < 2:
+        return frozenset()
     top = min if lower else max
     return frozenset(
         (i, j + 1)

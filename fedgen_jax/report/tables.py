@@ -201,7 +201,7 @@ def _paired(rows, reference, metric, lower):
     kept = [j for j in range(len(head)) if any(line[j] != NONE for line in body)]
     folds = len({r['held_out'] for r in rows[reference]})
     note = (
-        'Runs are paired by held-out centers and seed. In brackets: the 95 % interval by a paired t '
+        'Runs are paired by held-out centers and seed. In brackets: 95 % interval by a paired t '
         f'test over the {folds} held-out folds, each the mean of its seeds. In parentheses: in how '
         f'many pairs {reference} is better.'
     )
