@@ -186,7 +186,7 @@ def _forest_panel(axes, panel, methods):
         if gap is None:
             continue
         axes.plot([gap.mean - gap.half, gap.mean + gap.half], [y, y], color='#222222', zorder=2)
-        axes.scatter([gap.mean], [y], s=34, marker='D', color='#222222', zorder=4)
+        axes.scatter([gap.mean], [y], s=40, marker='D', color='#222222', zorder=3)
     for i, center in enumerate(centers):
         at = [
             (gap.fold[center], methods.index(m))
@@ -194,7 +194,7 @@ def _forest_panel(axes, panel, methods):
         ]  # fmt: skip
         color = CENTER_COLORS[i % len(CENTER_COLORS)]
         axes.scatter(
-            *zip(*at), s=26, alpha=0.85, linewidths=0, zorder=3, color=color,
+            *zip(*at), s=26, alpha=0.9, linewidths=0, zorder=4, color=color,
             marker=_SHAPES[i % len(_SHAPES)], label=center,
         )  # fmt: skip
     axes.set_yticks(range(len(methods)), [])
@@ -203,7 +203,7 @@ def _forest_panel(axes, panel, methods):
     axes.set_xlabel(panel.label)
     axes.grid(axis='x', color='#e6e6e6')
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, ncols=2, fontsize=8, loc='upper center', bbox_to_anchor=(0.5, -0.2))
+    axes.legend(frameon=False, ncols=2, fontsize=8, loc='upper center', bbox_to_anchor=(0.5, -0.16))
 
 
 def _crowded(at, places):
