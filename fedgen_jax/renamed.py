@@ -33,7 +33,8 @@ def config(made: dict[str, Any]) -> dict[str, Any]:
 def summary(made: dict[str, Any]) -> dict[str, Any]:
     """A run's summary (`fedgen_jax.schema.Summary`) in today's field names."""
     now = {**made, 'config': config(made['config'])}
-    now.setdefault('title', _title(now))
+    if 'title' not in now:
+        now['title'] = _title(now)
     now.setdefault('server_model', now['algorithm'] != 'local')
     now['controls'] = {'sampled': None, **now['controls']}
     if now.get('finetuned'):  # unseen centers have no labels: theirs repeated `unseen`

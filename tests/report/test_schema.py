@@ -1,0 +1,67 @@
+"""`schema.Summary`, its page and what is kept of earlier runs agree."""
+
+import json
+import pathlib
+import re
+import types
+import typing
+
+import pytest
+
+from fedgen_jax import renamed, schema
+
+ROOT = pathlib.Path(__file__).parents[2]
+TYPES = {name: x for name, x in vars(schema).items() if typing.is_typeddict(x)}
+
+
+def fields_of(type_):
+    return list(getattr(type_, '__annotations__', {}))
+
+
+def conforms(value, expected):
+    """Whether a value out of JSON is of the type that an annotation names."""
+    origin, args = typing.get_origin(expected), typing.get_args(expected)
+    if expected is typing.Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(conforms(value, x) for x in args)
+    if origin is typing.NotRequired:
+        return conforms(value, args[0])
+    if origin is typing.Literal:
+        return value in args
+    if origin is list:
+        return isinstance(value, list) and all(conforms(x, args[0]) for x in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(conforms(x, args[1]) for x in value.values())
+    if typing.is_typeddict(expected):
+        fields = typing.get_type_hints(expected, include_extras=True)
+        return (
+            isinstance(value, dict)
+            and expected.__required_keys__ <= value.keys() <= fields.keys()
+            and all(conforms(v, fields[k]) for k, v in value.items())
+        )
+    return type(value) is expected
+
+
+def test_an_earlier_summary_conforms_once_it_is_read():
+    made = json.loads((pathlib.Path(__file__).parent / 'old' / 'summary.json').read_text())
+    assert not conforms(made, schema.Summary)
+    assert conforms(renamed.summary(made), schema.Summary)
+
+
+@pytest.mark.parametrize('change', [
+    {'seed': '0'}, {'more': 1}, {'score_on': 'train'}, {'unseen': {}}, {'cost': None},
+])  # fmt: skip
+def test_what_differs_from_the_schema_does_not_conform(make, change):
+    assert conforms(make('m', 'x', 0, 0.1, 0.1), schema.Summary)
+    assert not conforms({**make('m', 'x', 0, 0.1, 0.1), **change}, schema.Summary)
+
+
+def test_the_page_explains_every_field_and_no_other():
+    text = (ROOT / 'docs' / 'summary_json.md').read_text()
+    sections = dict(re.findall(r'^## (\w+)\n(.*?)(?=^## |\Z)', text, re.M | re.S))
+    assert TYPES.keys() == sections.keys() - {'Many'}
+    for name, type_ in TYPES.items():
+        explained = re.findall(r'^\| `(\w+)` \| .+ \|$', sections[name], re.M)
+        inherited = {k for base in getattr(type_, '__orig_bases__', ()) for k in fields_of(base)}
+        assert explained == [k for k in fields_of(type_) if k not in inherited], name
