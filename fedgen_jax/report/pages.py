@@ -18,7 +18,9 @@ from fedgen_jax.report.compare import paired, reference_of, rows_of
 from fedgen_jax.report.summaries import read_summaries
 from fedgen_jax.report.words import headline, readable
 
-_PART = re.compile(r'<!-- (?P<kind>\w+) (?P<files>[^>]+?) -->\n.*?<!-- end -->', re.DOTALL)
+_PART = re.compile(
+    r'<!-- (?P<kind>\w+) (?P<files>[^>]+?) -->\n(?P<old>.*?)<!-- end -->', re.DOTALL
+)
 KINDS = ('overview', 'tables', 'classes', 'forest')
 
 
@@ -38,9 +40,11 @@ def rewritten(
         if kind not in KINDS:
             raise ValueError(f'{page}: <!-- {kind} ... -->: a part is one of {", ".join(KINDS)}')
         target = files.pop() if kind == 'forest' else None
-        sets = {
-            pathlib.Path(f).stem: read_summaries([page.parent / f], order) for f in files
-        }
+        if len({pathlib.Path(f).stem for f in files}) < len(files) or not files:
+            raise ValueError(f'{page}: <!-- {kind} ... -->: name files of runs, each once')
+        if '<!-- ' in match['old']:
+            raise ValueError(f'{page}: <!-- {kind} ... -->: no <!-- end --> before the next mark')
+        sets = {pathlib.Path(f).stem: read_summaries([page.parent / f], order) for f in files}
         first = next(iter(sets.values()))
         if kind == 'overview':
             text = tables.overview(sets, reference)

@@ -112,7 +112,8 @@ def _check_rows(summaries, where):
         if name in names:
             raise ValueError(
                 f'{where}: two runs have method={name[0]!r}, data.held_out={name[1]!r} and '
-                f'seed={name[2]}: a table cannot tell them apart: set method to what they are'
+                f'seed={name[2]}: a table cannot tell them apart: name each folder once, and '
+                'give different runs different methods'
             )
         names.add(name)
         own = _flat(s['config'])
@@ -121,7 +122,7 @@ def _check_rows(summaries, where):
             if own[field] != known[field]:
                 raise ValueError(
                     f'{where}: runs with method={name[0]!r} have {field}={known[field]!r} and '
-                    f'{own[field]!r}: set method to what they are'
+                    f'{own[field]!r}: give different runs different methods'
                 )
 
 

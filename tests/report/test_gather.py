@@ -8,8 +8,9 @@ import pytest
 
 from configs.common import base
 from fedgen_jax.hypernet.descriptor import Statistic
-from fedgen_jax.report.gather import changes_of, distinct, report_run, section_of
+from fedgen_jax.report.gather import changes_of, distinct, read_summary, report_run, section_of
 from fedgen_jax.run import write_json
+from fedgen_jax.schema import Summary
 from fedgen_jax.summary import read_statistics, write_statistic
 from fedgen_jax.train import train
 
@@ -41,6 +42,11 @@ def test_a_run_without_a_shared_model_stands_beside(runs):
     unseen = text.split('<h3>synthetic-2')[1].split('<h2>')[0]
     seen = text.split('<h3>synthetic-1')[1].split('<h3>')[0]
     assert 'Local only: ' in seen and 'Local only: ' not in unseen and 'FedGen: ' in unseen
+
+
+def test_what_a_run_leaves_behind_is_the_schemas(runs, conforms):
+    for algorithm in ('fedgen', 'local'):
+        assert conforms(read_summary(runs / algorithm), Summary)
 
 
 def test_a_run_is_not_put_beside_itself(runs):

@@ -48,6 +48,8 @@ def test_a_part_is_replaced_and_the_rest_stays(summaries, tmp_path):
 @pytest.mark.parametrize(('part', 'message'), [
     ('', 'page.md: no part between'),
     ('<!-- tables x.jsonl -->\n', 'page.md: no part between'),
+    ('<!-- overview a/x.jsonl b/x.jsonl -->\n<!-- end -->', 'each once'),
+    ('<!-- tables x.jsonl -->\n<!-- tables y.jsonl -->\n<!-- end -->', 'no <!-- end --> before'),
     ('<!-- table x.jsonl -->\n<!-- end -->', 'page.md: <!-- table .* one of overview, tables'),
 ])  # fmt: skip
 def test_a_mistake_in_a_page_is_one_line(tmp_path, part, message):

@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import types
 import typing
 
 import pytest
@@ -14,32 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 TYPES = {name: x for name, x in vars(schema).items() if typing.is_typeddict(x)}
 
 
-def conforms(value, expected):
-    """Whether a value out of JSON is of the type that an annotation names."""
-    origin, args = typing.get_origin(expected), typing.get_args(expected)
-    if expected is typing.Any:
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(conforms(value, x) for x in args)
-    if origin is typing.NotRequired:
-        return conforms(value, args[0])
-    if origin is typing.Literal:
-        return value in args
-    if origin is list:
-        return isinstance(value, list) and all(conforms(x, args[0]) for x in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(conforms(x, args[1]) for x in value.values())
-    if typing.is_typeddict(expected):
-        fields = typing.get_type_hints(expected, include_extras=True)
-        return (
-            isinstance(value, dict)
-            and expected.__required_keys__ <= value.keys() <= fields.keys()
-            and all(conforms(v, fields[k]) for k, v in value.items())
-        )
-    return type(value) is expected
-
-
-def test_an_earlier_summary_conforms_once_it_is_read():
+def test_an_earlier_summary_conforms_once_it_is_read(conforms):
     made = json.loads((pathlib.Path(__file__).parent / 'old' / 'summary.json').read_text())
     assert not conforms(made, schema.Summary)
     assert conforms(renamed.summary(made), schema.Summary)
@@ -48,7 +22,7 @@ def test_an_earlier_summary_conforms_once_it_is_read():
 @pytest.mark.parametrize('change', [
     {'seed': '0'}, {'more': 1}, {'score_on': 'train'}, {'unseen': {}}, {'cost': None},
 ])  # fmt: skip
-def test_what_differs_from_the_schema_does_not_conform(make, change):
+def test_what_differs_from_the_schema_does_not_conform(make, conforms, change):
     assert conforms(make('m', 'x', 0, 0.1, 0.1), schema.Summary)
     assert not conforms({**make('m', 'x', 0, 0.1, 0.1), **change}, schema.Summary)
 
