@@ -102,7 +102,7 @@ def bars(
     unseen = [c for c in centers if c in unseen]
     centers = [c for c in centers if c not in unseen] + unseen
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(max(9, 1.25 * len(centers)), 3.6)
+        figure, axes = _figure(min(max(9, 1.25 * len(centers)), 30), 3.6)
         x_C = np.arange(len(centers)) + 0.35 * np.isin(centers, unseen)
         width = 0.82 / len(scores)
         for i, (method, of) in enumerate(scores.items()):
@@ -111,7 +111,8 @@ def bars(
             axes.bar(at_C, height_C, 0.92 * width, color=colors[method], label=method)
         if 0 < len(unseen) < len(centers):
             axes.axvline(len(centers) - len(unseen) - 0.33, color='#999999', linewidth=1, ls='--')
-        axes.set_xticks(x_C, [f'{c}\n(unseen)' if c in unseen else c for c in centers])
+        names = [f'{c}\n(unseen)' if c in unseen else c for c in centers]
+        axes.set_xticks(x_C, names, rotation=90 if len(centers) > 24 else 0)
         axes.set_ylabel(label)
         top = np.nanmax([v for of in scores.values() for v in of.values()], initial=0)
         axes.set_ylim(0, 1 if top <= 1 else None)

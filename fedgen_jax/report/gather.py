@@ -21,6 +21,7 @@ from fedgen_jax.schema import Summary
 from fedgen_jax.summary import POOLED, read_statistics
 
 SUBSETS = 30
+STRIPS = 24  # seen and unseen centers, each at most, whose images are shown
 
 
 def finished(workdir: str | pathlib.Path) -> tuple[Run, Trained]:
@@ -212,11 +213,11 @@ def report_run(
     title, first = next(iter(summaries.items()))
 
     def strip(center, kind, client):
-        shown = {
+        said_by = {
             name: (fed, client) for name, (_, fed) in models.items()
             if client is not None or summaries[name]['server_model']
         }  # fmt: skip
-        return strip_of(shown, center, kind, run.config.score_on, len(models) > 1)
+        return strip_of(said_by, center, kind, run.config.score_on, len(models) > 1)
 
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]
@@ -225,6 +226,8 @@ def report_run(
     if changes:
         clouds = [c._replace(kind='left') if c.name in changes.removed else c for c in clouds]
         clouds += clouds_of(changes, [c.name for c in run.unseen])
+    shown = [x for x in centers if x[1] == 'seen'][:STRIPS]
+    shown += [x for x in centers if x[1] == 'unseen'][:STRIPS]
     path = workdir / 'report.html'
     write_report(
         path,
@@ -234,7 +237,7 @@ def report_run(
         summaries=summaries,
         lines={name: read_lines(folder) for name, folder in names.items()},
         clouds=clouds,
-        strips=[s for s in (strip(*x) for x in centers) if s.columns and s.columns[0]],
+        strips=[s for s in (strip(*x) for x in shown) if s.columns and s.columns[0]],
         sections=[section_of(changes, headline(first))] if changes else (),
     )
     return path

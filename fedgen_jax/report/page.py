@@ -103,6 +103,7 @@ def write_report(
         kinds={c.kind for c in clouds},
         subset_size=SUBSET_SIZE,
         strips=[{'name': s.name, 'kind': s.kind, 'columns': _columns(s)} for s in strips],
+        left_out=len({c for of in scores.values() for c in of} - {s.name for s in strips}),
         mistakes=any(v.wrong for s in strips for column in s.columns for v in column),
         columns=COLUMNS,
         cost=_cost_table(summaries),

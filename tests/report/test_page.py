@@ -146,6 +146,7 @@ def test_mistakes_are_spoken_of_where_there_are_some(page, tmp_path):
     strip = Strip('north', 'seen', [[View(np.zeros((8, 8, 3), np.uint8), 'a'), View(None, 'a')]])
     text = report(tmp_path, {'One': summary(0.5)}, strips=[strip])
     assert 'held-back test images' in text and 'mistakes' not in text
+    assert 'Not shown: 2 other centers.' in text and 'Not shown' not in page
 
 
 def test_page_without_extras(tmp_path):
