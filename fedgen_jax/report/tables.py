@@ -41,7 +41,7 @@ def tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
     reference = reference_of(rows, reference)
     seeds = len({s['seed'] for s in summaries})
     count = f'{len(summaries)} run{"s" if len(summaries) > 1 else ""}'
-    parts = [f'{count}. Scores are in points of 100{_spread(seeds)}.']
+    parts = [f'{count}. Scores are in points of 100{_spread(seeds)}.', *_incomplete(rows)]
     for name in names:
         less = name in summaries[0]['lower_is_better']
         unit = ' (lower is better, not in points)' if less else ''
@@ -61,10 +61,15 @@ def overview(sets: Mapping[str, Sequence[Summary]], reference: str | None = None
 
     sets: {name: runs}.  reference: as in `tables`.
     """
-    body = []
+    found = {reference_of(rows_of(summaries), reference) for summaries in sets.values()}
+    if len(found) > 1:
+        raise ValueError(f'the first methods are {" and ".join(sorted(found))}: pass --reference')
+    (ours,) = found
+    body, notes = [], []
     for name, summaries in sets.items():
         rows, metric = rows_of(summaries), headline(summaries[0])
-        lower, ours = metric in summaries[0]['lower_is_better'], reference_of(rows, reference)
+        lower = metric in summaries[0]['lower_is_better']
+        notes += [f'{name}: {note}' for note in _incomplete(rows)]
         title = f'{name}: {readable(metric)}, {len({s["held_out"] for s in summaries})} centers'
         columns = [
             Column(group, block_value('own', group, 'mean', metric), True) for group in GROUPS
@@ -78,7 +83,7 @@ def overview(sets: Mapping[str, Sequence[Summary]], reference: str | None = None
             body.append([title, method, *scores, *(_interval(g, lower) for g in gaps)])
             title = ''  # once, before the set's first method
     head = ['set', 'method', *GROUPS, *(f'{ours} less it, {group}' for group in GROUPS)]
-    return markdown(head, body)
+    return '\n\n'.join([markdown(head, body), *notes])
 
 
 def by_class(summary: Summary) -> str:
@@ -111,6 +116,19 @@ def cell(spread: Spread | None, lower: bool = False) -> str:
 def _one_decimal(value, sign=''):
     """Rounded twice, so that the order of a sum does not decide where 42.25 goes."""
     return f'{round(value, 6):{sign}.1f}'
+
+
+def _incomplete(rows) -> list[str]:
+    """Which methods lack runs that others have, so that their means are of something else."""
+    made = {row: {(r['held_out'], r['seed']) for r in runs} for row, runs in rows.items()}
+    all_ = set().union(*made.values())
+    short = [f'{row} has {len(own)}' for row, own in made.items() if own != all_]
+    if not short:
+        return []
+    return [
+        f'**Not all runs are finished.** Of {len(all_)} pairs of held-out centers and seed, '
+        f'{"; ".join(short)}: means of different pairs cannot be compared.'
+    ]  # fmt: skip
 
 
 def _body(rows, columns, lower) -> list[list[str]]:

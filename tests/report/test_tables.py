@@ -96,6 +96,18 @@ def test_the_overview_has_a_row_for_each_set_and_method(summaries):
     assert lines[3].endswith('| +5.0 [+5.0, +5.0] | +5.0 [+5.0, +5.0] |')
 
 
+def test_methods_that_lack_runs_are_named(summaries):
+    assert 'Not all runs' not in tables.tables(summaries)
+    for text in (tables.tables(summaries[:-1]), tables.overview({'one': summaries[:-1]})):
+        assert 'Of 4 pairs of held-out centers and seed, theirs has 3: means' in text
+
+
+def test_sets_of_an_overview_have_one_reference(summaries, make):
+    other = [make('other', 'x', 0, 0.5, 0.4)]
+    with pytest.raises(ValueError, match='other and ours: pass --reference'):
+        tables.overview({'one': summaries, 'two': other})
+
+
 def test_runs_without_any_score_are_refused(summaries):
     for s in summaries:
         s['seen']['mean'] = {}
