@@ -4,7 +4,7 @@ Data:      a center folder of 1,260 images with 18,143 boxes, its authors' split
 Command:   python -m launch.train --config=configs/blood_det.py --config.data.root=FOLDER \\
                --config.data.held_out=bcdd --workdir=RUN
 Table:     python -m launch.sweep --config=configs/blood_det.py --sweep=main \\
-               --config.data.root=FOLDER --workdir=results/blood_det
+               --config.data.root=FOLDER --workdir=runs/blood_det
 Large:     the same with --sweep=large: one detector at 256 pixels, half an hour on a CPU core.
 Expected:  2.2 minutes a run on a CPU core, 2.3 hours for the table on two; scores in RESULTS.md.
 """

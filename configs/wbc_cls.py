@@ -4,7 +4,7 @@ Data:      a center folder of 1,751 cell images, five classes, five sources (`da
 Command:   python -m launch.train --config=configs/wbc_cls.py --config.data.root=FOLDER \\
                --config.data.held_out=cellavision --workdir=RUN
 Table:     python -m launch.sweep --config=configs/wbc_cls.py --sweep=main \\
-               --config.data.root=FOLDER --workdir=results/wbc_cls
+               --config.data.root=FOLDER --workdir=runs/wbc_cls
 Expected:  2.5 minutes a run on a CPU core, 3 hours for the table on two; scores in RESULTS.md.
 """
 

@@ -4,7 +4,7 @@ Data:      a center folder of 767 cell images with masks of cytoplasm and nucleu
 Command:   python -m launch.train --config=configs/wbc_seg.py --config.data.root=FOLDER \\
                --config.data.held_out=cellavision --workdir=RUN
 Table:     python -m launch.sweep --config=configs/wbc_seg.py --sweep=main \\
-               --config.data.root=FOLDER --workdir=results/wbc_seg
+               --config.data.root=FOLDER --workdir=runs/wbc_seg
 Expected:  2.5 minutes a run on a CPU core, 2 hours for the table on two; scores in RESULTS.md.
 """
 

@@ -45,9 +45,12 @@ def summary(made: dict[str, Any]) -> dict[str, Any]:
     now = {**made, 'config': config(made['config'])}
     now['algorithm'] = now['config']['algorithm']
     now.pop('local', None)  # it stands in the settings too
-    now.setdefault('title', _title(now))
+    if 'title' not in now:
+        now['title'] = _title(now)
     now.setdefault('server_model', now['algorithm'] != 'local_only')
     now['controls'] = {'sampled': None, **now['controls']}
+    if now.get('finetuned'):  # unseen centers have no labels: theirs repeated `unseen`
+        now['finetuned'] = {'seen': now['finetuned']['seen']}
     sizes = now['cost']['parameters']
     now['cost'] = {**now['cost'], 'parameters': {k: n for k, n in sizes.items() if n}}
     return now

@@ -20,16 +20,9 @@ from fedgen_jax.hypernet import descriptor
 from fedgen_jax.onboard import recalculate
 from fedgen_jax.program import num_bytes
 from fedgen_jax.registry import choose
-from fedgen_jax.report.gather import NAMES, cloud_of, finished, read_lines, strip_of
-from fedgen_jax.report.page import (
-    Section,
-    Table,
-    headline,
-    methods_of,
-    readable,
-    titled,
-    write_report,
-)
+from fedgen_jax.report.gather import cloud_of, finished, read_lines, read_summary, strip_of
+from fedgen_jax.report.page import Section, Table, methods_of, write_report
+from fedgen_jax.report.words import headline, readable, titled
 from fedgen_jax.run import Run, Trained
 from fedgen_jax.statistics import Statistics
 from fedgen_jax.tasks import TASKS
@@ -39,6 +32,7 @@ from launch import cli
 _TASK = flags.DEFINE_string('task', 'classification', f'one of {", ".join(TASKS)}')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where the runs and the report are written')
 
+NAMES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local_only': 'Local only'}
 ANEW, ALIKE = 'FedAvg, normalized anew', 'FedAvg'  # with and without batch normalization
 NEW_SCANNER = 1  # of the first seen center; training saw its scanner 0
 
@@ -55,7 +49,8 @@ def tell(config: ConfigDict, workdir: pathlib.Path, progress: bool = True) -> pa
     for algorithm, name in NAMES.items():
         own = config.copy_and_resolve_references()
         own.algorithm = algorithm
-        summaries[name] = train(own, workdir / algorithm, progress)
+        train(own, workdir / algorithm, progress)
+        summaries[name] = read_summary(workdir / algorithm)
 
     run, fedgen = finished(workdir / 'fedgen')
     _, fedavg = finished(workdir / 'fedavg')

@@ -14,11 +14,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
+from fedgen_jax.report.compare import Gap
+
 CENTER_COLORS = (
     '#0072b2', '#009e73', '#cc79a7', '#b8860b', '#56b4e9', '#7a7a7a', '#6a3d9a', '#a65628',
 )  # fmt: skip
 UNSEEN_COLOR = '#d55e00'
-MARKERS = {'seen': 'o', 'unseen': '*', 'updated': 'D'}
+MARKERS = {'seen': 'o', 'unseen': '*', 'updated': 'D', 'joined': 's', 'left': 'X'}
+
+_SHAPES = ('o', 's', '^', 'v', 'P', 'X', 'p', 'h')  # of centers in a forest plot
 
 _STYLE = {
     'svg.fonttype': 'none',  # text stays text: sharp, searchable, in the page's own font
@@ -36,12 +40,21 @@ _STYLE = {
 }
 
 
+class Panel(NamedTuple):
+    """One set of runs in a forest plot.  gaps: {method: how far the reference is above it}."""
+
+    title: str
+    label: str
+    gaps: Mapping[str, Gap]
+
+
 class Cloud(NamedTuple):
     """Where a center lies among descriptors.
 
-    kind:       seen | unseen | updated (a seen center after its data changed, under its own name).
+    kind:       seen | unseen | joined, left (since the training) | updated (a seen center after its
+                data changed, under its own name).
     mean_E:     its descriptor.
-    subset_SxE: descriptors of S small random subsets of its images.
+    subset_SxE: descriptors of S small random subsets of its images; none where they are elsewhere.
     """
 
     name: str
@@ -55,13 +68,14 @@ def curves(
 ) -> str:
     """Validation scores over rounds: the mean of the seen centers, and dotted the worst.
 
-    lines: of each method, the lines of its `metrics.jsonl`.
+    lines: of each method, those lines of its `metrics.jsonl` that have the metric.
     """
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(9, 3.6)
         for method, entries in lines.items():
+            if not entries:
+                continue
             color = colors[method]
-            entries = [x for x in entries if x['seen'] and metric in x['seen']['mean']]
             rounds = [x['round'] for x in entries]
             mean = [x['seen']['mean'][metric] for x in entries]
             worst = [x['seen']['worst'][metric] for x in entries]
@@ -85,9 +99,10 @@ def bars(
     scores: {method: {center: score}}; a method may lack a center.
     """
     centers = list(dict.fromkeys(name for of in scores.values() for name in of))
-    centers = [c for c in centers if c not in unseen] + [c for c in centers if c in unseen]
+    unseen = [c for c in centers if c in unseen]
+    centers = [c for c in centers if c not in unseen] + unseen
     with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(max(9, 1.25 * len(centers)), 3.6)
+        figure, axes = _figure(min(max(9, 1.25 * len(centers)), 30), 3.6)
         x_C = np.arange(len(centers)) + 0.35 * np.isin(centers, unseen)
         width = 0.82 / len(scores)
         for i, (method, of) in enumerate(scores.items()):
@@ -96,7 +111,8 @@ def bars(
             axes.bar(at_C, height_C, 0.92 * width, color=colors[method], label=method)
         if 0 < len(unseen) < len(centers):
             axes.axvline(len(centers) - len(unseen) - 0.33, color='#999999', linewidth=1, ls='--')
-        axes.set_xticks(x_C, [f'{c}\n(unseen)' if c in unseen else c for c in centers])
+        names = [f'{c}\n(unseen)' if c in unseen else c for c in centers]
+        axes.set_xticks(x_C, names, rotation=90 if len(centers) > 24 else 0)
         axes.set_ylabel(label)
         top = np.nanmax([v for of in scores.values() for v in of.values()], initial=0)
         axes.set_ylim(0, 1 if top <= 1 else None)
@@ -109,8 +125,8 @@ def bars(
 def descriptor_map(clouds: Sequence[Cloud]) -> str:
     """The descriptors on the two directions in which they vary most.
 
-    Small dots are random subsets of a center's images.  An arrow leads from a center's old
-    descriptor to the one of its new data.
+    Small dots are random subsets of a center's images; some of the clouds must have them.  An arrow
+    leads from a center's old descriptor to the one of its new data.
     """
     pca = PCA(2).fit(np.concatenate([c.subset_SxE for c in clouds]))
     place = {(c.name, c.kind): pca.transform(c.mean_E[None])[0] for c in clouds}
@@ -118,6 +134,8 @@ def descriptor_map(clouds: Sequence[Cloud]) -> str:
     with matplotlib.rc_context(_STYLE):
         figure, axes = _figure(9, 5.4)
         for c in clouds:
+            if not len(c.subset_SxE):
+                continue
             x, y = pca.transform(c.subset_SxE).T
             hollow = {'facecolors': 'none', 'edgecolors': color[c.name], 'linewidths': 0.8}
             solid = {'color': color[c.name], 'linewidths': 0}
@@ -146,6 +164,49 @@ def descriptor_map(clouds: Sequence[Cloud]) -> str:
         return _svg(figure)
 
 
+def forest(panels: Sequence[Panel]) -> str:
+    """Paired differences of each method by held-out center, beside one another for each set.
+
+    Small marks are centers, the diamond their mean, the bar its 95 % interval.
+    """
+    methods = list(dict.fromkeys(m for panel in panels for m in panel.gaps))
+    with matplotlib.rc_context(_STYLE):
+        size = 4.2 * len(panels), 1.9 + 0.34 * len(methods)
+        figure = Figure(figsize=size, layout='constrained')
+        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+            _forest_panel(axes, panel, methods)
+        figure.axes[0].set_yticks(range(len(methods)), methods)
+        return _svg(figure, background='white')
+
+
+def _forest_panel(axes, panel, methods):
+    centers = list(dict.fromkeys(c for gap in panel.gaps.values() for c in gap.fold))
+    axes.axvline(0, color='#888888', linewidth=1)
+    for y, method in enumerate(methods):
+        gap = panel.gaps.get(method)
+        if gap is None:
+            continue
+        axes.plot([gap.mean - gap.half, gap.mean + gap.half], [y, y], color='#222222', zorder=2)
+        axes.scatter([gap.mean], [y], s=40, marker='D', color='#222222', zorder=3)
+    for i, center in enumerate(centers):
+        at = [
+            (gap.fold[center], methods.index(m))
+            for m, gap in panel.gaps.items() if center in gap.fold
+        ]  # fmt: skip
+        color = CENTER_COLORS[i % len(CENTER_COLORS)]
+        axes.scatter(
+            *zip(*at), s=26, alpha=0.9, linewidths=0, zorder=4, color=color,
+            marker=_SHAPES[i % len(_SHAPES)], label=center,
+        )  # fmt: skip
+    axes.set_yticks(range(len(methods)), [])
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    axes.set_title(panel.title, fontsize=11)
+    axes.set_xlabel(panel.label)
+    axes.grid(axis='x', color='#e6e6e6')
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, ncols=2, fontsize=8, loc='upper center', bbox_to_anchor=(0.5, -0.16))
+
+
 def _crowded(at, places):
     """Whether another mark lies close above, where the label would go."""
     span = np.ptp(places, axis=0) + 1e-9
@@ -172,11 +233,11 @@ def _figure(width, height):
     return figure, figure.subplots()
 
 
-def _svg(figure) -> str:
+def _svg(figure, background: str = 'none') -> str:
     """The <svg> element alone: no document type, no metadata, a size that follows the page."""
     out = io.StringIO()
     nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))
-    figure.savefig(out, format='svg', metadata=nothing, transparent=True)
+    figure.savefig(out, format='svg', metadata=nothing, facecolor=background)
     svg = out.getvalue()
     svg = svg[svg.index('<svg') :]
     return re.sub(r' (width|height)="[\d.]+pt"', '', svg, count=2)

@@ -2,19 +2,26 @@
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from fedgen_jax import renamed
 from fedgen_jax.data.examples import Center, Examples, of_split, take
 from fedgen_jax.evaluate import model_of
+from fedgen_jax.hypernet import descriptor
+from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.report.figures import Cloud
-from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Strip, write_report
+from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Section, Strip, Table, write_report
+from fedgen_jax.report.words import NONE, headline, kilobytes, titled
 from fedgen_jax.run import Run, Trained, reopen, trained
+from fedgen_jax.schema import Summary
+from fedgen_jax.statistics import read_statistics
 
-NAMES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local': 'Local only'}
 SUBSETS = 30
+STRIPS = 24  # seen and unseen centers, each at most, whose images are shown
 
 
 def finished(workdir: str | pathlib.Path) -> tuple[Run, Trained]:
@@ -42,11 +49,16 @@ def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
 
 
 def strip_of(
-    models: Mapping[str, tuple[Trained, int | None]], center: Center, kind: str, split: str
+    models: Mapping[str, tuple[Trained, int | None]],
+    center: Center,
+    kind: str,
+    split: str,
+    named: bool = True,
 ) -> Strip:
     """The first images of a center's split, with what models say of them.
 
     models: name -> (federation, the center's number in it; None: a stranger there).
+    named:  whether a caption begins with the model's name.
     """
     images = of_split(center, split)
     examples = take(images, np.arange(min(COLUMNS, len(images.weight))))
@@ -58,7 +70,7 @@ def strip_of(
             image, target, said = jax.tree.map(lambda x, i=i: x[i], (*examples[:2], predictions))
             show = done.program.task.show
             view = show(image, target, said)
-            caption = f'{name}: {view.caption}' if len(models) > 1 else view.caption
+            caption = f'{name}: {view.caption}' if named else view.caption
             column += [] if column else [show(image, target, None)]
             column.append(view._replace(caption=caption))
     return Strip(center.name, kind, columns)
@@ -80,6 +92,102 @@ def adapted_on(center: Center) -> Examples:
     return train if len(train.weight) else center.examples
 
 
+class Changes(NamedTuple):
+    """Who joined, changed or left since the training, as `launch.onboard` keeps it.
+
+    statistics: of the centers that joined or changed.  last: the content of `onboard.json`.
+    """
+
+    joined: tuple[str, ...]
+    updated: tuple[str, ...]
+    removed: tuple[str, ...]
+    statistics: Mapping[str, Statistic]
+    last: Mapping[str, Any]
+
+
+def changes_of(workdir: pathlib.Path, seen: Sequence[str]) -> Changes | None:
+    """The changes since the training at the centers `seen`; None where nothing was changed."""
+    file = workdir / 'onboard.json'
+    if not file.is_file():
+        return None
+    last = json.loads(file.read_text())
+    own = read_statistics(workdir).own
+    joined = tuple(name for name in own if name not in seen)
+    updated = tuple(
+        name for name in own
+        if name in seen and (name in last['centers'] or (workdir / 'onboard' / name).is_dir())
+    )  # fmt: skip
+    gone = [*(name for name in seen if name not in own), last['removed']]
+    removed = tuple(dict.fromkeys(name for name in gone if name and name not in own))
+    changed = {name: own[name] for name in (*joined, *updated)}
+    return Changes(joined, updated, removed, changed, last)
+
+
+def clouds_of(changes: Changes, unseen: Sequence[str]) -> list[Cloud]:
+    """Where centers that joined or changed lie; of their images only the sums are known here."""
+    kinds = dict.fromkeys(changes.updated, 'updated')
+    kinds |= {name: 'joined' for name in changes.joined if name not in unseen}
+    found = []
+    for name, kind in kinds.items():
+        mean_E = descriptor.mean(changes.statistics[name])
+        found.append(Cloud(name, kind, mean_E, np.zeros((0, len(mean_E)))))
+    return found
+
+
+def section_of(changes: Changes, metric: str) -> Section:
+    """The table of the centers that joined, changed or left."""
+
+    def row(name, what):
+        s, entry = changes.statistics.get(name), changes.last['centers'].get(name)
+        cells = [f'{name}: {what}', str(s.count) if s else NONE, *4 * [NONE]]
+        if entry:
+            value = entry['scores'].get(metric)
+            cells[2] = NONE if value is None else f'{value:.3f}'
+            cells[3:5] = [kilobytes(entry[k], 1) for k in ('bytes_up', 'bytes_down')]
+            cells[5] = f'{entry["seconds"]:.2f}'
+        return cells
+
+    rows = [row(name, 'joined') for name in changes.joined]
+    rows += [row(name, 'new data') for name in changes.updated]
+    rows += [row(name, 'left') for name in changes.removed]
+    head = ['', 'images', titled(metric), 'kB up', 'kB down', 'seconds']
+    kept = [j for j in range(len(head)) if not rows or any(row[j] != NONE for row in rows)]
+    return Section(
+        'After the training',
+        'Centers that joined, changed their data or left. Nobody trained again: a model is one '
+        'forward pass from the descriptor of unlabelled images. The scores above are those of the '
+        'end of the training.',
+        Table(
+            '',
+            [head[j] for j in kept],
+            [[row[j] for j in kept] for row in rows],
+            'A score is known of the centers of the last change alone, if they have labels.',
+        ),
+    )
+
+
+def read_summary(folder: pathlib.Path) -> Summary:
+    """A finished run's summary, in today's names."""
+    file = folder / 'summary.json'
+    if not file.is_file():
+        raise ValueError(f'{file}: missing: let launch.train finish the run')
+    return renamed.summary(json.loads(file.read_text()))
+
+
+def distinct(summaries: Mapping[pathlib.Path, Summary]) -> dict[str, pathlib.Path]:
+    """{name: folder} of runs: the title, with method or folder where others have it too."""
+
+    def names(write):
+        return [write(folder, s) for folder, s in summaries.items()]
+
+    found = names(lambda folder, s: s['title'])
+    if len(set(found)) < len(found):
+        found = names(lambda folder, s: f'{s["title"]} ({s["method"]})')
+    if len(set(found)) < len(found):
+        found = names(lambda folder, s: f'{s["title"]} of {folder}')
+    return dict(zip(found, summaries))
+
+
 def report_run(
     workdir: str | pathlib.Path, beside: str | pathlib.Path | None = None
 ) -> pathlib.Path:
@@ -89,15 +197,12 @@ def report_run(
     """
     workdir = pathlib.Path(workdir)
     folders = [workdir, *([pathlib.Path(beside)] if beside else [])]
-    summaries, lines, models = {}, {}, {}
-    for folder in folders:
-        if not (folder / 'summary.json').is_file():
-            raise ValueError(f'{folder}/summary.json: missing: let launch.train finish the run')
-        summary = json.loads((folder / 'summary.json').read_text())
-        name = NAMES[summary['algorithm']]
-        if name in summaries:
-            name = f'{name} of {folder.name}'
-        summaries[name], lines[name], models[name] = summary, read_lines(folder), finished(folder)
+    found = {folder: read_summary(folder) for folder in folders}
+    if len(found) < len(folders):
+        raise ValueError(f'--beside={beside}: this is the run itself: name another')
+    names = distinct(found)
+    summaries = {name: found[folder] for name, folder in names.items()}
+    models = {name: finished(folder) for name, folder in names.items()}
     (run, done), *others = models.values()
     for folder, (other, _) in zip(folders[1:], others):
         if images_of(other) != images_of(run):
@@ -105,26 +210,34 @@ def report_run(
                 f'{folder}: has not the images of {workdir}: task, seed, score_on and all of data '
                 'must be the same'
             )
-    first = next(iter(summaries.values()))
+    title, first = next(iter(summaries.items()))
 
     def strip(center, kind, client):
-        shown = {
+        said_by = {
             name: (fed, client) for name, (_, fed) in models.items()
-            if client is not None or fed.program.algorithm.server_model
+            if client is not None or summaries[name]['server_model']
         }  # fmt: skip
-        return strip_of(shown, center, kind, run.config.score_on)
+        return strip_of(said_by, center, kind, run.config.score_on, len(models) > 1)
 
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]
+    clouds = [cloud_of(done, c, kind) for c, kind, _ in centers] if done.program.describe else []
+    changes = changes_of(workdir, [c.name for c in run.seen])
+    if changes:
+        clouds = [c._replace(kind='left') if c.name in changes.removed else c for c in clouds]
+        clouds += clouds_of(changes, [c.name for c in run.unseen])
+    shown = [x for x in centers if x[1] == 'seen'][:STRIPS]
+    shown += [x for x in centers if x[1] == 'unseen'][:STRIPS]
     path = workdir / 'report.html'
     write_report(
         path,
-        title=f'{next(iter(summaries))}: {first["task"]}',
+        title=f'{title}: {first["task"]}',
         lede=f'Seen centers: {len(run.seen)}; unseen: {len(run.unseen)}. '
         f'{first["rounds"]} rounds, seed {first["seed"]}.',
         summaries=summaries,
-        lines=lines,
-        clouds=[cloud_of(done, c, kind) for c, kind, _ in centers] if done.program.describe else (),
-        strips=[s for s in (strip(*x) for x in centers) if s.columns and s.columns[0]],
+        lines={name: read_lines(folder) for name, folder in names.items()},
+        clouds=clouds,
+        strips=[s for s in (strip(*x) for x in shown) if s.columns and s.columns[0]],
+        sections=[section_of(changes, headline(first))] if changes else (),
     )
     return path

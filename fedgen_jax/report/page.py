@@ -13,23 +13,19 @@ from PIL import Image
 
 from fedgen_jax.report import figures
 from fedgen_jax.report.figures import Cloud
-from fedgen_jax.report.tables import NO_SCORE
+from fedgen_jax.report.summaries import center_model_of
+from fedgen_jax.report.words import NONE, headline, kilobytes, readable, titled
+from fedgen_jax.schema import Groups, Summary
 from fedgen_jax.tasks.base import View
 
 COLUMNS = 8  # example images a center
 SUBSET_SIZE = 12  # images, of each small dot of the map
 
-COLORS = {
-    'FedGen, refined': '#0072b2',
-    'FedGen, center model': '#56b4e9',
-    'FedAvg': '#d55e00',
-    'Local only': '#7a7a7a',
-}
-ABBREVIATIONS = {
-    'map': 'mAP', 'ap50': 'AP50', 'ap75': 'AP75', 'froc': 'FROC', 'iou': 'IoU', 'hd95': 'HD95',
-    'assd': 'ASSD',
-}  # fmt: skip
-_OTHER_COLORS = ('#009e73', '#cc79a7', '#b8860b', '#6a3d9a')
+# Of each run: its own models, and the one center model.
+COLORS = (
+    ('#0072b2', '#56b4e9'), ('#d55e00', '#e8b27d'), ('#7a7a7a', '#bdbdbd'), ('#009e73', '#80cfb9'),
+    ('#cc79a7', '#e6bcd3'), ('#b8860b', '#dcc385'),
+)  # fmt: skip
 
 
 class Strip(NamedTuple):
@@ -62,7 +58,7 @@ def write_report(
     path: str | pathlib.Path,
     title: str,
     lede: str,
-    summaries: Mapping[str, dict],
+    summaries: Mapping[str, Summary],
     lines: Mapping[str, Sequence[dict]],
     clouds: Sequence[Cloud] = (),
     strips: Sequence[Strip] = (),
@@ -82,69 +78,84 @@ def write_report(
       tiles: (number, what it is) pairs at the top.
     """
     methods = methods_of(summaries)
-    metric = headline(next(iter(summaries.values())))
+    first = next(iter(summaries.values()))
+    metric = headline(first)
+    label = readable(metric)
     unseen = list(dict.fromkeys(c for s in summaries.values() for c in _centers(s['unseen'])))
     scores = {
         method: {c: s[metric] for c, s in _merged(blocks).items() if metric in s}
         for method, blocks in methods.items()
     }
-    colors = {**dict(zip(methods, itertools.cycle(_OTHER_COLORS))), **COLORS}
-    split = next(iter(summaries.values()))['score_on']
-    label = readable(metric)
-    own_lines = {_own_model(name, summaries[name]): x for name, x in lines.items()}
+    colors = colors_of(summaries)
+    own = {_own_row(name, summaries[name]): _validated(x, metric) for name, x in lines.items()}
     page = _template().render(
         title=title,
         lede=lede,
         tiles=tiles,
         label=titled(metric),
-        scored_on={'test': 'held-back test images', 'val': 'validation images'}[split],
-        has_unseen=bool(unseen),
+        scored_on={'test': 'held-back test images', 'val': 'validation images'}[first['score_on']],
+        unseen=_unseen_note(summaries) if unseen else '',
         bars=figures.bars(scores, colors, unseen, label),
-        tables=[
-            _scores_table(methods, summaries, m)
-            for m in next(iter(methods.values()))['seen']['mean']
-        ],
-        curves=figures.curves(own_lines, colors, metric, label) if any(lines.values()) else '',
+        tables=[_scores_table(methods, summaries, m) for m in first['seen']['mean']],
+        curves=figures.curves(own, colors, metric, label) if any(own.values()) else '',
         sections=sections,
         map=figures.descriptor_map(clouds) if clouds else '',
+        kinds={c.kind for c in clouds},
         subset_size=SUBSET_SIZE,
         strips=[{'name': s.name, 'kind': s.kind, 'columns': _columns(s)} for s in strips],
+        left_out=len({c for of in scores.values() for c in of} - {s.name for s in strips}),
+        mistakes=any(v.wrong for s in strips for column in s.columns for v in column),
         columns=COLUMNS,
         cost=_cost_table(summaries),
     )
     pathlib.Path(path).write_text(page, encoding='utf-8')
 
 
-def methods_of(summaries: Mapping[str, dict]) -> dict[str, dict]:
-    """{method: its 'seen' and 'unseen' blocks}; FedGen gives two: refined, and center model."""
+def methods_of(summaries: Mapping[str, Summary]) -> dict[str, Groups]:
+    """{row: its 'seen' and 'unseen' blocks}.
+
+    Each run has a row for its own models, and one for its center model where that is another one.
+    """
     methods = {}
     for name, s in summaries.items():
-        methods[_own_model(name, s)] = s
-        if s['algorithm'] == 'fedgen':
-            methods[f'{name}, center model'] = s['center_model']
+        methods[_own_row(name, s)] = s
+        if center_model_of(s):
+            methods[f'{name}, center model'] = center_model_of(s)
     return methods
 
 
-def headline(summary: dict) -> str:
-    """The metric that stands for the summary's task: its first."""
-    if not summary['seen']['mean']:
-        raise ValueError(NO_SCORE)
-    return next(iter(summary['seen']['mean']))
+def colors_of(summaries: Mapping[str, Summary]) -> dict[str, str]:
+    """A color for each row of `methods_of`."""
+    colors = {}
+    for (name, s), (own, center) in zip(summaries.items(), itertools.cycle(COLORS)):
+        colors |= {_own_row(name, s): own, f'{name}, center model': center}
+    return colors
 
 
-def readable(metric: str) -> str:
-    """A metric's name in words."""
-    return ABBREVIATIONS.get(metric, metric.replace('_', ' '))
+def _own_row(name, summary):
+    return f'{name}, refined' if center_model_of(summary) else name
 
 
-def titled(metric: str) -> str:
-    """The same at the beginning of a line."""
-    name = readable(metric)
-    return name if metric in ABBREVIATIONS else name[0].upper() + name[1:]
+def _validated(lines, metric):
+    """The lines of `metrics.jsonl` in which validation images of a seen center were scored."""
+    return [x for x in lines if x['seen'] and metric in x['seen']['mean']]
 
 
-def _own_model(name, summary):
-    return f'{name}, refined' if summary['algorithm'] == 'fedgen' else name
+def _unseen_note(summaries):
+    """How unseen centers come to a model."""
+    borrow = [name for name, s in summaries.items() if not s['server_model']]
+    notes = ['They took no part in training, and their labels only score.']
+    if len(borrow) < len(summaries):
+        notes += [
+            'Their models come from what the other centers learned and from unlabelled images of '
+            'their own, and are scored on others of their images.'
+        ]  # fmt: skip
+    if borrow:
+        notes += [
+            f'{" and ".join(borrow)}: the centers share no model, so an unseen center is scored '
+            "under each seen center's model in turn, and the mean is shown."
+        ]  # fmt: skip
+    return ' '.join(notes)
 
 
 def _centers(block):
@@ -158,63 +169,87 @@ def _merged(blocks):
 def _scores_table(methods, summaries, metric):
     controls = {
         f'{name}, shuffled (control)': s['controls']['shuffled']
-        for name, s in summaries.items()
-        if s['algorithm'] == 'fedgen' and s['controls']['shuffled']
-    }
+        for name, s in summaries.items() if s['controls']['shuffled']
+    }  # fmt: skip
+    tuned = {_own_row(name, s): s.get('finetuned') for name, s in summaries.items()}
     centers = list(dict.fromkeys(c for blocks in methods.values() for c in _merged(blocks)))
 
-    def values(blocks):
+    def values(row, blocks):
+        of = [(blocks, 'mean'), (blocks, 'worst'), (tuned.get(row) or {}, 'mean')]
+        seen = [(x.get('seen') or {}).get(level, {}).get(metric) for x, level in of]
         own = _merged(blocks)
-        summary = [(blocks['seen'] or {}).get(k, {}).get(metric) for k in ('mean', 'worst')]
-        return summary + [own.get(c, {}).get(metric) for c in centers]
+        return seen + [own.get(c, {}).get(metric) for c in centers]
 
-    value_MxJ = [values(blocks) for blocks in methods.values()]
+    rows = {**methods, **controls}
+    value_MxJ = [values(name, blocks) for name, blocks in rows.items()]
+    unseen = _centers(next(iter(methods.values()))['unseen'])
+    head = ['mean of seen', 'worst seen', 'mean of seen, fine-tuned']
+    head += [f'{c} (unseen)' if c in unseen else c for c in centers]
+    counts = _merged(next(iter(methods.values())))
+    numbers = ['', '', '', *(str(counts[c]['n']) for c in centers)]
+    kept = [j for j in range(len(head)) if j != 2 or any(tuned.values())]
     lower = metric in next(iter(summaries.values()))['lower_is_better']
+    body = [[name, *(_score(v[j]) for j in kept)] for name, v in zip(rows, value_MxJ)]
+    notes = _notes(controls, any(tuned.values()), counts)
+    return Table(
+        titled(metric) + (': lower is better' if lower else ''),
+        ['', *(head[j] for j in kept)],
+        [*body, ['images scored', *(numbers[j] for j in kept)]],
+        ' '.join(notes),
+        _best([[v[j] for j in kept] for v in value_MxJ[: len(methods)]], lower),
+    )
+
+
+def _best(value_MxJ, lower):
+    """(row, column) of a table's best scores, among two rows or more; first come the names."""
+    if len(value_MxJ) < 2:
+        return frozenset()
     top = min if lower else max
-    best = frozenset(
+    return frozenset(
         (i, j + 1)
         for j, column in enumerate(zip(*value_MxJ))
         for i, v in enumerate(column)
         if v is not None and _score(v) == _score(top(x for x in column if x is not None))
     )
-    rows = [[name, *map(_score, v)] for name, v in zip(methods, value_MxJ)]
-    rows += [[name, *map(_score, values(blocks))] for name, blocks in controls.items()]
-    counts = _merged(next(iter(methods.values())))
-    rows.append(['images scored', '', '', *(str(counts[c]['n']) for c in centers)])
-    unseen = _centers(next(iter(methods.values()))['unseen'])
-    names = [f'{c} (unseen)' if c in unseen else c for c in centers]
+
+
+def _notes(controls, tuned, counts):
     notes = ['Shuffled: each center under the descriptors of the others.'] if controls else []
-    notes += [
-        f'{c}: {name} is left out of the mean ({counts[c]["boxes"][name]} boxes).'
-        for c in centers for name in counts[c].get('left_out', ())
+    if tuned:
+        notes += ['Fine-tuned: after labelled steps at each seen center.']
+    return notes + [
+        f'{c}: {name} is left out of the mean ({s["boxes"][name]} boxes).'
+        for c, s in counts.items() for name in s.get('left_out', ())
     ]  # fmt: skip
-    head = ['', 'mean of seen', 'worst seen', *names]
-    unit = ': lower is better' if lower else ''
-    return Table(titled(metric) + unit, head, rows, ' '.join(notes), best)
 
 
 def _score(value):
-    return '–' if value is None else f'{value:.3f}'
+    return NONE if value is None else f'{value:.3f}'
 
 
 def _cost_table(summaries):
-    def row(name, s):
-        cost, sizes = s['cost'], s['cost']['parameters']
-        numbers = [sizes['base'], sizes['generator'], sizes['descriptor']]
-        sent = [cost['bytes_up'] / 1e3, cost['bytes_down'] / 1e3]
+    costs = {name: s['cost'] for name, s in summaries.items()}
+    parts = list(dict.fromkeys(p for cost in costs.values() for p in cost['parameters']))
+
+    def row(name, cost):
+        sizes = cost['parameters']
         seconds = [cost['round_seconds'], cost['compile_seconds']]
         return [
-            name, str(s['rounds']), *(f'{x:,}' for x in numbers), *(f'{x:,.0f}' for x in sent),
-            *('–' if x is None else f'{x:.2f}' for x in seconds),
-        ]  # fmt: skip
+            name,
+            str(summaries[name]['rounds']),
+            *(f'{sizes[p]:,}' if p in sizes else NONE for p in parts),
+            *(kilobytes(cost[k]) for k in ('bytes_up', 'bytes_down')),
+            *(NONE if x is None else f'{x:.2f}' for x in seconds),
+        ]
 
-    head = [
-        '', 'rounds', 'base parameters', 'generator', 'descriptor', 'kB up', 'kB down',
-        'seconds a round', 'compiling, s',
-    ]  # fmt: skip
-    device = next(iter(summaries.values()))['device']
-    note = f'kB: what one client sends and receives in a round. Seconds: all clients, on {device}.'
-    return Table('Cost', head, [row(name, s) for name, s in summaries.items()], note)
+    head = ['', 'rounds', *(f'parameters: {p}' for p in parts), 'kB up', 'kB down']
+    head += ['seconds a round', 'compiling, s']
+    devices = ' and '.join(dict.fromkeys(s['device'] for s in summaries.values()))
+    note = (
+        'kB are 1000 bytes: what one client sends and receives in a round. Seconds are of a round '
+        f'of all clients, on {devices}.'
+    )
+    return Table('Cost', head, [row(name, cost) for name, cost in costs.items()], note)
 
 
 def _columns(strip):

@@ -1,84 +1,101 @@
-"""Tables over many runs, from their `summary.json` alone."""
+"""Tables over many runs in Markdown, from their summaries alone."""
 
-import json
-import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-NO_SCORE = (
-    'no seen center has a score: the test images of each show nothing, or fewer than 10 boxes of '
-    'every class: give them more test images'
+from fedgen_jax.report.compare import (
+    Gap,
+    Spread,
+    block_value,
+    over_seeds,
+    paired,
+    reference_of,
+    rows_of,
 )
+from fedgen_jax.report.words import NO_SCORE, NONE, headline, kilobytes, readable, titled
+from fedgen_jax.schema import Summary
+
+GROUPS = ('seen', 'unseen')
 
 
-def read_summaries(folders: Sequence[str | pathlib.Path]) -> list[dict]:
-    """Every `summary.json` below the folders; all of one task, scored on the same split."""
-    files = sorted(f for folder in folders for f in pathlib.Path(folder).rglob('summary.json'))
-    if not files:
-        raise ValueError(f'{", ".join(map(str, folders))}: no summary.json below')
-    summaries = [json.loads(f.read_text()) for f in files]
-    for field in ('task', 'score_on'):
-        found = sorted({s[field] for s in summaries})
-        if len(found) > 1:
-            raise ValueError(
-                f'{", ".join(map(str, folders))}: {field} is {" and ".join(found)}: '
-                'a table takes runs of one kind: name the folders of one'
-            )
-    return summaries
+class Column(NamedTuple):
+    """A column over runs.  value: runs of one seed -> float; bold: its best is set in bold."""
+
+    title: str
+    value: Callable[[Sequence[Summary]], float | None]
+    bold: bool = False
 
 
-def rows_of(summaries: Sequence[dict]) -> dict[str, list[dict]]:
-    """Runs by table row: the methods in order of appearance and, where made, their fine-tuning."""
-    rows = {}
-    for s in summaries:
-        rows.setdefault(s['method'], []).append(s)
-        if s.get('finetuned'):
-            tuned = {**s, **s['finetuned'], 'center_model': None, 'controls': {'shuffled': None}}
-            rows.setdefault(s['method'] + ' + fine-tuning', []).append(tuned)
-    return rows
+def tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
+    """Every table of one set of runs: each metric, each unseen center, differences and cost.
 
-
-def over_seeds(runs: Sequence[dict], value) -> tuple[float, float, int]:
-    """(mean, standard deviation, number) over seeds of `value(runs of one seed)`."""
-    seeds = sorted({r['seed'] for r in runs})
-    values = [value([r for r in runs if r['seed'] == seed]) for seed in seeds]
-    values = [v for v in values if v is not None]
-    if not values:
-        return float('nan'), float('nan'), 0
-    return float(np.mean(values)), float(np.std(values, ddof=len(values) > 1)), len(values)
-
-
-def block_value(
-    group: str, level: str, metric: str, where: Sequence[str] = (), lower: bool = False
-):
-    """A value of one seed's runs: the mean over folds of a block's mean or worst score.
-
-    Of `unseen`, where a fold holds out one center, 'worst' is the worst fold.  lower: the worst is
-    the highest.
+    reference: the method that the others are compared with; None: the first.
     """
+    rows = rows_of(summaries)
+    names = list(dict.fromkeys(k for s in summaries for k in s['seen']['mean']))
+    if not names:
+        raise ValueError(NO_SCORE)
+    metric, lower = names[0], names[0] in summaries[0]['lower_is_better']
+    reference = reference_of(rows, reference)
+    seeds = len({s['seed'] for s in summaries})
+    count = f'{len(summaries)} run{"s" if len(summaries) > 1 else ""}'
+    parts = [f'{count}. Scores are in points of 100{_spread(seeds)}.', *_incomplete(rows)]
+    for name in names:
+        less = name in summaries[0]['lower_is_better']
+        unit = ' (lower is better, not in points)' if less else ''
+        parts += [f'### {titled(name)}{unit}', _scores(rows, name, less)]
+    by_center = _per_center(rows, metric, lower)
+    if by_center:
+        parts += [f'### {titled(metric)} of each center as the unseen one', by_center]
+    parts += _left_out(summaries)
+    if len(rows) > 1:
+        title = f'### {titled(metric)}: {reference} less each other method'
+        parts += [title, _paired(rows, reference, metric, lower)]
+    return '\n\n'.join([*parts, '### Cost', _cost(rows)])
 
-    def value(runs):
-        blocks = []
-        for r in runs:
-            for key in where:
-                r = (r or {}).get(key)
-            if r and r.get(group) and metric in r[group][level]:
-                blocks.append(r[group][level][metric])
-        if not blocks:
-            return None
-        if (group, level) == ('unseen', 'worst'):
-            return max(blocks) if lower else min(blocks)
-        return float(np.mean(blocks))
 
-    return value
+def overview(sets: Mapping[str, Sequence[Summary]], reference: str | None = None) -> str:
+    """One table of several sets: the headline score of each method, and how it differs.
+
+    sets: {name: runs}.  reference: as in `tables`.
+    """
+    found = {reference_of(rows_of(summaries), reference) for summaries in sets.values()}
+    if len(found) > 1:
+        raise ValueError(f'the first methods are {" and ".join(sorted(found))}: pass --reference')
+    (ours,) = found
+    body, notes = [], []
+    for name, summaries in sets.items():
+        rows, metric = rows_of(summaries), headline(summaries[0])
+        lower = metric in summaries[0]['lower_is_better']
+        notes += [f'{name}: {note}' for note in _incomplete(rows)]
+        title = f'{name}: {readable(metric)}, {len({s["held_out"] for s in summaries})} centers'
+        columns = [
+            Column(group, block_value('own', group, 'mean', metric), True) for group in GROUPS
+        ]
+        for method, *scores in _body(rows, columns, lower):
+            gaps = [
+                None if method == ours
+                else paired(rows[ours], rows[method], 'own', group, metric, lower)
+                for group in GROUPS
+            ]  # fmt: skip
+            body.append([title, method, *scores, *(_interval(g, lower) for g in gaps)])
+            title = ''  # once, before the set's first method
+    head = ['set', 'method', *GROUPS, *(f'{ours} less it, {group}' for group in GROUPS)]
+    return '\n\n'.join([markdown(head, body), *notes])
 
 
-def cell(stats: tuple[float, float, int], lower: bool = False) -> str:
-    """'71.2 ± 0.8': in points of 100; of lengths and errors, where less is better, as they are."""
-    unit = 1 if lower else 100
-    mean, sd, n = unit * stats[0], unit * stats[1], stats[2]
-    return '–' if n == 0 else f'{mean:.1f} ± {sd:.1f}' if n > 1 else f'{mean:.1f}'
+def by_class(summary: Summary) -> str:
+    """The scores of one run's seen centers, all images together, of each class."""
+    pooled = summary['seen']['pooled']
+    names = list(summary['seen']['mean'])
+    counts = pooled.get('boxes', {})
+    body = [
+        [title, f'{counts[title]:,}' if title in counts else '', *(f'{s[m]:.3f}' for m in names)]
+        for title, s in [('mean of the classes', pooled), *pooled['classes'].items()]
+    ]
+    return markdown(['', 'boxes', *map(titled, names)], body)
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -87,37 +104,91 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
-def tables(summaries: Sequence[dict]) -> str:
-    """The tables of RESULTS.md: methods, unseen centers, paired differences, cost."""
-    rows = rows_of(summaries)
-    names = list(dict.fromkeys(k for s in summaries for k in s['seen']['mean']))
-    if not names:
-        raise ValueError(NO_SCORE)
-    metric, lower = names[0], names[0] in summaries[0]['lower_is_better']
-    parts = [f'{len(summaries)} runs; mean ± standard deviation over seeds, in points of 100.']
-    for name in names:
-        less = name in summaries[0]['lower_is_better']
-        columns = [
-            (f'{group} {level}', block_value(group, level, name, lower=less))
-            for group in ('seen', 'unseen') for level in ('mean', 'worst')
-        ] + [
-            (f'{group} mean, {title}', block_value(group, 'mean', name, where))
-            for title, where in (
-                ('center model', ['center_model']), ('shuffled', ['controls', 'shuffled'])
-            )
-            for group in ('seen', 'unseen')
-        ]  # fmt: skip
-        body = [
-            [row, *(cell(over_seeds(runs, value), less) for _, value in columns)]
-            for row, runs in rows.items()
-        ]
-        unit = ', not in points: lower is better' if less else ''
-        parts += [f'**{name}**{unit}', markdown(['method', *(c for c, _ in columns)], body)]
-    parts += [f'**{metric}, each center as the unseen one**', _per_center(rows, metric, lower)]
-    parts += _left_out(summaries)
-    parts += [f'**{metric}, FedGen less the others, paired by fold and seed**']
-    parts += [_paired(rows, metric, lower), '**cost**', _cost(rows)]
-    return '\n\n'.join(parts)
+def cell(spread: Spread | None, lower: bool = False) -> str:
+    """'71.2 ± 0.8': in points of 100; of lengths and errors, where less is better, as they are."""
+    if spread is None:
+        return NONE
+    unit = 1 if lower else 100
+    deviation = f' ± {_one_decimal(unit * spread.deviation)}' if spread.seeds > 1 else ''
+    return _one_decimal(unit * spread.mean) + deviation
+
+
+def _one_decimal(value, sign=''):
+    """Rounded twice, so that the order of a sum does not decide where 42.25 goes."""
+    return f'{round(value, 6):{sign}.1f}'
+
+
+def _incomplete(rows) -> list[str]:
+    """Which methods lack runs that others have, so that their means are of something else."""
+    made = {row: {(r['held_out'], r['seed']) for r in runs} for row, runs in rows.items()}
+    all_ = set().union(*made.values())
+    short = [f'{row} has {len(own)}' for row, own in made.items() if own != all_]
+    if not short:
+        return []
+    return [
+        f'**Not all runs are finished.** Of {len(all_)} pairs of held-out centers and seed, '
+        f'{"; ".join(short)}: means of different pairs cannot be compared.'
+    ]  # fmt: skip
+
+
+def _body(rows, columns, lower) -> list[list[str]]:
+    """A line a method: its name and its cells, the best of a column in bold."""
+    spread_MxJ = [[over_seeds(runs, c.value) for c in columns] for runs in rows.values()]
+    lines = [[name, *(cell(x, lower) for x in own)] for name, own in zip(rows, spread_MxJ)]
+    for j, column in enumerate(columns):
+        means = [own[j].mean for own in spread_MxJ if own[j]]
+        if column.bold and len(rows) > 1 and means:
+            top = Spread((min if lower else max)(means), 0.0, 1)
+            for line, own in zip(lines, spread_MxJ):
+                if own[j] and cell(own[j]._replace(seeds=1), lower) == cell(top, lower):
+                    line[j + 1] = f'**{line[j + 1]}**'
+    return lines
+
+
+def _table(rows, columns, lower) -> str:
+    """The table of `_body`, without the columns that no method has."""
+    lines = _body(rows, columns, lower)
+    kept = [0, *(j + 1 for j in range(len(columns)) if any(x[j + 1] != NONE for x in lines))]
+    head = ['method', *(c.title for c in columns)]
+    return markdown([head[j] for j in kept], [[line[j] for j in kept] for line in lines])
+
+
+def _scores(rows, metric, lower):
+    titles = {'own': '{}', 'fine-tuned': '{}, fine-tuned'}
+    columns = [
+        Column(
+            titles[kind].format(group) + (', worst' if level == 'worst' else ''),
+            block_value(kind, group, level, metric, lower),
+            True,
+        )
+        for kind, group in (('own', 'seen'), ('fine-tuned', 'seen'), ('own', 'unseen'))
+        for level in ('mean', 'worst')
+    ]
+    columns += [
+        Column(f'{kind}: {group}', block_value(kind, group, 'mean', metric))
+        for kind in ('center model', 'shuffled')
+        for group in GROUPS
+    ]
+    return _table(rows, columns, lower)
+
+
+def _per_center(rows, metric, lower):
+    images = {}
+    for runs in rows.values():
+        for r in runs:
+            for name, s in (r['unseen'] or {'centers': {}})['centers'].items():
+                images[name] = s['n']
+
+    def value(name):
+        def of(runs):
+            scores = [(r['unseen'] or {'centers': {}})['centers'].get(name, {}) for r in runs]
+            found = [s[metric] for s in scores if metric in s]
+            return float(np.mean(found)) if found else None
+
+        return of
+
+    columns = [Column(f'{n} ({images[n]} images)', value(n), True) for n in sorted(images)]
+    return _table(rows, columns, lower) if columns else ''
 
 
 def _left_out(summaries) -> list[str]:
@@ -125,7 +196,7 @@ def _left_out(summaries) -> list[str]:
     found = {
         f'{name} at {center} ({s["boxes"][name]} boxes)'
         for summary in summaries
-        for group in ('seen', 'unseen')
+        for group in GROUPS
         for center, s in (summary[group] or {'centers': {}})['centers'].items()
         for name in s.get('left_out', ())
     }
@@ -134,95 +205,58 @@ def _left_out(summaries) -> list[str]:
     return [f"Left out of a center's mean, for too few boxes: {'; '.join(sorted(found))}."]
 
 
-def _per_center(rows, metric, lower):
-    centers = {}
-    for runs in rows.values():
-        for r in runs:
-            for name, s in (r['unseen'] or {'centers': {}})['centers'].items():
-                centers[name] = s['n']
-    names = sorted(centers)
+def _paired(rows, reference, metric, lower):
+    def text(runs, kind, group):
+        gap = paired(rows[reference], runs, kind, group, metric, lower)
+        return f'{_interval(gap, lower)} ({gap.better} of {gap.pairs})' if gap else NONE
 
-    def value(name):
-        def of(runs):
-            found = [
-                r['unseen']['centers'][name][metric]
-                for r in runs
-                if metric in (r['unseen'] or {'centers': {}})['centers'].get(name, {})
-            ]
-            return float(np.mean(found)) if found else None
-
-        return of
-
+    kinds = [('own', 'seen'), ('fine-tuned', 'seen'), ('own', 'unseen')]
     body = [
-        [row, *(cell(over_seeds(runs, value(n)), lower) for n in names)]
-        for row, runs in rows.items()
-    ]
-    return markdown(['method', *(f'{n} (n = {centers[n]})' for n in names)], body)
-
-
-def _paired(rows, metric, lower):
-    """Every row's difference from the first row that is named FedGen."""
-    reference = next((name for name in rows if name.startswith('fedgen')), None)
-    if reference is None:
-        return 'No FedGen run among them.'
-    ours = {(r['held_out'], r['seed']): r for r in rows[reference]}
-
-    def compare(runs, group):
-        of_fold = {}
-        for r in runs:
-            mine = ours.get((r['held_out'], r['seed']))
-            if mine and all(metric in (x[group] or {'mean': {}})['mean'] for x in (mine, r)):
-                gap = mine[group]['mean'][metric] - r[group]['mean'][metric]
-                of_fold.setdefault(r['held_out'], []).append(gap)
-        if not of_fold:
-            return '–'
-        gaps, folds = sum(of_fold.values(), []), [np.mean(v) for v in of_fold.values()]
-        # Seeds of one fold share its centers, so they are no independent trials.
-        error = np.std(folds, ddof=len(folds) > 1) / len(folds) ** 0.5
-        won, unit = sum(g < 0 if lower else g > 0 for g in gaps), 1 if lower else 100
-        return f'{unit * np.mean(gaps):+.1f} ± {unit * error:.1f} ({won} of {len(gaps)})'
-
-    body = [
-        [row, compare(runs, 'seen'), compare(runs, 'unseen')]
+        [row, *(text(runs, *kind) for kind in kinds)]
         for row, runs in rows.items() if row != reference
     ]  # fmt: skip
-    header = [f'{reference} less …', 'seen (better in)', 'unseen (better in)']
-    note = '± is the standard error over held-out centers, each the mean of its seeds.'
-    return f'{markdown(header, body)}\n\n{note}'
+    head = [f'{reference} less …', 'seen', 'seen, both fine-tuned', 'unseen']
+    kept = [j for j in range(len(head)) if any(line[j] != NONE for line in body)]
+    folds = len({r['held_out'] for r in rows[reference]})
+    note = (
+        'Runs are paired by held-out centers and seed. In brackets: 95 % interval by a paired t '
+        f'test over the {folds} held-out folds, each the mean of its seeds. In parentheses: in how '
+        f'many pairs {reference} is better.'
+    )
+    table = markdown([head[j] for j in kept], [[line[j] for j in kept] for line in body])
+    return f'{table}\n\n{note}'
+
+
+def _interval(gap: Gap | None, lower: bool = False) -> str:
+    if gap is None:
+        return NONE
+    unit = 1 if lower else 100
+    low, high = (_one_decimal(unit * (gap.mean + way * gap.half), '+') for way in (-1, 1))
+    between = '' if np.isnan(gap.half) else f' [{low}, {high}]'
+    return _one_decimal(unit * gap.mean, '+') + between
+
+
+def _spread(seeds):
+    return f', as mean ± standard deviation over {seeds} seeds' if seeds > 1 else '; one seed'
 
 
 def _cost(rows):
-    def median(runs, *keys):
-        values = []
-        for r in runs:
-            for key in ('cost', *keys):
-                r = r[key]
-            values.append(r)
+    def median(runs, field):
+        values = [r['cost'][field] for r in runs]
         known = [v for v in values if v is not None]
-        return float(np.median(known)) if known else float('nan')
+        return float(np.median(known)) if known else None
 
-    body = [
-        [
+    parts = list(dict.fromkeys(p for runs in rows.values() for p in runs[0]['cost']['parameters']))
+    body = []
+    for row, runs in rows.items():
+        sizes, seconds = runs[0]['cost']['parameters'], median(runs, 'round_seconds')
+        sent = [kilobytes(median(runs, f)) for f in ('bytes_up', 'bytes_down')]
+        body.append([
             row,
-            f'{median(runs, "bytes_up") / 1024:.0f}',
-            f'{median(runs, "bytes_down") / 1024:.0f}',
-            f'{median(runs, "round_seconds"):.2f}',
-            *(f'{median(runs, "parameters", p):.0f}' for p in ('base', 'generator', 'descriptor')),
+            *(f'{sizes[p]:,}' if p in sizes else NONE for p in parts),
+            *sent,
+            NONE if seconds is None else f'{seconds:.2f}',
             ', '.join(sorted({r['device'] for r in runs})),
-        ]
-        for row, runs in rows.items()
-    ]
-    header = ['method', 'KiB up', 'KiB down', 's a round', 'base', 'generator', 'descriptor', 'on']
-    return markdown(header, body)
-
-
-def write_between(file: str | pathlib.Path, mark: str, text: str) -> None:
-    """Replaces what stands between `<!-- MARK -->` and `<!-- end -->` in a file."""
-    path = pathlib.Path(file)
-    old = path.read_text()
-    start = f'<!-- {mark} -->'
-    if start not in old or '<!-- end -->' not in old.split(start, 1)[1]:
-        raise ValueError(f'{file}: no {start} … <!-- end --> to write between')
-    before, rest = old.split(start, 1)
-    after = rest.split('<!-- end -->', 1)[1]
-    path.write_text(f'{before}{start}\n{text}\n<!-- end -->{after}')
+        ])
+    head = ['method', *(f'parameters: {p}' for p in parts), 'kB up', 'kB down', 's a round', 'on']
+    return markdown(head, body) + '\n\nkB are 1000 bytes, of one client in one round.'

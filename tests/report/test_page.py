@@ -14,39 +14,62 @@ NASTY = '<script>alert("x")</script> & $a_b$'
 CENTERS = ('north', NASTY)
 
 
-def summary(algorithm, score):
-    def block(centers):
-        scores = {'balanced_accuracy': score, 'accuracy': score + 0.01}
-        own = {c: {**scores, 'n': 7} for c in centers}
-        return {'mean': scores, 'worst': scores, 'centers': own}
+def block(score, centers):
+    scores = {'balanced_accuracy': score, 'accuracy': score + 0.01}
+    own = {c: {**scores, 'n': 7} for c in centers}
+    return {'mean': scores, 'worst': scores, 'centers': own}
 
-    blocks = {'seen': block(CENTERS), 'unseen': block(['far'])}
+
+def blocks(score):
+    return {'seen': block(score, CENTERS), 'unseen': block(score, ['far'])}
+
+
+def summary(score, center_model=None, **changes):
+    own = blocks(score)
     return {
-        'task': 'classification', 'algorithm': algorithm, 'seed': 0, 'rounds': 2,
-        'device': 'cpu', 'score_on': 'test', 'lower_is_better': [], **blocks,
-        'center_model': {k: block(v['centers']) for k, v in blocks.items()},
-        'controls': {'shuffled': blocks if algorithm == 'fedgen' else None},
+        'task': 'classification', 'algorithm': 'any', 'seed': 0, 'rounds': 2, 'device': 'cpu',
+        'score_on': 'test', 'lower_is_better': [], 'server_model': True, **own,
+        'center_model': own if center_model is None else blocks(center_model),
+        'controls': {'shuffled': None, 'sampled': None},
         'cost': {
-            'bytes_up': 2000, 'bytes_down': 1000, 'round_seconds': None, 'compile_seconds': 1.0,
-            'parameters': {'base': 12345, 'generator': 67, 'descriptor': 8},
+            'bytes_up': 2000, 'bytes_down': 1_234_567, 'round_seconds': None,
+            'compile_seconds': 1.0, 'parameters': {'base': 12345},
         },
+        **changes,
     }  # fmt: skip
+
+
+def line(round_, s):
+    return {'round': round_, 'loss': 1.0, 'seen': s['seen']}
+
+
+def report(tmp_path, summaries, **more):
+    path = tmp_path / 'report.html'
+    more = {'lines': dict.fromkeys(summaries, []), **more}
+    write_report(path, 'Title', '', summaries, **more)
+    return path.read_text()
 
 
 @pytest.fixture(scope='module')
 def page(tmp_path_factory):
-    summaries = {'FedGen': summary('fedgen', 0.876), 'FedAvg': summary('fedavg', 0.543)}
+    shuffled = {'shuffled': blocks(0.321), 'sampled': None}
+    summaries = {'Ours': summary(0.876, 0.765, controls=shuffled), 'Theirs': summary(0.543)}
+    summaries['Ours']['cost']['parameters'] = {'base': 12345, 'extra part': 67}
+    summaries['Theirs']['finetuned'] = {'seen': block(0.654, CENTERS)}
     rng = np.random.default_rng(0)
-    kinds = [('north', 'seen'), (NASTY, 'seen'), ('far', 'unseen'), ('north', 'updated')]
+    kinds = [
+        ('north', 'seen'), (NASTY, 'left'), ('far', 'unseen'), ('north', 'updated'),
+        ('new', 'joined'),
+    ]  # fmt: skip
     image = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     path = tmp_path_factory.mktemp('report') / 'report.html'
     write_report(
         path, title=NASTY, lede='Lede.', summaries=summaries,
-        lines={
-            m: [{'round': r, 'loss': 1.0, 'seen': s['seen']} for r in (1, 2)]
-            for m, s in summaries.items()
-        },
-        clouds=[Cloud(n, k, rng.normal(size=5), rng.normal(size=(6, 5))) for n, k in kinds],
+        lines={m: [line(r, s) for r in (1, 2)] for m, s in summaries.items()},
+        clouds=[
+            Cloud(n, k, rng.normal(size=5), rng.normal(size=(0 if k == 'joined' else 6, 5)))
+            for n, k in kinds
+        ],
         strips=[
             Strip(n, k, [[View(image[0], 'right')], [View(image[1], 'b'), View(None, NASTY, True)]])
             for n, k in kinds
@@ -66,17 +89,29 @@ def test_nothing_is_fetched(page):
 
 
 def test_everything_is_shown(page):
-    figures = re.findall(r'<svg.*?</svg>', page, flags=re.S)
-    bars, curves, descriptor_map = figures
-    for method in ('FedGen, refined', 'FedGen, center model', 'FedAvg'):
+    bars, curves, descriptor_map = re.findall(r'<svg.*?</svg>', page, flags=re.S)
+    for method in ('Ours, refined', 'Ours, center model', 'Theirs'):
         assert method in bars and f'<td>{method}</td>' in page
-    assert 'FedGen, refined' in curves and 'center model' not in curves
+    assert 'Ours, refined' in curves and 'center model' not in curves
     for name in ('north', 'far', html.escape(NASTY, quote=False)):
         assert name in bars and name in descriptor_map
-    assert 'north (updated)' in descriptor_map and 'far (unseen)' in descriptor_map
-    for number in ('0.876', '0.543', '12,345', '0.111', '0.999'):
+    for text in ('north (updated)', 'far (unseen)', 'new (joined)', ' (left)'):
+        assert text in descriptor_map
+    for number in ('0.876', '0.765', '0.543', '0.321', '0.654', '12,345', '0.111', '0.999'):
         assert number in page
-    assert page.count('data:image/png;base64,') == 8
+    assert page.count('data:image/png;base64,') == 10
+
+
+def test_a_row_that_repeats_another_is_left_out(page):
+    assert 'Theirs, center model' not in page and 'Theirs, refined' not in page
+    assert 'Theirs, shuffled' not in page and 'Ours, shuffled (control)' in page
+    assert page.count('<th>mean of seen, fine-tuned</th>') == 2  # a column of each metric's table
+
+
+def test_parts_and_bytes_are_what_the_summaries_have(page):
+    assert '<th>parameters: base</th><th>parameters: extra part</th>' in page
+    assert '<td>2</td><td>1,235</td>' in page and 'kB are 1000 bytes' in page
+    assert not re.search(r'\b[KM]iB|\bMB', page)
 
 
 def test_best_score_of_a_column_is_bold(page):
@@ -89,9 +124,33 @@ def test_names_are_escaped(page):
     assert NASTY not in page and '&lt;script&gt;' in page
 
 
+def test_unseen_centers_without_a_model_of_the_server_borrow_one(page, tmp_path):
+    assert 'unlabelled images of their own' in page and 'in turn' not in page
+    alone = summary(0.5, server_model=False, center_model=None)
+    text = report(tmp_path, {'Alone': {**alone, 'center_model': None}})
+    assert 'Alone: the centers share no model' in text and 'in turn' in text
+    assert 'unlabelled images of their own' not in text
+
+
+def test_no_curve_without_validation_images(tmp_path):
+    one = summary(0.5)
+    none = {'round': 1, 'seen': {'mean': {}, 'worst': {}, 'centers': {}}}
+    text = report(tmp_path, {'One': one}, lines={'One': [none]})
+    assert text.count('<svg') == 1 and 'no validation images' in text
+    text = report(tmp_path, {'One': one}, lines={'One': [none, line(2, one)]})
+    assert text.count('<svg') == 2 and 'no validation images' not in text
+
+
+def test_mistakes_are_spoken_of_where_there_are_some(page, tmp_path):
+    assert 'mistakes in red' in page
+    strip = Strip('north', 'seen', [[View(np.zeros((8, 8, 3), np.uint8), 'a'), View(None, 'a')]])
+    text = report(tmp_path, {'One': summary(0.5)}, strips=[strip])
+    assert 'held-back test images' in text and 'mistakes' not in text
+    assert 'Not shown: 2 other centers.' in text and 'Not shown' not in page
+
+
 def test_page_without_extras(tmp_path):
-    one = {**summary('local', 0.5), 'unseen': None, 'center_model': None}
-    write_report(tmp_path / 'r.html', 'Title', '', {'Local only': one}, {'Local only': []})
-    page = (tmp_path / 'r.html').read_text()
-    assert page.count('<svg') == 1 and 'unseen' not in page
+    one = {**summary(0.5), 'unseen': None, 'center_model': None}
+    text = report(tmp_path, {'Local only': one})
+    assert text.count('<svg') == 1 and 'unseen' not in text and 'class="best"' not in text
     assert list(methods_of({'Local only': one})) == ['Local only']

@@ -41,6 +41,12 @@ def test_nothing_is_changed_twice_or_in_place():
         assert made == kept and rename(once) == once
 
 
+def test_a_younger_algorithm_keeps_its_own_title():
+    made = {**read('summary.json'), 'algorithm': 'any', 'title': 'Any', 'server_model': False}
+    now = renamed.summary(made)
+    assert (now['title'], now['server_model']) == ('Any', False)
+
+
 @pytest.mark.parametrize(('algorithm', 'acquisition', 'title', 'server_model'), [
     ('fedavg', 0.75, 'FedAvg + shifts', True),
     ('fedavg', 0.0, 'FedAvg', True),

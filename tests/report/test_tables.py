@@ -1,88 +1,111 @@
 """Tables say what the summaries say."""
 
-import json
-
 import pytest
 
-from fedgen_jax.report import tables
-from fedgen_jax.report.page import headline
-
-
-def block(x, names=('a', 'b')):
-    centers = {n: {'balanced_accuracy': x, 'accuracy': x, 'n': 10} for n in names}
-    level = {'balanced_accuracy': x, 'accuracy': x}
-    return {'mean': level, 'worst': level, 'centers': centers}
-
-
-def summary(method, held_out, seed, seen, unseen):
-    both = {'seen': block(seen), 'unseen': block(unseen, (held_out,))}
-    return {
-        'method': method, 'task': 'classification', 'held_out': held_out, 'seed': seed,
-        'device': 'cpu', 'score_on': 'test', 'lower_is_better': [], **both,
-        'center_model': both, 'controls': {'shuffled': None},
-        'cost': {
-            'bytes_up': 1024, 'bytes_down': 2048, 'round_seconds': 0.5, 'compile_seconds': 1.0,
-            'parameters': {'base': 1, 'generator': 2, 'descriptor': 3},
-        },
-    }  # fmt: skip
-
-
-@pytest.fixture
-def summaries():
-    return [
-        summary(method, held_out, seed, 0.8 + gain, 0.5 + gain + drop + seed / 100)
-        for method, gain in (('fedgen', 0.05), ('fedavg', 0.0))
-        for held_out, drop in (('x', 0.0), ('y', -0.2))
-        for seed in (0, 1)
-    ]
+from fedgen_jax.report import compare, tables
+from fedgen_jax.report.words import headline
 
 
 def test_worst_unseen_is_the_worst_fold_and_sd_is_over_seeds(summaries):
-    runs = tables.rows_of(summaries)['fedavg']
-    mean = tables.over_seeds(runs, tables.block_value('unseen', 'mean', 'accuracy'))
-    worst = tables.over_seeds(runs, tables.block_value('unseen', 'worst', 'accuracy'))
-    assert mean == pytest.approx((0.405, 0.01 / 2**0.5, 2))
-    assert worst == pytest.approx((0.305, 0.01 / 2**0.5, 2))
+    runs = compare.rows_of(summaries)['theirs']
+    for level, expected in (('mean', 0.405), ('worst', 0.305)):
+        value = compare.block_value('own', 'unseen', level, 'accuracy')
+        assert compare.over_seeds(runs, value) == pytest.approx((expected, 0.01 / 2**0.5, 2))
+
+
+def test_an_interval_is_students_over_folds(summaries):
+    for s in summaries:
+        if (s['method'], s['held_out']) == ('ours', 'y'):
+            s['unseen']['mean']['accuracy'] += 0.02
+    rows = compare.rows_of(summaries)
+    gap = compare.paired(rows['ours'], rows['theirs'], 'own', 'unseen', 'accuracy')
+    assert gap.fold == pytest.approx({'x': 0.05, 'y': 0.07})
+    # Two folds, 0.02 apart: a standard error of 0.01, and t(0.975, 1) = 12.706.
+    assert (gap.mean, gap.half) == pytest.approx((0.06, 0.12706), rel=1e-4)
+    assert (gap.better, gap.pairs) == (4, 4)
+
+
+def test_less_is_better_turns_the_count_round(summaries):
+    rows = compare.rows_of(summaries)
+    gap = compare.paired(rows['ours'], rows['theirs'], 'own', 'unseen', 'accuracy', lower=True)
+    assert gap.mean == pytest.approx(0.05) and gap.better == 0
+
+
+def test_runs_without_a_partner_are_no_pair(summaries):
+    rows = compare.rows_of([s for s in summaries if (s['method'], s['seed']) != ('theirs', 1)])
+    gap = compare.paired(rows['ours'], rows['theirs'], 'own', 'seen', 'accuracy')
+    assert gap.pairs == 2
+    assert compare.paired(rows['ours'], rows['theirs'], 'fine-tuned', 'seen', 'accuracy') is None
 
 
 def test_tables_show_every_method_center_and_paired_gap(summaries):
     text = tables.tables(summaries)
     assert '8 runs' in text
-    assert '| fedavg | +5.0 ± 0.0 (4 of 4) | +5.0 ± 0.0 (4 of 4) |' in text
-    assert 'x (n = 10)' in text and 'y (n = 10)' in text
-    assert '| fedgen | 1 | 2 | 0.50 | 1 | 2 | 3 | cpu |' in text
+    assert '| theirs | +5.0 [+5.0, +5.0] (4 of 4) | +5.0 [+5.0, +5.0] (4 of 4) |' in text
+    assert '| method | x (10 images) | y (10 images) |' in text
+    assert '**85.0 ± 0.0**' in text and '**80.0 ± 0.0**' not in text
+    assert '| ours | 1,234 | 2 | 1 | 20 | 0.50 | cpu |' in text
 
 
-def test_fine_tuning_is_a_row_of_its_own(summaries):
-    summaries[-1]['finetuned'] = {'seen': block(0.9), 'unseen': summaries[-1]['unseen']}
-    rows = tables.rows_of(summaries)
-    assert rows['fedavg + fine-tuning'][0]['seen']['mean']['accuracy'] == 0.9
+def test_the_reference_can_be_chosen(summaries):
+    assert '| ours | -5.0 [-5.0, -5.0] (0 of 4) |' in tables.tables(summaries, 'theirs')
+    with pytest.raises(ValueError, match='--reference=nobody: .* ours; theirs'):
+        tables.tables(summaries, 'nobody')
 
 
-def test_text_is_written_between_its_marks(tmp_path):
-    file = tmp_path / 'RESULTS.md'
-    file.write_text('above\n<!-- here -->\nold\n<!-- end -->\nbelow\n')
-    tables.write_between(file, 'here', 'new')
-    assert file.read_text() == 'above\n<!-- here -->\nnew\n<!-- end -->\nbelow\n'
-    with pytest.raises(ValueError, match='<!-- there -->'):
-        tables.write_between(file, 'there', 'new')
+def test_fine_tuning_is_a_column(summaries, make):
+    assert 'fine-tuned' not in tables.tables(summaries)
+    summaries[-1]['finetuned'] = {'seen': make('m', 'x', 0, 0.9, 0.1)['seen']}
+    lines = tables.tables(summaries).splitlines()
+    head = next(x for x in lines if 'fine-tuned' in x).split(' | ')
+    row = next(x for x in lines if x.startswith('| theirs')).split(' | ')
+    assert row[head.index('seen, fine-tuned')] == '**90.0**'
 
 
-def test_fine_tuning_has_no_center_model_of_its_own(summaries):
-    summaries[0]['finetuned'] = {'seen': block(0.9), 'unseen': None}
-    (tuned,) = tables.rows_of(summaries)['fedgen + fine-tuning']
-    assert tuned['center_model'] is None and tuned['controls'] == {'shuffled': None}
+def test_a_center_model_is_shown_where_it_is_another_one(summaries, make):
+    assert 'center model' not in tables.tables(summaries)
+    other = make('m', 'x', 0, 0.61, 0.1)
+    summaries[0]['center_model'] = {k: other[k] for k in ('seen', 'unseen')}
+    text = tables.tables(summaries)
+    assert 'center model: seen' in text and '61.0' in text
 
 
-def test_lengths_are_worst_where_they_are_highest(summaries):
+def test_lengths_are_worst_and_best_where_they_should_be(summaries):
     for s in summaries:
         s['lower_is_better'] = ['accuracy']
-    assert '| fedavg | 0.8 ± 0.0 | 0.8 ± 0.0 | 0.4 ± 0.0 | 0.5 ± 0.0 |' in tables.tables(summaries)
+    text = tables.tables(summaries)
+    assert '| theirs | **0.8 ± 0.0** | **0.8 ± 0.0** | **0.4 ± 0.0** | **0.5 ± 0.0** |' in text
 
 
 def test_rare_classes_are_named(summaries):
     summaries[0]['unseen']['centers']['x'].update(left_out=['platelet'], boxes={'platelet': 2})
     assert 'platelet at x (2 boxes)' in tables.tables(summaries)
+
+
+def test_one_run_has_no_spread_interval_or_best(make):
+    text = tables.tables([make('m', 'x', 0, 0.5, 0.4)])
+    assert '1 run.' in text and '±' not in text and '**' not in text and 'less' not in text
+    both = [make(m, 'x', 0, 0.5, 0.4) for m in 'mn']
+    assert '| n | +0.0 (0 of 1) | +0.0 (0 of 1) |' in tables.tables(both)
+
+
+def test_the_overview_has_a_row_for_each_set_and_method(summaries):
+    lines = tables.overview({'one': summaries, 'two': summaries}).splitlines()[2:]
+    assert [x.split(' | ')[1] for x in lines] == 2 * ['ours', 'theirs']
+    assert lines[0].startswith('| one: balanced accuracy, 2 centers | ours | **85.0 ± 0.0** |')
+    assert lines[3].endswith('| +5.0 [+5.0, +5.0] | +5.0 [+5.0, +5.0] |')
+
+
+def test_methods_that_lack_runs_are_named(summaries):
+    assert 'Not all runs' not in tables.tables(summaries)
+    for text in (tables.tables(summaries[:-1]), tables.overview({'one': summaries[:-1]})):
+        assert 'Of 4 pairs of held-out centers and seed, theirs has 3: means' in text
+
+
+def test_sets_of_an_overview_have_one_reference(summaries, make):
+    other = [make('other', 'x', 0, 0.5, 0.4)]
+    with pytest.raises(ValueError, match='other and ours: pass --reference'):
+        tables.overview({'one': summaries, 'two': other})
 
 
 def test_runs_without_any_score_are_refused(summaries):
@@ -91,13 +114,3 @@ def test_runs_without_any_score_are_refused(summaries):
     for read in (tables.tables, lambda found: headline(found[0])):
         with pytest.raises(ValueError, match='no seen center has a score'):
             read(summaries)
-
-
-def test_runs_of_two_kinds_are_not_mixed(summaries, tmp_path):
-    for i, split in enumerate(('val', 'test')):
-        (tmp_path / str(i)).mkdir()
-        content = {**summaries[i], 'score_on': split}
-        (tmp_path / str(i) / 'summary.json').write_text(json.dumps(content))
-    assert len(tables.read_summaries([tmp_path / '0'])) == 1
-    with pytest.raises(ValueError, match='score_on is test and val'):
-        tables.read_summaries([tmp_path])

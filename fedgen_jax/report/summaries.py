@@ -1,0 +1,174 @@
+"""Summaries of many runs: read from folders or JSON lines, and written as JSON lines."""
+
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fedgen_jax import renamed
+from fedgen_jax.schema import Groups, Summary
+
+_OWN = 'own'  # in a line: a center model that is the run's own models
+_FREE = {'seed', 'data.held_out', 'devices', 'client_map'}  # fields in which a row's runs differ
+_DECIMALS = 6  # of scores and seconds in a line
+
+
+def read_summaries(
+    paths: Sequence[str | pathlib.Path], order: Sequence[str] = ()
+) -> list[Summary]:
+    """Every `summary.json` below the folders, and the runs of `.jsonl` files.
+
+    order: names of methods; runs from folders come in this order, those of a file in its own.
+
+    Raises ValueError, in one line, where a file is none of these, and where the runs are of two
+    tasks, scored on two splits, or cannot be told apart.
+    """
+    found = [s for path in paths for s in _read(pathlib.Path(path), order)]
+    where = ', '.join(map(str, paths))
+    for field in ('task', 'score_on'):
+        values = sorted({s[field] for s in found})
+        if len(values) > 1:
+            raise ValueError(
+                f'{where}: {field} is {" and ".join(values)}: a table takes runs of one kind: '
+                'name the folders of one'
+            )
+    _check_rows(found, where)
+    return found
+
+
+def in_order(summaries: Iterable[Summary], order: Sequence[str]) -> list[Summary]:
+    """Runs in the order of their methods, a variant ('fedavg, half the rate') after its method."""
+
+    def place(summary):
+        of = [i for i, name in enumerate(order) if summary['method'].startswith(name)]
+        return max(of, key=lambda i: len(order[i])) if of else len(order)
+
+    def key(summary):
+        return place(summary), summary['method'], summary['held_out'], summary['seed']
+
+    return sorted(summaries, key=key)
+
+
+def to_lines(summaries: Sequence[Summary]) -> str:
+    """JSON lines: first what all runs share, then a line a run.  `from_lines` reads them."""
+    short = [_short(s) for s in summaries]
+    common = _common([{k: v for k, v in s.items() if not isinstance(v, dict)} for s in short])
+    common['config'] = _common([s['config'] for s in short])
+    lines = [{'runs': len(short), 'common': common}]
+    for s in short:
+        own = {k: v for k, v in s.items() if k not in common}
+        config = {k: v for k, v in s['config'].items() if k not in common['config']}
+        lines.append({**own, 'config': config})
+    return ''.join(json.dumps(line, separators=(',', ':')) + '\n' for line in lines)
+
+
+def from_lines(text: str) -> list[Summary]:
+    """The summaries of `to_lines`, their scores rounded."""
+    head, *lines = (json.loads(line) for line in text.splitlines())
+    if len(lines) != head['runs']:
+        raise ValueError(f'{len(lines)} runs, the first line says {head["runs"]}')
+    common = head['common']
+    return [_long({**common, **x, 'config': {**common['config'], **x['config']}}) for x in lines]
+
+
+def same_models(summary: Summary) -> Groups:
+    """The run's own scores, in the shape of its center model's."""
+
+    def block(group):
+        return group and {k: group[k] for k in ('mean', 'worst', 'centers')}
+
+    return {'seen': block(summary['seen']), 'unseen': block(summary['unseen'])}
+
+
+def center_model_of(summary: Summary) -> Groups | None:
+    """The center model's scores; None where there is none, or it is the run's own model."""
+    found = summary['center_model']
+    return None if found == same_models(summary) else found
+
+
+def _read(path, order):
+    if path.suffix == '.jsonl':
+        try:
+            return [renamed.summary(s) for s in from_lines(path.read_text())]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f'{path}: not a file of launch.summarize --to: {error}') from None
+    files = sorted(path.rglob('summary.json'))
+    if not files:
+        raise ValueError(f'{path}: no summary.json below')
+    found = []
+    for file in files:
+        try:
+            found.append(renamed.summary(json.loads(file.read_text())))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f'{file}: not a summary of launch.train: {error!r}') from None
+    return in_order(found, order)
+
+
+def _check_rows(summaries, where):
+    """The runs of a method differ in held-out centers and seed, and in nothing else."""
+    names, first = set(), {}
+    for s in summaries:
+        name = s['method'], s['held_out'], s['seed']
+        if name in names:
+            raise ValueError(
+                f'{where}: two runs have method={name[0]!r}, data.held_out={name[1]!r} and '
+                f'seed={name[2]}: a table cannot tell them apart: name each folder once, and '
+                'give different runs different methods'
+            )
+        names.add(name)
+        own = _flat(s['config'])
+        known = first.setdefault(s['method'], own)
+        for field in own.keys() & known.keys() - _FREE:
+            if own[field] != known[field]:
+                raise ValueError(
+                    f'{where}: runs with method={name[0]!r} have {field}={known[field]!r} and '
+                    f'{own[field]!r}: give different runs different methods'
+                )
+
+
+def _short(summary):
+    short = {**_rounded({**summary, 'config': None}), 'config': _flat(summary['config'])}
+    if short.get('center_model') == same_models(short):
+        short['center_model'] = _OWN
+    return short
+
+
+def _long(short):
+    long = {**short, 'config': _nested(short['config'])}
+    if long['center_model'] == _OWN:
+        long['center_model'] = same_models(long)
+    return long
+
+
+def _common(dicts: Sequence[dict]) -> dict:
+    first, *others = dicts
+    return {k: v for k, v in first.items() if all(k in x and x[k] == v for x in others)}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, _DECIMALS)
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _flat(settings: dict, prefix: str = '') -> dict:
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            found |= _flat(value, f'{prefix}{name}.')
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def _nested(flat: dict) -> dict:
+    settings = {}
+    for field, value in flat.items():
+        *path, name = field.split('.')
+        group = settings
+        for part in path:
+            group = group.setdefault(part, {})
+        group[name] = value
+    return settings

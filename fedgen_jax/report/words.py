@@ -1,0 +1,36 @@
+"""How metrics, scores and sizes are written, on the page and in the tables alike."""
+
+from fedgen_jax.schema import Summary
+
+ABBREVIATIONS = {
+    'map': 'mAP', 'ap50': 'AP50', 'ap75': 'AP75', 'froc': 'FROC', 'iou': 'IoU', 'hd95': 'HD95',
+    'assd': 'ASSD', 'dice': 'Dice', 'dice_volume': 'Dice of volumes',
+}  # fmt: skip
+NONE = '–'
+NO_SCORE = (
+    'no seen center has a score: the test images of each show nothing, or fewer than 10 boxes of '
+    'every class: give them more test images'
+)
+
+
+def readable(metric: str) -> str:
+    """A metric's name in words."""
+    return ABBREVIATIONS.get(metric, metric.replace('_', ' '))
+
+
+def titled(metric: str) -> str:
+    """The same at the beginning of a line."""
+    name = readable(metric)
+    return name if metric in ABBREVIATIONS else name[0].upper() + name[1:]
+
+
+def headline(summary: Summary) -> str:
+    """The metric that stands for the summary's task: its first."""
+    if not summary['seen']['mean']:
+        raise ValueError(NO_SCORE)
+    return next(iter(summary['seen']['mean']))
+
+
+def kilobytes(size: float, decimals: int = 0) -> str:
+    """A number of bytes in kB, which are 1000."""
+    return f'{size / 1000:,.{decimals}f}'

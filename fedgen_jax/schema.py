@@ -1,0 +1,78 @@
+"""What `summary.json` holds.  docs/summary_json.md explains each field.
+
+A score lies in 0 .. 1 but for the metrics that `lower_is_better` names.
+"""
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+# Of one center, as `Task.metrics` returns them: {metric: float}, 'n': images, and of some tasks
+# 'classes' (scores of each class), 'boxes' (of each class) and 'left_out' (classes of few boxes).
+Scores = dict[str, Any]
+
+
+class Block(TypedDict):
+    """Scores of one kind of model at several centers."""
+
+    mean: dict[str, float]
+    worst: dict[str, float]
+    centers: dict[str, Scores]
+
+
+class SeenBlock(Block):
+    """The same, with the scores of all centers' images taken together."""
+
+    pooled: Scores
+
+
+class Groups(TypedDict):
+    """A block of the seen centers and one of the unseen ones, if there are any."""
+
+    seen: Block
+    unseen: Block | None
+
+
+class Finetuned(TypedDict):
+    """Scores after labelled steps at each seen center."""
+
+    seen: Block
+
+
+class Controls(TypedDict):
+    """Scores under descriptors of other centers."""
+
+    shuffled: Groups | None
+    sampled: int | None
+
+
+class Cost(TypedDict):
+    """What a run takes."""
+
+    bytes_up: int
+    bytes_down: int
+    round_seconds: float | None
+    compile_seconds: float | None
+    parameters: dict[str, int]
+
+
+class Summary(TypedDict):
+    """A finished run."""
+
+    method: str
+    title: str
+    task: str
+    algorithm: str
+    local: str | None
+    seed: int
+    held_out: str
+    rounds: int
+    device: str
+    score_on: Literal['test', 'val']
+    lower_is_better: list[str]
+    server_model: bool
+    seen: SeenBlock
+    unseen: Block | None
+    center_model: Groups | None
+    controls: Controls
+    finetuned: NotRequired[Finetuned]
+    cost: Cost
+    config: dict[str, Any]

@@ -1,0 +1,104 @@
+"""A report of real runs: beside one without a shared model, and after centers came and went."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from configs.common import base
+from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.report.gather import changes_of, distinct, read_summary, report_run, section_of
+from fedgen_jax.run import write_json
+from fedgen_jax.schema import Summary
+from fedgen_jax.summary import read_statistics, write_statistic
+from fedgen_jax.train import train
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('runs')
+    for algorithm in ('fedgen', 'local'):
+        c = base()
+        c.algorithm = algorithm
+        c.data.source, c.data.cache = 'synthetic', str(folder / 'store')
+        c.data.centers, c.data.held_out, c.data.examples = 3, 'synthetic-2', 20
+        c.data.image_size, c.model.widths = 8, (8,)
+        c.rounds, c.local_steps, c.batch_size = 1, 1, 4
+        c.hypernet.support, c.hypernet.modes = 4, ('film',)
+        c.shifts.acquisition = 0.0
+        train(c, folder / algorithm, progress=False)
+    return folder
+
+
+@pytest.fixture
+def run(runs, tmp_path):
+    return shutil.copytree(runs / 'fedgen', tmp_path / 'run')
+
+
+def test_a_run_without_a_shared_model_stands_beside(runs):
+    text = report_run(runs / 'fedgen', runs / 'local').read_text()
+    assert 'Local only: the centers share no model' in text
+    unseen = text.split('<h3>synthetic-2')[1].split('<h2>')[0]
+    seen = text.split('<h3>synthetic-1')[1].split('<h3>')[0]
+    assert 'Local only: ' in seen and 'Local only: ' not in unseen and 'FedGen: ' in unseen
+
+
+def test_what_a_run_leaves_behind_is_the_schemas(runs, conforms):
+    for algorithm in ('fedgen', 'local'):
+        assert conforms(read_summary(runs / algorithm), Summary)
+
+
+def test_a_run_is_not_put_beside_itself(runs):
+    with pytest.raises(ValueError, match='the run itself'):
+        report_run(runs / 'local', runs / 'local')
+    with pytest.raises(ValueError, match='nowhere/summary.json: missing'):
+        report_run(runs / 'nowhere')
+
+
+def test_who_came_and_went_is_shown(run):
+    assert changes_of(run, ['synthetic-0', 'synthetic-1']) is None
+    like = read_statistics(run)['synthetic-0']
+    write_statistic(run, 'newcomer', Statistic(like.total, 12, like.psi))
+    (run / 'statistics' / 'synthetic-1.json').unlink()
+    (run / 'onboard' / 'synthetic-0').mkdir(parents=True)
+    entry = {'scores': {'balanced_accuracy': 0.4321, 'n': 12}, 'seconds': 1.5}
+    entry |= {'bytes_up': 1264, 'bytes_down': 512_345, 'images': 12}
+    write_json(run / 'onboard.json', {'centers': {'newcomer': entry}, 'removed': None})
+    changes = changes_of(run, ['synthetic-0', 'synthetic-1'])
+    assert (changes.joined, changes.updated, changes.removed) == (
+        ('newcomer',), ('synthetic-0',), ('synthetic-1',)
+    )  # fmt: skip
+    table = section_of(changes, 'balanced_accuracy').table
+    assert table.rows[0] == ['newcomer: joined', '12', '0.432', '1.3', '512.3', '1.50']
+    assert [row[0] for row in table.rows[1:]] == ['synthetic-0: new data', 'synthetic-1: left']
+    text = report_run(run).read_text()
+    for name in ('newcomer (joined)', 'synthetic-0 (updated)', 'synthetic-1 (left)'):
+        assert name in text
+    assert 'newcomer: joined' in text
+
+
+def test_one_that_joined_and_left_again_is_named(run):
+    write_json(run / 'onboard.json', {'centers': {}, 'removed': 'guest'})
+    changes = changes_of(run, ['synthetic-0', 'synthetic-1'])
+    assert (changes.joined, changes.updated, changes.removed) == ((), (), ('guest',))
+    table = section_of(changes, 'balanced_accuracy').table
+    assert table.rows == [['guest: left']]
+
+
+def test_a_report_reads_the_names_of_earlier_versions(run):
+    made = json.loads((run / 'summary.json').read_text())
+    for field in ('title', 'server_model'):
+        made.pop(field, None)
+    write_json(run / 'summary.json', made)
+    assert '<title>FedGen: classification</title>' in report_run(run).read_text()
+
+
+def test_runs_of_one_title_are_told_apart():
+    def names(*found):
+        return list(distinct({f: {'title': t, 'method': m} for f, t, m in found}))
+
+    assert names(('a', 'X', 'x'), ('b', 'Y', 'x')) == ['X', 'Y']
+    assert names(('a', 'X', 'x'), ('b', 'X', 'x, twice')) == ['X (x)', 'X (x, twice)']
+    assert names(('a/0', 'X', 'x'), ('b/0', 'X', 'x')) == ['X of a/0', 'X of b/0']
+    assert np.unique(names(('a', 'X', 'x'), ('b', 'Y', 'y'), ('c', 'X', 'x'))).size == 3

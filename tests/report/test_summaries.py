@@ -1,0 +1,69 @@
+"""Runs are read alike from folders and from JSON lines, and runs of two kinds are refused."""
+
+import json
+
+import pytest
+
+from fedgen_jax.report.summaries import from_lines, in_order, read_summaries, to_lines
+
+
+def write(folder, summaries):
+    for i, s in enumerate(summaries):
+        (folder / str(i)).mkdir(parents=True)
+        (folder / str(i) / 'summary.json').write_text(json.dumps(s))
+    return folder
+
+
+def test_lines_hold_what_the_folder_holds(summaries, make, tmp_path):
+    other = make('m', 'x', 0, 0.1234567, 0.1)
+    summaries[0]['center_model'] = {
+        k: {name: other[k][name] for name in ('mean', 'worst', 'centers')}
+        for k in ('seen', 'unseen')
+    }
+    for s in summaries:
+        s['config']['client'] = {'lr': 0.1 * (s['method'] == 'ours'), 'modes': [], 'clip': 1.0}
+    folder = write(tmp_path / 'runs', summaries)
+    read = read_summaries([folder])
+    file = tmp_path / 'runs.jsonl'
+    file.write_text(to_lines(read))
+    again = read_summaries([file])
+    assert len(again) == len(summaries) == len(file.read_text().splitlines()) - 1
+    assert again[0]['center_model']['seen']['mean']['accuracy'] == 0.123457  # six decimals
+    read[0]['center_model'] = again[0]['center_model'] = None
+    assert again == read
+
+
+def test_settings_that_all_runs_share_are_written_once(summaries):
+    text = to_lines(summaries)
+    assert text.count('client.lr') == text.count('lower_is_better') == text.count('"cpu"') == 1
+    assert from_lines(text)[3]['config'] == summaries[3]['config']
+
+
+def test_methods_come_in_the_configurations_order(make):
+    names = ['b', 'a + c', 'a, half', 'z', 'a']
+    found = in_order([make(n, 'x', 0, 0.1, 0.1) for n in names], ['a', 'b', 'a + c'])
+    assert [s['method'] for s in found] == ['a', 'a, half', 'b', 'a + c', 'z']
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'score_on': 'val'}, 'score_on is test and val'),
+    ({'task': 'detection'}, 'task is classification and detection'),
+    ({'held_out': 'x', 'seed': 0}, "two runs have method='ours', data.held_out='x' and seed=0"),
+    ({'config': {'client': {'lr': 0.2}}}, 'have client.lr=0.1 and 0.2: give'),
+])  # fmt: skip
+def test_runs_that_a_table_would_mix_are_refused(summaries, tmp_path, change, message):
+    folder = write(tmp_path, [summaries[0], {**summaries[1], **change}])
+    with pytest.raises(ValueError, match=message):
+        read_summaries([folder])
+
+
+def test_what_is_no_summary_is_one_line_with_the_file(summaries, tmp_path):
+    with pytest.raises(ValueError, match='nowhere: no summary.json below'):
+        read_summaries([tmp_path / 'nowhere'])
+    file = tmp_path / 'cut.jsonl'
+    file.write_text(''.join(to_lines(summaries).splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match='cut.jsonl: .*7 runs, the first line says 8'):
+        read_summaries([file])
+    (tmp_path / 'summary.json').write_text('{"method": "m"}')
+    with pytest.raises(ValueError, match="summary.json: .*'config'"):
+        read_summaries([tmp_path])
