@@ -5,7 +5,10 @@ What today's version wrote comes back equal, so passing it twice does no harm.
 """
 
 import copy
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
+
+from fedgen_jax.schema import Summary
 
 # A field that has gone, and today's fields that have its value.
 RENAMED = {
@@ -36,15 +39,17 @@ def config(made: dict[str, Any]) -> dict[str, Any]:
                 _set_if_absent(now, field, value)
     for field, value in ADDED.items():
         _set_if_absent(now, field, value)
-    now['algorithm'] = ALGORITHMS.get(now['algorithm'], now['algorithm'])
+    if 'algorithm' in now:
+        now['algorithm'] = ALGORITHMS.get(now['algorithm'], now['algorithm'])
     return now
 
 
-def summary(made: dict[str, Any]) -> dict[str, Any]:
-    """A run's summary (`fedgen_jax.schema.Summary`) in today's field names."""
-    now = {**made, 'config': config(made['config'])}
-    now['algorithm'] = now['config']['algorithm']
+def summary(made: Mapping[str, Any]) -> Summary:
+    """A run's summary in today's field names."""
+    now: dict[str, Any] = {**made, 'config': config(made['config'])}
+    now['algorithm'] = ALGORITHMS.get(now['algorithm'], now['algorithm'])
     now.pop('local', None)  # it stands in the settings too
+    now.setdefault('privacy', {})
     if 'title' not in now:
         now['title'] = _title(now)
     now.setdefault('server_model', now['algorithm'] != 'local_only')
@@ -53,7 +58,7 @@ def summary(made: dict[str, Any]) -> dict[str, Any]:
         now['finetuned'] = {'seen': now['finetuned']['seen']}
     sizes = now['cost']['parameters']
     now['cost'] = {**now['cost'], 'parameters': {k: n for k, n in sizes.items() if n}}
-    return now
+    return cast(Summary, now)
 
 
 def _title(summary):

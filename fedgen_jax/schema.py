@@ -61,7 +61,6 @@ class Summary(TypedDict):
     title: str
     task: str
     algorithm: str
-    local: str | None
     seed: int
     held_out: str
     rounds: int
@@ -75,4 +74,5 @@ class Summary(TypedDict):
     controls: Controls
     finetuned: NotRequired[Finetuned]
     cost: Cost
+    privacy: dict[str, Any]
     config: dict[str, Any]

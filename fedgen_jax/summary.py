@@ -56,12 +56,13 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
 
 
 def title_of(run: Run) -> str:
-    """The method's name for people; 'FedAvg + shifts' where it learned from virtual centers too."""
-    title, shifts = run.program.algorithm.title, run.config.shifts
+    """The method's name for people; 'FedAvg + shifts' where it learned from virtual centers too.
+
+    Of what generates models, virtual centers are a part.
+    """
+    algorithm, shifts = run.program.algorithm, run.config.shifts
     shifted = shifts.acquisition or shifts.zoom != 1
-    if run.program.describe is not None:  # virtual centers are a part of the method
-        return title if shifted else f'{title}, no shifts'
-    return f'{title} + shifts' if shifted else title
+    return algorithm.title + (' + shifts' if shifted and 'generator' not in algorithm.sizes else '')
 
 
 def evaluate_run(workdir: str | pathlib.Path, data: str | None = None) -> dict:

@@ -29,7 +29,7 @@ def main(paths):
     if _TO.value and not _TO.value.endswith('.jsonl'):
         raise ValueError(f'--to={_TO.value}: the name ends in .jsonl')
     if pages:
-        written = {}
+        written: dict[pathlib.Path, str] = {}
         for page in pages:
             written |= rewritten(page, list(METHODS), _REFERENCE.value)
     elif _TO.value:

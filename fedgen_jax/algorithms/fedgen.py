@@ -176,11 +176,19 @@ def fedgen(
         server_update=server_update,
         describe=functools.partial(describe, parts) if hypernet.learned else None,
         personalize=functools.partial(personalize, parts),
-        title='FedGen',
+        title=title_of(hypernet),
         keeps=bool(hypernet.modes) and hypernet.descriptor == 'onehot',
         server_model=True,
         sizes={'base': 'theta', 'generator': 'phi', 'descriptor': 'psi'},
     )
+
+
+def title_of(hypernet: Hypernet) -> str:
+    """Its name for people, which tells the controls."""
+    if not hypernet.modes:
+        return 'FedGen, no generator'
+    controls = {'constant': ', constant descriptor', 'onehot': ', one-hot descriptor'}
+    return 'FedGen' + controls.get(hypernet.descriptor, '')
 
 
 def init(parts: Parts, server: optax.GradientTransformation, key: jax.Array) -> State:

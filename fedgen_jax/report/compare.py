@@ -1,7 +1,7 @@
 """Numbers over many runs: means over seeds, and differences between two methods."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -10,7 +10,7 @@ from fedgen_jax.report.summaries import center_model_of
 from fedgen_jax.schema import Summary
 
 # A kind of model -> its blocks in a summary.
-BLOCKS: dict[str, Callable[[Summary], dict | None]] = {
+BLOCKS: dict[str, Callable[[Summary], Any]] = {
     'own': lambda s: s,
     'fine-tuned': lambda s: s.get('finetuned'),
     'center model': center_model_of,
@@ -43,7 +43,7 @@ class Gap(NamedTuple):
 
 def rows_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
     """Runs by method, in order of appearance."""
-    rows = {}
+    rows: dict[str, list[Summary]] = {}
     for s in summaries:
         rows.setdefault(s['method'], []).append(s)
     return rows
@@ -73,8 +73,8 @@ def block_value(kind: str, group: str, level: str, metric: str, lower: bool = Fa
     """
 
     def value(runs):
-        found = [score(r, kind, group, level, metric) for r in runs]
-        found = [v for v in found if v is not None]
+        scores = [score(r, kind, group, level, metric) for r in runs]
+        found = [v for v in scores if v is not None]
         if not found:
             return None
         if (group, level) == ('unseen', 'worst'):
@@ -94,7 +94,7 @@ def paired(
 ) -> Gap | None:
     """How far `reference` is above `runs`; None where no fold and seed has both."""
     ours = {(r['held_out'], r['seed']): score(r, kind, group, 'mean', metric) for r in reference}
-    fold = {}
+    fold: dict[str, list[float]] = {}
     for r in runs:
         mine = ours.get((r['held_out'], r['seed']))
         its = score(r, kind, group, 'mean', metric)
@@ -102,7 +102,7 @@ def paired(
             fold.setdefault(r['held_out'], []).append(mine - its)
     if not fold:
         return None
-    gaps = sum(fold.values(), [])
+    gaps = [gap for of in fold.values() for gap in of]
     better = sum(g < 0 if lower else g > 0 for g in gaps)
     # Seeds of one fold share its centers, so they are no independent trials.
     means = {name: float(np.mean(v)) for name, v in fold.items()}

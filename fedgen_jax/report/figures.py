@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -24,7 +24,7 @@ MARKERS = {'seen': 'o', 'unseen': '*', 'updated': 'D', 'joined': 's', 'left': 'X
 
 _SHAPES = ('o', 's', '^', 'v', 'P', 'X', 'p', 'h')  # of centers in a forest plot
 
-_STYLE = {
+_STYLE: Any = {
     'svg.fonttype': 'none',  # text stays text: sharp, searchable, in the page's own font
     'svg.hashsalt': 'fedgen_jax',
     'text.parse_math': False,  # a dollar sign in a center's name is a dollar sign

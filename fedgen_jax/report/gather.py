@@ -11,6 +11,7 @@ import numpy as np
 from fedgen_jax import renamed
 from fedgen_jax.data.examples import Center, Examples, of_split, take
 from fedgen_jax.evaluate import model_of
+from fedgen_jax.files import file_name
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.report.figures import Cloud
@@ -19,6 +20,7 @@ from fedgen_jax.report.words import NONE, headline, kilobytes, titled
 from fedgen_jax.run import Run, Trained, reopen, trained
 from fedgen_jax.schema import Summary
 from fedgen_jax.statistics import read_statistics
+from fedgen_jax.tasks.base import View
 
 SUBSETS = 30
 STRIPS = 24  # seen and unseen centers, each at most, whose images are shown
@@ -37,7 +39,8 @@ def read_lines(workdir: str | pathlib.Path) -> list[dict]:
 
 
 def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
-    """A center's descriptor, and those of random subsets of its training images."""
+    """A center's (learned) descriptor, and those of random subsets of its training images."""
+    assert done.program.describe is not None
     vectors_NxE = done.program.describe(done.shared, adapted_on(center).image)
     rng = np.random.default_rng(0)
     size = min(SUBSET_SIZE, len(vectors_NxE))
@@ -62,7 +65,7 @@ def strip_of(
     """
     images = of_split(center, split)
     examples = take(images, np.arange(min(COLUMNS, len(images.weight))))
-    columns = [[] for _ in examples.weight]
+    columns: list[list[View]] = [[] for _ in examples.weight]
     for name, (done, client) in models.items():
         variables = model_of(done, adapted_on(center), client)
         predictions = done.program.predict(variables, examples.image)
@@ -115,7 +118,7 @@ def changes_of(workdir: pathlib.Path, seen: Sequence[str]) -> Changes | None:
     joined = tuple(name for name in own if name not in seen)
     updated = tuple(
         name for name in own
-        if name in seen and (name in last['centers'] or (workdir / 'onboard' / name).is_dir())
+        if name in seen and (name in last['centers'] or (workdir / 'onboard' / file_name(name)).is_dir())
     )  # fmt: skip
     gone = [*(name for name in seen if name not in own), last['removed']]
     removed = tuple(dict.fromkeys(name for name in gone if name and name not in own))
@@ -219,6 +222,7 @@ def report_run(
         }  # fmt: skip
         return strip_of(said_by, center, kind, run.config.score_on, len(models) > 1)
 
+    centers: list[tuple[Center, str, int | None]]
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]
     clouds = [cloud_of(done, c, kind) for c, kind, _ in centers] if done.program.describe else []

@@ -6,7 +6,7 @@ import io
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jinja2
 from PIL import Image
@@ -116,7 +116,7 @@ def methods_of(summaries: Mapping[str, Summary]) -> dict[str, Groups]:
 
     Each run has a row for its own models, and one for its center model where that is another one.
     """
-    methods = {}
+    methods: dict[str, Any] = {}
     for name, s in summaries.items():
         methods[_own_row(name, s)] = s
         if center_model_of(s):
@@ -126,7 +126,7 @@ def methods_of(summaries: Mapping[str, Summary]) -> dict[str, Groups]:
 
 def colors_of(summaries: Mapping[str, Summary]) -> dict[str, str]:
     """A color for each row of `methods_of`."""
-    colors = {}
+    colors: dict[str, str] = {}
     for (name, s), (own, center) in zip(summaries.items(), itertools.cycle(COLORS)):
         colors |= {_own_row(name, s): own, f'{name}, center model': center}
     return colors

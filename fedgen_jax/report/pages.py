@@ -33,13 +33,13 @@ def rewritten(
 
     Raises ValueError where the page has no such part, or names a kind that there is not.
     """
-    plots = {}
+    plots: dict[pathlib.Path, str] = {}
 
     def part(match):
         kind, files = match['kind'], match['files'].split()
         if kind not in KINDS:
             raise ValueError(f'{page}: <!-- {kind} ... -->: a part is one of {", ".join(KINDS)}')
-        target = files.pop() if kind == 'forest' else None
+        target = files.pop() if kind == 'forest' else ''
         if len({pathlib.Path(f).stem for f in files}) < len(files) or not files:
             raise ValueError(f'{page}: <!-- {kind} ... -->: name files of runs, each once')
         if '<!-- ' in match['old']:

@@ -2,7 +2,7 @@
 
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedgen_jax import renamed
@@ -62,7 +62,7 @@ def to_lines(summaries: Sequence[Summary]) -> str:
     return ''.join(json.dumps(line, separators=(',', ':')) + '\n' for line in lines)
 
 
-def from_lines(text: str) -> list[Summary]:
+def from_lines(text: str) -> list[dict[str, Any]]:
     """The summaries of `to_lines`, their scores rounded."""
     head, *lines = (json.loads(line) for line in text.splitlines())
     if len(lines) != head['runs']:
@@ -71,7 +71,7 @@ def from_lines(text: str) -> list[Summary]:
     return [_long({**common, **x, 'config': {**common['config'], **x['config']}}) for x in lines]
 
 
-def same_models(summary: Summary) -> Groups:
+def same_models(summary: Mapping[str, Any]) -> Groups:
     """The run's own scores, in the shape of its center model's."""
 
     def block(group):
@@ -106,7 +106,7 @@ def _read(path, order):
 
 def _check_rows(summaries, where):
     """The runs of a method differ in held-out centers and seed, and in nothing else."""
-    names, first = set(), {}
+    names, first = set(), dict[str, dict]()
     for s in summaries:
         name = s['method'], s['held_out'], s['seed']
         if name in names:
@@ -154,7 +154,7 @@ def _rounded(value: Any) -> Any:
 
 
 def _flat(settings: dict, prefix: str = '') -> dict:
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict):
             found |= _flat(value, f'{prefix}{name}.')
@@ -164,7 +164,7 @@ def _flat(settings: dict, prefix: str = '') -> dict:
 
 
 def _nested(flat: dict) -> dict:
-    settings = {}
+    settings: dict[str, Any] = {}
     for field, value in flat.items():
         *path, name = field.split('.')
         group = settings

@@ -136,11 +136,12 @@ def _body(rows, columns, lower) -> list[list[str]]:
     spread_MxJ = [[over_seeds(runs, c.value) for c in columns] for runs in rows.values()]
     lines = [[name, *(cell(x, lower) for x in own)] for name, own in zip(rows, spread_MxJ)]
     for j, column in enumerate(columns):
-        means = [own[j].mean for own in spread_MxJ if own[j]]
+        spreads = [own[j] for own in spread_MxJ]
+        means = [x.mean for x in spreads if x]
         if column.bold and len(rows) > 1 and means:
-            top = Spread((min if lower else max)(means), 0.0, 1)
-            for line, own in zip(lines, spread_MxJ):
-                if own[j] and cell(own[j]._replace(seeds=1), lower) == cell(top, lower):
+            top = cell(Spread((min if lower else max)(means), 0.0, 1), lower)
+            for line, x in zip(lines, spreads):
+                if x and cell(x._replace(seeds=1), lower) == top:
                     line[j + 1] = f'**{line[j + 1]}**'
     return lines
 

@@ -18,7 +18,7 @@ def summary(method, held_out, seed, seen, unseen, **changes):
     both = {'seen': block(seen), 'unseen': block(unseen, (held_out,))}
     return {
         'method': method, 'title': method.title(), 'task': 'classification', 'algorithm': 'any',
-        'local': None, 'seed': seed, 'held_out': held_out, 'rounds': 2, 'device': 'cpu',
+        'seed': seed, 'held_out': held_out, 'rounds': 2, 'device': 'cpu',
         'score_on': 'test', 'lower_is_better': [], 'server_model': True,
         **both, 'seen': {**both['seen'], 'pooled': both['seen']['centers']['a']},
         'center_model': both, 'controls': {'shuffled': None, 'sampled': None},
@@ -26,6 +26,7 @@ def summary(method, held_out, seed, seen, unseen, **changes):
             'bytes_up': 1024, 'bytes_down': 20480, 'round_seconds': 0.5, 'compile_seconds': 1.0,
             'parameters': {'base': 1234, 'part': 2},
         },
+        'privacy': {},
         'config': {'method': method, 'seed': seed, 'client': {'lr': 0.1, 'clip': 1.0}},
         **changes,
     }  # fmt: skip

@@ -7,25 +7,26 @@ import numpy as np
 import pytest
 
 from configs.common import base
+from fedgen_jax.files import write_json
+from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.report.gather import changes_of, distinct, read_summary, report_run, section_of
-from fedgen_jax.run import write_json
 from fedgen_jax.schema import Summary
-from fedgen_jax.summary import read_statistics, write_statistic
+from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
 from fedgen_jax.train import train
 
 
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp('runs')
-    for algorithm in ('fedgen', 'local'):
+    for algorithm in ('fedgen', 'local_only'):
         c = base()
         c.algorithm = algorithm
         c.data.source, c.data.cache = 'synthetic', str(folder / 'store')
         c.data.centers, c.data.held_out, c.data.examples = 3, 'synthetic-2', 20
         c.data.image_size, c.model.widths = 8, (8,)
         c.rounds, c.local_steps, c.batch_size = 1, 1, 4
-        c.hypernet.support, c.hypernet.modes = 4, ('film',)
+        c.fedgen.support, c.fedgen.modes = 4, ('film',)
         c.shifts.acquisition = 0.0
         train(c, folder / algorithm, progress=False)
     return folder
@@ -37,7 +38,7 @@ def run(runs, tmp_path):
 
 
 def test_a_run_without_a_shared_model_stands_beside(runs):
-    text = report_run(runs / 'fedgen', runs / 'local').read_text()
+    text = report_run(runs / 'fedgen', runs / 'local_only').read_text()
     assert 'Local only: the centers share no model' in text
     unseen = text.split('<h3>synthetic-2')[1].split('<h2>')[0]
     seen = text.split('<h3>synthetic-1')[1].split('<h3>')[0]
@@ -45,22 +46,23 @@ def test_a_run_without_a_shared_model_stands_beside(runs):
 
 
 def test_what_a_run_leaves_behind_is_the_schemas(runs, conforms):
-    for algorithm in ('fedgen', 'local'):
+    for algorithm in ('fedgen', 'local_only'):
         assert conforms(read_summary(runs / algorithm), Summary)
 
 
 def test_a_run_is_not_put_beside_itself(runs):
     with pytest.raises(ValueError, match='the run itself'):
-        report_run(runs / 'local', runs / 'local')
+        report_run(runs / 'local_only', runs / 'local_only')
     with pytest.raises(ValueError, match='nowhere/summary.json: missing'):
         report_run(runs / 'nowhere')
 
 
 def test_who_came_and_went_is_shown(run):
     assert changes_of(run, ['synthetic-0', 'synthetic-1']) is None
-    like = read_statistics(run)['synthetic-0']
-    write_statistic(run, 'newcomer', Statistic(like.total, 12, like.psi))
-    (run / 'statistics' / 'synthetic-1.json').unlink()
+    kept = read_statistics(run)
+    like = kept.own['synthetic-0']
+    own = {'synthetic-0': like, 'newcomer': Statistic(like.total, 12, like.psi)}
+    write_statistics(run, Statistics(own, descriptor.pool(own.values())))
     (run / 'onboard' / 'synthetic-0').mkdir(parents=True)
     entry = {'scores': {'balanced_accuracy': 0.4321, 'n': 12}, 'seconds': 1.5}
     entry |= {'bytes_up': 1264, 'bytes_down': 512_345, 'images': 12}

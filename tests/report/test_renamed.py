@@ -21,6 +21,11 @@ def test_one_old_switch_becomes_two():
     now = renamed.config(made)
     assert now['shifts'].pop('flips') is now['shifts'].pop('turns') is False
     del made['shifts']['plain']
+    assert now.pop('fedgen') == {
+        **made.pop('hypernet'), 'local': made.pop('local'),
+        'generator_lr': made['server'].pop('generator_lr'),
+        'descriptor_lr': made['server'].pop('descriptor_lr'),
+    }  # fmt: skip
     assert now == made
 
 
