@@ -118,7 +118,8 @@ def changes_of(workdir: pathlib.Path, seen: Sequence[str]) -> Changes | None:
     joined = tuple(name for name in own if name not in seen)
     updated = tuple(
         name for name in own
-        if name in seen and (name in last['centers'] or (workdir / 'onboard' / file_name(name)).is_dir())
+        if name in seen
+        and (name in last['centers'] or (workdir / 'onboard' / file_name(name)).is_dir())
     )  # fmt: skip
     gone = [*(name for name in seen if name not in own), last['removed']]
     removed = tuple(dict.fromkeys(name for name in gone if name and name not in own))
