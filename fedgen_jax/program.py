@@ -53,7 +53,7 @@ class Program(NamedTuple):
     algorithm: Algorithm
     mesh: jax.sharding.Mesh
     protection: Protection
-    rounds: Callable
+    rounds: jax.stages.Wrapped
     describe: Callable | None
     predict: Callable
     personalize: Callable
