@@ -23,7 +23,12 @@ RENAMED = {
 ALGORITHMS = {'local': 'local_only'}
 
 # A field that runs were once made without, and the value that they had in effect.
-ADDED = {'max_left_out': 0.5, 'data.virtual': 0, 'data.images': 'memory'}
+ADDED = {
+    'max_left_out': 0.5,
+    'data.virtual': 0,
+    'data.images': 'memory',
+    'shifts.preset': 'brightfield',
+}
 
 _TITLES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local_only': 'Local only'}
 
