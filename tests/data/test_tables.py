@@ -254,7 +254,9 @@ def dicoms(root, write, ids, studies, series=None, column=(), center='c'):
 MANY = [f'1.{i}' for i in range(12)]
 
 
-@pytest.mark.parametrize('ids', [['ANONYMOUS'] * 12, ['0'] * 9 + ['p', 'q', 'r']])
+@pytest.mark.parametrize('ids', [
+    ['ANONYMOUS'] * 12, ['0'] * 9 + ['p', 'q', 'r'], ['q'] * 12, ['Anonymized'] * 6 + ['anon'] * 6,
+])  # fmt: skip
 def test_one_patient_id_for_everybody_is_no_patient(small_folder, write, ids):
     center, notes = dicoms(small_folder, write, ids, MANY)
     assert len(set(center.unit)) == 12 and len(set(center.split)) == 3
@@ -267,6 +269,17 @@ def test_a_study_of_several_series_stays_whole(small_folder, write):
     assert len(set(center.unit)) == 4 and 'studies' in ' '.join(notes)
     for i in range(4):
         assert len(set(center.split[[u == f'1.{i}' for u in center.unit]])) == 1
+
+
+def test_two_studies_of_several_series_are_of_one_person(small_folder, write):
+    center, _ = dicoms(small_folder, write, ['x'] * 4, ['1', '1', '2', '2'])
+    assert set(center.unit) == {'x'}
+
+
+def test_an_id_of_many_studies_is_told(small_folder, write):
+    center, notes = dicoms(small_folder, write, ['x'] * 6 + [f'p{i}' for i in range(6)], MANY)
+    assert len(set(center.unit)) == 7
+    assert any("'x' in 6 studies" in note and 'one person' in note for note in notes)
 
 
 def test_without_studies_series_or_files_count(small_folder, write):

@@ -19,6 +19,8 @@ DOUBTFUL = frozenset({
     'todo', 'not done', 'nd', 'n.d.',
 })  # fmt: skip
 
+_NOBODY = '(anon|anonym|anonymous|anonymi[sz]ed)( ?patient)?|de-?identified|removed|redacted|xxx+|0+'
+
 # Further headers that tables have for our columns.
 _SYNONYMS = {
     'patient': ('subject', 'person', 'participant', 'pid', 'mrn'),
@@ -43,6 +45,12 @@ _SPLIT_OF = {
 def is_missing(word: str) -> bool:
     """Whether a cell plainly says that its value is missing."""
     return ' '.join(word.split()).casefold() in MISSING
+
+
+def is_nobody(patient: str) -> bool:
+    """Whether a PatientID is what anonymizing writes for everybody."""
+    text = ' '.join(patient.split()).casefold()
+    return is_missing(patient) or re.fullmatch(_NOBODY, text) is not None
 
 
 def may_be_missing(word: str) -> bool:
