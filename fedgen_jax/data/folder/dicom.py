@@ -21,7 +21,9 @@ _HEADER = (
     *dicom_gray.TAGS,
 )  # fmt: skip
 _COLORS = ('RGB', 'YBR_FULL', 'YBR_FULL_422', 'YBR_ICT', 'YBR_RCT')
-logging.getLogger('pydicom').setLevel(logging.CRITICAL)  # what matters is raised
+# Its tracebacks and warnings: what matters is raised.
+logging.getLogger('pydicom').addHandler(logging.NullHandler())
+logging.getLogger('pydicom').propagate = False
 
 # JPEG, JPEG-LS, JPEG 2000 and HTJ2K with loss; the last two may be without, if the file says so.
 _LOSSY = ('1.2.840.10008.1.2.4.50', '1.2.840.10008.1.2.4.51', '1.2.840.10008.1.2.4.81')
