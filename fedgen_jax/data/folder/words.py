@@ -19,7 +19,8 @@ DOUBTFUL = frozenset({
     'todo', 'not done', 'nd', 'n.d.',
 })  # fmt: skip
 
-_NOBODY = '(anon|anonym|anonymous|anonymi[sz]ed)( ?patient)?|de-?identified|removed|redacted|xxx+|0+'
+# What anonymizing writes in place of a patient.
+_NOBODY = '(anon|anonym|anonymous|anonymi[sz]ed)( ?patient)?|de-?identified|redacted|xxx+|0+'
 
 # Further headers that tables have for our columns.
 _SYNONYMS = {
