@@ -16,8 +16,8 @@ OF_SERIES = (
     'in each slice): white is the largest of the series'
 )
 ALONE = (
-    'PET without a window, one image of its series: its gray values cannot be compared with those '
-    'of others'
+    'PET or scintigraphy without a window, one image of its series: its gray values cannot be '
+    'compared with those of others'
 )
 
 TAGS = (
