@@ -35,12 +35,14 @@ class Frame(NamedTuple):
     """How an image is laid into its square of `size` pixels a side (`folder/square.py`).
 
     width, height: in its file.  aspect: the height of a pixel by its width.
+    turned: whether the file's EXIF orientation turned it; width and height are those after it.
     """
 
     width: int
     height: int
     aspect: float
     size: int
+    turned: bool = False
 
 
 def _nothing(*_) -> tuple:
@@ -84,6 +86,20 @@ class Target(NamedTuple):
     by_volume: bool = False
 
 
+def _check_size(frame: Frame, width: int, height: int, what: str, way_out: str) -> None:
+    """Raises ValueError where a target was made for an image of another size."""
+    if (frame.width, frame.height) == (width, height):
+        return
+    if frame.turned and (frame.height, frame.width) == (width, height):
+        way_out = (
+            'its EXIF orientation turns the image, and masks and boxes lie on the turned one: '
+            'export them again, or save the image upright'
+        )
+    raise ValueError(
+        f'{what} {width} x {height}, the image {frame.width} x {frame.height}: {way_out}'
+    )
+
+
 def target_of(name: str) -> Target:
     """One of `TARGETS`, or 'module:name' of one's own."""
     return look_up('target', name, TARGETS)
@@ -125,8 +141,7 @@ def _check_names(manifest):
         first.setdefault(row.label, row.number)
     first.pop('', None)
     missing = [label for label in first if words.is_missing(label)]
-    if '0' in first:  # classes are numbers from 0, and a negative one marks what has none
-        missing += [label for label in first if words.plain(label).startswith('-')]
+    missing += words.negative(first.keys() - missing)
     groups = words.spellings(first.keys() - missing)
     said = [f'{words.shown(group)} differ in spelling alone' for group in groups]
     if missing:
@@ -182,17 +197,13 @@ def _scan_masks(manifest, classes, max_boxes):
 
 def _read_mask(scanned, row, frame):
     """Tells `agree` the numbers that the file holds."""
-    file, shape = scanned.found, (frame.height, frame.width)
+    file = scanned.found
     numbers = frozenset()
-    mask = np.full(shape, UNKNOWN, np.uint8)
+    mask = np.full((frame.height, frame.width), UNKNOWN, np.uint8)
     if row.mask:
         try:
             mask = decode.read_mask(str(file.parent / row.mask), len(scanned.classes))
-            if mask.shape != shape:
-                raise ValueError(
-                    f'the mask is {mask.shape[1]} x {mask.shape[0]}, its image {frame.width} x '
-                    f'{frame.height}: save both at one size'
-                )
+            _check_size(frame, *mask.shape[::-1], 'the mask is', 'save both at one size')
         except ValueError as error:
             row_error(file, row.number, 'mask', f'{row.mask!r}: {error}')
         numbers = frozenset(np.unique(mask).tolist())
@@ -278,12 +289,13 @@ def _read_boxes(scanned, row, frame):
                 f'{row.image!r} has pixels {frame.aspect:.3g} times as high as wide, on which '
                 'boxes are not read: save it with square pixels',
             )
-        if (frame.width, frame.height) != (found.width, found.height):
-            row_error(
-                file, row.number, 'image',
-                f'{row.image!r} is {frame.width} x {frame.height}, but annotations.json says '
-                f'{found.width} x {found.height}: correct its width and height',
+        try:
+            _check_size(
+                frame, found.width, found.height,
+                'annotations.json says', 'correct its width and height',
             )
+        except ValueError as error:
+            row_error(file, row.number, 'image', f'{row.image!r}: {error}')
         box[: len(found.box)] = decode.square_boxes(
             found.box, frame.width, frame.height, frame.size
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
-from fedgen_jax.data.folder.coco_forms import key_of
+from fedgen_jax.data.folder.coco_forms import bbox_of, key_of
 from fedgen_jax.data.folder.manifest import DataError
 from fedgen_jax.data.source import load
 from fedgen_jax.tasks.coco_metrics import only_images, to_folder_results
@@ -194,7 +194,24 @@ def test_a_broken_segmentation_is_refused(read, shape):
     assert len(str(error.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize('seed', range(20))
+def test_a_compressed_rle_is_read_as_the_library_reads_it(seed):
+    rng = np.random.default_rng(seed)
+    height, width = (int(x) for x in rng.integers(2, 90, 2))
+    mask = rng.random((height, width)) < rng.choice([0.02, 0.5, 0.98])
+    mask[0, 0] = True
+    shape = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+    text = {'size': [height, width], 'counts': shape['counts'].decode()}
+    assert bbox_of({'segmentation': text}, width, height) == rle.toBbox(shape).tolist()
+    # Cut short, or of another image, it is none.
+    for counts in (text['counts'][:-1], text['counts'] + '1', '~~zz'):
+        with pytest.raises(ValueError, match='no polygon or RLE'):
+            bbox_of({'segmentation': {**text, 'counts': counts}}, width, height)
+
+
 def test_ids():
+    assert key_of(20240101120000123) == '20240101120000123' and key_of(1.5) is None
+    assert key_of(float('nan')) is key_of(float('inf')) is key_of(True) is None
     assert [key_of(x) for x in (7, 7.0, '7', ' a ', 0)] == ['7', '7', '7', 'a', '0']
     assert [key_of(x) for x in (True, None, 7.5, '', [1], float('nan'))] == [None] * 6
 

@@ -1,6 +1,7 @@
 """One DICOM file or series: which gray a stored number becomes, by the tags of its files."""
 
 import io
+import logging
 
 import numpy as np
 import pytest
@@ -98,7 +99,42 @@ def test_a_slope_of_its_own_on_each_slice_keeps_one_gray_for_one_value(
         )  # fmt: skip
     image = folder(tmp_path, manifest_writer, *({'image': f'{i}.dcm'} for i in range(4)))
     values = image.examples.image[:, 0, 0, 0]
-    assert values.tolist() == [8, 8, 16, 2]  # of 10000, 10000, 20000 and 2000 in 5 * 65535
+    assert values.tolist() == [128, 128, 255, 26]  # of 10000, 10000, 20000 and 2000
+    assert set(image.assumed) == {dicom_gray.OF_SERIES}
+
+
+def write_series(root, folder, of, **fields):
+    (root / folder).mkdir()
+    for i, (stored, slope) in of.items():
+        write_dicom(
+            root / f'{folder}/{i}.dcm', np.full((8, 8), stored), RescaleSlope=slope, BitsStored=16,
+            HighBit=15, RescaleIntercept=0, SeriesInstanceUID='1.2', **place(i), **fields,
+        )  # fmt: skip
+
+
+def test_a_series_in_two_folders_has_one_scale(tmp_path, manifest_writer):
+    write_series(tmp_path, 's', {0: (20000, 0.5), 1: (2000, 5)}, PatientID='p')
+    write_series(tmp_path, 't', {2: (4000, 5)}, PatientID='p')
+    found = folder(tmp_path, manifest_writer, {'image': 's'}, {'image': 't'})
+    assert found.examples.image[:, 0, 0, 0].tolist() == [128, 128, 255]
+
+
+def test_white_of_pet_is_the_largest_of_the_series(tmp_path, manifest_writer):
+    write_series(tmp_path, 's', {0: (100, 2), 1: (50, 2)}, Modality='PT')
+    found = folder(tmp_path, manifest_writer, {'image': 's'})
+    assert found.examples.image[:, 0, 0, 0].tolist() == [255, 128]
+    # One image by itself keeps its brightness, and is told.
+    found = folder(tmp_path, manifest_writer, {'image': 's/1.dcm'})
+    assert found.examples.image.max() == 0 and found.assumed == (dicom_gray.ALONE,)
+
+
+@pytest.mark.parametrize('fields', [{'Modality': 'CT'}, {'WindowCenter': 500, 'WindowWidth': 1000}])
+def test_a_scale_that_is_known_is_not_taken_from_pixels(tmp_path, fields):
+    write_series(tmp_path, 's', {0: (20000, 0.01), 1: (2000, 0.1)}, **fields)
+    files = [str(tmp_path / f's/{i}.dcm') for i in range(2)]
+    scale = decode.scale_of_series(files)
+    white = 3071 if 'Modality' in fields else 1000
+    assert [gray(file, scale).max() for file in files] == [round(200 / white * 255)] * 2
 
 
 def test_windows_that_differ_within_a_series_become_one(tmp_path):
@@ -113,6 +149,8 @@ def test_windows_that_differ_within_a_series_become_one(tmp_path):
     np.testing.assert_allclose(found[0], np.clip((RAMP - 500) / 3000, 0, 1) * 255, atol=1)
     assert decode.open_image(str(files[0]), scale).assumed == (dicom_gray.MANY_SCALES,)
     assert not np.array_equal(gray(files[0]), found[0])
+    # Nothing is assumed of the range of bits where another's window is used.
+    assert decode.open_image(str(tmp_path / 'n.dcm'), scale).assumed == (dicom_gray.MANY_SCALES,)
 
 
 @pytest.mark.parametrize('bits', [8, 12, 16])
@@ -123,6 +161,28 @@ def test_a_voi_table_is_applied(tmp_path, bits):
     item.add_new('LUTData', 'OW', entries.astype('<u1' if bits == 8 else '<u2').tobytes())
     found = gray_of(tmp_path, 4095 - RAMP, VOILUTSequence=[item])
     np.testing.assert_allclose(found, RAMP_GRAY, atol=1)
+
+
+def test_a_voi_table_for_negative_numbers(tmp_path):
+    item = pydicom.Dataset()  # the tag of a file of unsigned numbers holds -1000 as 64536
+    item.LUTDescriptor = [4096, 2**16 - 1000, 12]
+    item.LUTData = np.arange(4096).astype('<u2').tobytes()
+    fields = {'RescaleSlope': 1, 'RescaleIntercept': -1000, 'VOILUTSequence': [item]}
+    np.testing.assert_allclose(gray_of(tmp_path, RAMP, **fields), RAMP_GRAY, atol=1)
+
+
+@pytest.mark.parametrize('bits', [8, 10])
+def test_a_voi_table_beyond_its_bits_is_refused(tmp_path, bits):
+    item = pydicom.Dataset()
+    item.LUTDescriptor = [4096, 0, bits]
+    item.LUTData = np.arange(4096).astype('<u2').tobytes()
+    with pytest.raises(ValueError, match=f'entries above {2**bits - 1}'):
+        gray_of(tmp_path, RAMP, VOILUTSequence=[item])
+
+
+def test_bits_that_are_not_the_lowest_are_refused(tmp_path):
+    with pytest.raises(ValueError, match='HighBit 15 of 12 BitsStored'):
+        gray_of(tmp_path, RAMP * 16, HighBit=15)
 
 
 def test_a_voi_table_follows_the_rescaling(tmp_path):
@@ -303,8 +363,13 @@ def test_a_missing_decoder_is_named(tmp_path, monkeypatch):
         patch.setattr(decoder, '_available', {})
         with pytest.raises(ValueError, match=r"JPEG-LS.*: pip install 'fedgen_jax\[medical\]'"):
             decode.read_image(str(file))
-    with pytest.raises(ValueError, match='does not decode'):
-        decode.read_image(str(file))
+    with monkeypatch.context() as patch:
+        told, handler = [], logging.Handler()
+        handler.emit = told.append
+        patch.setattr(logging.getLogger(), 'handlers', [handler])
+        with pytest.raises(ValueError, match='does not decode'):
+            decode.read_image(str(file))
+        assert not told  # no traceback besides
     write_dicom(file, SQUARES, MPEG2MPML, empty, **BYTES)
     with pytest.raises(ValueError, match='MPEG2.*: save them without compression'):
         decode.read_image(str(file))

@@ -193,19 +193,22 @@ def test_a_mask_that_lies_otherwise_in_space_is_refused(
         load_masks(small_folder, manifest_writer, rows)
 
 
-def write_pair(root, kind, shift=(0, 0, 0), spacing=(1, 1), place_known=True):
+def write_pair(
+    root, kind, shift=(0, 0, 0), spacing=(1, 1), place_known=True, of_image=(1, 1)
+):
     """A series 's' of 3 slices, and a mask that lies `shift` mm (left, back, up) away."""
     for name in ('s', 't'):
         (root / name).mkdir()
     for z in range(3):
-        write_dicom(root / f's/{z}.dcm', np.zeros((8, 8)), SeriesInstanceUID='1', **place(z))
+        of = place(z, spacing=of_image)
+        write_dicom(root / f's/{z}.dcm', np.zeros((8, 8)), SeriesInstanceUID='1', **of)
         fields = place(z + shift[2], shift[0], spacing) if place_known else {'InstanceNumber': z}
         write_dicom(root / f't/{z}.dcm', np.zeros((8, 8)), SeriesInstanceUID='2', **fields)
     affine = np.diag([-spacing[1], -spacing[0], 1, 1.0])
     affine[:3, 3] = np.array(shift) * [-1, -1, 1]
     nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 3), np.uint8), affine), root / 'm.nii')
-    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 3), np.uint8), np.diag([-1, -1, 1, 1.0])),
-                 root / 'v.nii')
+    own = np.diag([-of_image[1], -of_image[0], 1, 1.0])
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 3), np.uint8), own), root / 'v.nii')
     return {'nifti': ('s', 'm.nii'), 'series': ('s', 't'), 'slice': ('s/1.dcm', 't/1.dcm'),
             'volumes': ('v.nii', 'm.nii'), 'mixed': ('v.nii', 't')}[kind]  # fmt: skip
 
@@ -226,6 +229,24 @@ def test_a_mask_elsewhere_is_refused(tmp_path, kind, elsewhere):
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_mask_in_place_is_not(tmp_path, kind):
     assert volumes.same_place(tmp_path, *write_pair(tmp_path, kind, shift=(0.01, 0, 0.01)))
+
+
+@pytest.mark.parametrize('kind', ['nifti', 'series', 'volumes', 'mixed'])
+def test_half_a_slice_is_elsewhere_where_pixels_are_larger(tmp_path, kind):
+    pair = write_pair(tmp_path, kind, shift=(0, 0, 0.5), spacing=(4, 4), of_image=(4, 4))
+    assert not volumes.same_place(tmp_path, *pair)
+
+
+@pytest.mark.parametrize('affine', [np.diag([1.009, 1.009, 1, 1]), None])
+def test_the_far_corner_counts(tmp_path, affine):
+    if affine is None:  # half a degree
+        c, s = np.cos(0.5 * np.pi / 180), np.sin(0.5 * np.pi / 180)
+        affine = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for name, of in (('v', np.eye(4)), ('m', affine)):
+        volume = np.zeros((256, 256, 2), np.uint8)
+        nibabel.save(nibabel.Nifti1Image(volume, of), tmp_path / f'{name}.nii')
+    assert volumes.same_place(tmp_path, 'v.nii', 'v.nii')
+    assert not volumes.same_place(tmp_path, 'v.nii', 'm.nii')
 
 
 def test_slices_are_compared_one_by_one(tmp_path):

@@ -62,6 +62,36 @@ def test_in_a_sparse_volume_ten_times_the_value_is_more(tmp_path, share, sign):
     assert abs((high - background) - 10 * (low - background)) < 15
 
 
+def test_a_sparse_volume_may_have_noise(tmp_path):
+    volume = np.random.default_rng(0).normal(0, 0.01, (50, 50, 10)).astype(np.float32)
+    volume[10:20, 10:20, 5] = np.linspace(100, 1000, 100).reshape(10, 10)
+    picture = decode.open_image(write(tmp_path / 'v.nii', volume) + '#5')
+    shown = np.asarray(picture.image)[..., 0]
+    assert picture.assumed == (nifti.SPARSE,)
+    assert np.percentile(shown, 90) == 0 and len(np.unique(shown)) > 80
+
+
+@pytest.mark.parametrize('dtype', [np.complex64, [('R', 'u1'), ('G', 'u1'), ('B', 'u1')]])
+def test_voxels_that_are_no_real_number_are_refused(tmp_path, dtype):
+    file = write(tmp_path / 'v.nii', np.zeros((4, 4, 2), dtype))
+    with pytest.raises(ValueError, match='save one real number a voxel'):
+        decode.read_image(f'{file}#0')
+
+
+def test_a_single_slice_is_turned_as_its_affine_says(tmp_path):
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    plain = gray(write(tmp_path / 'a.nii', x, np.diag([1, 1, 1, 1.0])))
+    turned = gray(write(tmp_path / 'b.nii', x[::-1], np.diag([-1, 1, 1, 1.0])))
+    np.testing.assert_array_equal(plain, turned)
+
+
+def test_a_slice_listed_twice_in_two_ways_is_refused(tmp_path, manifest_writer):
+    write(tmp_path / 'v.nii', np.zeros((4, 4, 3), np.float32))
+    manifest_writer(tmp_path, [{'image': f'v.nii{k}', 'center': 'c'} for k in ('', '#01')])
+    with pytest.raises(ValueError, match="row 3, field image: 'v.nii#1' is listed in row 2"):
+        load(tmp_path, 8, 0, tmp_path / 'cache', require_train=False)
+
+
 def test_other_volumes_keep_their_percentiles(tmp_path):
     volume = np.random.default_rng(0).normal(size=(20, 20, 5)).astype(np.float32)
     volume[:, :10] = 0

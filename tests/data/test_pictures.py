@@ -80,6 +80,21 @@ def test_an_orientation_that_says_nothing(tmp_path, orientation):
     assert assumed(tmp_path / 'x.png') == ()
 
 
+def test_masks_and_boxes_of_the_stored_picture_are_told_from_others(tmp_path, manifest_writer):
+    save_turned(tmp_path / 'x.png', np.zeros((32, 48, 3), np.uint8), 6)
+    Image.fromarray(np.zeros((32, 48), np.uint8)).save(tmp_path / 'm.png')
+    manifest_writer(tmp_path, [{'image': 'x.png', 'center': 'c', 'mask': 'm.png'}])
+    (tmp_path / 'classes.json').write_text('{"mask_classes": ["a", "b"]}')
+    with pytest.raises(ValueError, match='48 x 32, the image 32 x 48: its EXIF orientation'):
+        load(tmp_path, 8, 0, tmp_path / 'cache', require_train=False)
+    manifest_writer(tmp_path, [{'image': 'x.png', 'center': 'c'}], ('image', 'center'))
+    images = [{'id': 1, 'file_name': 'x.png', 'width': 48, 'height': 32}]
+    content = {'images': images, 'annotations': [], 'categories': []}
+    (tmp_path / 'annotations.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='48 x 32, the image 32 x 48: its EXIF orientation'):
+        load(tmp_path, 8, 0, tmp_path / 'cache', require_train=False)
+
+
 def test_damaged_exif_spoils_no_picture(tmp_path):
     Image.fromarray(X).save(tmp_path / 'x.png', exif=b'Exif\0\0no tiff header')
     np.testing.assert_array_equal(read(tmp_path / 'x.png'), X)
@@ -117,6 +132,18 @@ def test_an_alpha_that_tells_nothing_is_ignored(tmp_path, name, alpha):
     assert assumed(tmp_path / name) == (pictures.ALPHA,)
     Image.fromarray(x[..., 2:]).save(tmp_path / 'gray.png')
     np.testing.assert_array_equal(read(tmp_path / 'gray.png')[..., 0], X[..., 2])
+
+
+def test_an_alpha_that_hides_nearly_all_is_refused(tmp_path):
+    for alpha in (np.eye(30), np.ones((30, 30)) - np.eye(30)):  # of 255, as of a mask's numbers
+        x = np.zeros((30, 30, 4), np.uint8)
+        x[..., 3] = alpha
+        Image.fromarray(x).save(tmp_path / 'x.png')
+        with pytest.raises(ValueError, match='without alpha'):
+            read(tmp_path / 'x.png')
+    x[..., 3] = 255 * np.tri(30)  # a part of the picture that is cut out lies on white
+    Image.fromarray(x).save(tmp_path / 'x.png')
+    assert set(read(tmp_path / 'x.png')[..., 0].ravel()) == {0, 255}
 
 
 def test_colors_times_an_alpha_of_0_are_refused(tmp_path):

@@ -36,7 +36,8 @@ def labels(*values):
 
 @pytest.mark.parametrize(
     'word',
-    ['NA', 'None', '?', 'N/A', 'NULL', '<NA>', '-', 'nan', 'NaN', '#N/A', 'n.a.', 'null', '--'],
+    ['NA', 'None', '?', 'N/A', 'NULL', '<NA>', '-', 'nan', 'NaN', '#N/A', 'n.a.', 'null', '--',
+     '#VALUE!', 'n/d', '-1', '-999', '-1.0'],
 )
 def test_a_missing_value_is_no_class(write, word):
     with pytest.raises(DataError) as error:
@@ -53,7 +54,8 @@ def test_a_missing_value_is_no_class(write, word):
     [
         ('benign', 'Benign'), ('1', '1.0'), ('TRUE', 'True'), ('cell a', 'cell  a'), ('2', '02'),
         ('cell a', 'cell\xa0a'), ('cell_a', 'cell a'), ('n\xe4vus', 'na\u0308vus'),
-        ('benign', 'ben\u200bign'), ('-1.50', '-1.5'),
+        ('benign', 'ben\u200bign'), ('1.50', '1.5'),
+        ('benign', 'b\u0435nign'), ('non-tumor', 'non\u2011tumor'), ('1', '1e0'),
     ],
 )  # fmt: skip
 def test_spellings_of_one_class_are_refused(write, one, other):
@@ -87,9 +89,26 @@ def test_what_may_be_missing_is_told(write):
     assert not write(labels('a', 'Unknown'), classes=meant).notes
 
 
-def test_a_negative_number_among_numbered_classes_is_missing(write):
-    with pytest.raises(DataError, match="'-1' read like missing"):
-        write(labels('0', '1', '-1'))
+@pytest.mark.parametrize('values', [('0', '1', '-1'), ('1', '2', '-1'), ('0.0', '1.0', '-1.0')])
+def test_a_negative_number_among_numbered_classes_is_missing(write, values):
+    with pytest.raises(DataError, match=f"'{values[2]}' read like missing"):
+        write(labels(*values))
+
+
+def test_two_classes_may_be_minus_one_and_one(write):
+    assert write(labels('-1', '1', '1')).classes == ('-1', '1')
+
+
+def test_a_mistake_in_labels_that_are_not_learned_is_a_note(write, small_folder):
+    Image.fromarray(np.ones((10, 12), np.uint8)).save(small_folder / 'm.png')
+    rows = [{'label': 'NA', 'mask': 'm.png'}, {'label': 'x', 'mask': 'm.png'}]
+    with pytest.raises(DataError, match="'NA' read like missing"):
+        write(rows)
+    source = write(rows, target='mask')
+    assert source.target == 'mask' and list(source.centers[0].examples.target) == ['mask']
+    assert any("'NA' read like missing" in note and 'left out' in note for note in source.notes)
+    with pytest.raises(DataError, match="'NA' read like missing"):
+        write(rows, target=None)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +125,19 @@ def test_further_columns_are_kept_and_not_refused(write, small_folder):
     assert source.classes == ('a', 'b') and not source.notes
 
 
-@pytest.mark.parametrize('header', ['Label', 'labels', 'lable', 'LABEL', 'label_id'])
+@pytest.mark.parametrize(
+    'header', ['Label', 'labels', 'lable', 'LABEL', 'label_id', 'diagnosis', 'Class']
+)
 def test_a_header_that_looks_like_a_known_one_is_told(write, header):
     source = write([{header: 'a'}], ('image', 'center', header))
     assert any(f'column {header!r}' in note and 'write label' in note for note in source.notes)
+
+
+def test_a_column_of_patients_by_another_name_is_told():
+    for header in ('subject_id', 'Subject', 'patientID', 'MRN'):
+        assert words.meant_by(header, COLUMNS) == 'patient'
+    assert words.meant_by('fold', COLUMNS) == 'split'
+    assert words.meant_by('subject', ('label',)) is None  # where there is a column patient
 
 
 def test_a_column_without_a_header_is_told(write):
@@ -226,7 +254,9 @@ def dicoms(root, write, ids, studies, series=None, column=(), center='c'):
 MANY = [f'1.{i}' for i in range(12)]
 
 
-@pytest.mark.parametrize('ids', [['ANONYMOUS'] * 12, ['0'] * 9 + ['p', 'q', 'r']])
+@pytest.mark.parametrize('ids', [
+    ['ANONYMOUS'] * 12, ['0'] * 9 + ['p', 'q', 'r'], ['q'] * 12, ['Anonymized'] * 6 + ['anon'] * 6,
+])  # fmt: skip
 def test_one_patient_id_for_everybody_is_no_patient(small_folder, write, ids):
     center, notes = dicoms(small_folder, write, ids, MANY)
     assert len(set(center.unit)) == 12 and len(set(center.split)) == 3
@@ -239,6 +269,17 @@ def test_a_study_of_several_series_stays_whole(small_folder, write):
     assert len(set(center.unit)) == 4 and 'studies' in ' '.join(notes)
     for i in range(4):
         assert len(set(center.split[[u == f'1.{i}' for u in center.unit]])) == 1
+
+
+def test_two_studies_of_several_series_are_of_one_person(small_folder, write):
+    center, _ = dicoms(small_folder, write, ['x'] * 4, ['1', '1', '2', '2'])
+    assert set(center.unit) == {'x'}
+
+
+def test_an_id_of_many_studies_is_told(small_folder, write):
+    center, notes = dicoms(small_folder, write, ['x'] * 6 + [f'p{i}' for i in range(6)], MANY)
+    assert len(set(center.unit)) == 7
+    assert any("'x' in 6 studies" in note and 'one person' in note for note in notes)
 
 
 def test_without_studies_series_or_files_count(small_folder, write):

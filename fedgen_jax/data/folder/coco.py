@@ -218,10 +218,10 @@ def _to_corners(bbox, width, height):
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
         raise ValueError(f'{bbox!r}: must be four finite numbers, [x, y, width, height]')
     x, y, w, h = bbox
-    if w <= 0 or h <= 0:
+    if np.float32(x + w) <= np.float32(x) or np.float32(y + h) <= np.float32(y):
         raise ValueError(f'{bbox!r} has no area: remove it, or give its width and height')
     y0, x0, y1, x1 = max(y, 0), max(x, 0), min(y + h, height), min(x + w, width)
-    if y0 >= y1 or x0 >= x1:
+    if np.float32(y0) >= np.float32(y1) or np.float32(x0) >= np.float32(x1):
         raise ValueError(f'{bbox!r} lies outside the image of {width} x {height}: remove it')
     outside = max(-x, -y, x + w - width, y + h - height)
     if outside > 1 and (y1 - y0) * (x1 - x0) < w * h / 4:

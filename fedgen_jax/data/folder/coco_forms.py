@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
-from fedgen_jax.data.folder.text import is_number
-
 
 def key_of(x: Any) -> str | None:
     """An id as text: 7, 7.0 and '7' are one; None if it is no id."""
     if isinstance(x, str):
         return x.strip() or None
-    whole = is_number(x) and x == int(x)
-    return str(int(x)) if whole else None
+    if isinstance(x, int) and not isinstance(x, bool):
+        return str(x)
+    return str(int(x)) if isinstance(x, float) and x.is_integer() else None
 
 
 def is_true(x: Any) -> bool:
@@ -77,13 +76,34 @@ def bbox_of(entry: dict, width: int, height: int) -> Any:
         counts = shape['counts']
         if list(shape['size']) != [height, width]:
             raise ValueError(f'its size is {shape["size"]}, the image {height} x {width}')
-        if isinstance(counts, list):
-            if sum(counts) != width * height or min(counts) < 0:
-                raise ValueError(f'its counts do not sum to {width * height}')
-            shape = rle.frPyObjects(shape, height, width)
-        return rle.toBbox(shape).tolist()
+        counts = counts if isinstance(counts, list) else _counts(counts)
+        if sum(counts) != width * height or min(counts) < 0:
+            raise ValueError(f'its counts do not sum to {width * height}')
+        whole = {'size': [height, width], 'counts': counts}
+        return rle.toBbox(rle.frPyObjects(whole, height, width)).tolist()
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise ValueError(f'no bbox, and no polygon or RLE ({error}): add a bbox') from error
+
+
+def _counts(text: str) -> list[int]:
+    """The numbers of a compressed RLE, which the library reads without a check.
+
+    Each is of characters of 5 bits, the lowest first; from the fourth on, the difference to
+    the last but one.
+    """
+    counts, number, bits = [], 0, 0
+    for character in text:
+        x = ord(character) - 48
+        if not 0 <= x < 64:
+            raise ValueError(f'{character!r} is no part of an RLE')
+        number |= (x & 31) << bits
+        bits += 5
+        if x & 32:  # more follows
+            continue
+        number -= (x & 16) << bits - 4  # the sign
+        counts.append(number + (counts[-2] if len(counts) > 2 else 0))
+        number = bits = 0
+    return counts
 
 
 def _plain(name: str) -> str:

@@ -6,6 +6,7 @@ ValueError with what is wrong and the way out; the caller adds where.
 """
 
 import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +27,7 @@ from fedgen_jax.data.folder.square import (
 
 __all__ = [
     'NOT_SQUARE', 'SUFFIXES', 'Picture', 'Problem', 'check_suffix', 'extra', 'file_of', 'kind_of',
-    'one_kind_of_error', 'open_image', 'original_boxes', 'read_image', 'read_mask',
+    'one_kind_of_error', 'open_image', 'original_boxes', 'plain_path', 'read_image', 'read_mask',
     'scale_of_series', 'square_boxes', 'square_frame', 'square_image', 'square_mask',
 ]  # fmt: skip
 
@@ -37,6 +38,11 @@ NOT_SQUARE = 'pixels that are not square: resampled by their spacing'
 def file_of(path: str) -> str:
     """The file that `path` names: without the '#k' that picks a slice of a nifti volume."""
     return nifti.parts(path)[0]
+
+
+def plain_path(path: str) -> str:
+    """A normalized path, the same for all ways to write one image."""
+    return nifti.plain(str(pathlib.PurePosixPath(path)))
 
 
 def kind_of(path: str | os.PathLike) -> str:

@@ -1,6 +1,7 @@
 """DICOM: one slice a file, on one gray scale for all slices of its series."""
 
 import functools
+import logging
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,10 +16,15 @@ from fedgen_jax.data.folder.reading import Picture, Problem, extra, to_rgb
 _SPACING = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
 _HEADER = (
     'PatientID', 'StudyInstanceUID', 'SeriesInstanceUID', 'InstanceNumber', 'NumberOfFrames',
-    'Rows', 'ImagePositionPatient', 'ImageOrientationPatient', *_SPACING, 'PixelAspectRatio',
-    'SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence', *dicom_gray.TAGS,
+    'Rows', 'Columns', 'ImagePositionPatient', 'ImageOrientationPatient', *_SPACING,
+    'PixelAspectRatio', 'SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence',
+    *dicom_gray.TAGS,
 )  # fmt: skip
 _COLORS = ('RGB', 'YBR_FULL', 'YBR_FULL_422', 'YBR_ICT', 'YBR_RCT')
+# Its tracebacks and warnings: what matters is raised.
+logging.getLogger('pydicom').addHandler(logging.NullHandler())
+logging.getLogger('pydicom').propagate = False
+
 # JPEG, JPEG-LS, JPEG 2000 and HTJ2K with loss; the last two may be without, if the file says so.
 _LOSSY = ('1.2.840.10008.1.2.4.50', '1.2.840.10008.1.2.4.51', '1.2.840.10008.1.2.4.81')
 _PERHAPS_LOSSY = ('1.2.840.10008.1.2.4.91', '1.2.840.10008.1.2.4.203')
@@ -28,6 +34,7 @@ class Header(NamedTuple):
     """What is read of a file without its pixels; '' and () where it says nothing.
 
     has_pixels:  false of an index of a disc, a report, a plan.
+    size:        rows and columns.
     position:    mm, of the middle of the first pixel; to the left, back and head of the patient.
     orientation: the directions of a row and of a column.
     spacing:     mm, the height and the width of a pixel.
@@ -38,6 +45,7 @@ class Header(NamedTuple):
     study: str
     series: str
     has_pixels: bool
+    size: tuple[int, int]
     instance: float
     position: tuple[float, ...]
     orientation: tuple[float, ...]
@@ -76,8 +84,22 @@ def header(file) -> Header:
 
 
 def scale_of_series(files: Sequence[str]) -> dicom_gray.Scale:
-    """The gray scale that the images of a series share, from their headers."""
-    return dicom_gray.common([header(file).scale for file in files])
+    """The gray scale that the images of a series share, from their headers.
+
+    Where these cannot say what is white, it is the largest number of the series; black is 0, or
+    the lowest.  A single image keeps the range of its bits: else its brightness would be lost.
+    """
+    scales = [header(file).scale for file in files]
+    scale = dicom_gray.common(scales)
+    if not dicom_gray.are_relative(scales):
+        return scale
+    if len(files) < 2:
+        return scale._replace(said=(dicom_gray.ALONE,))
+    low, high = 0.0, 0.0
+    for file, own in zip(files, scales):
+        x = dicom_gray.rescale(_pixels(file)[1], own)
+        low, high = min(low, float(x.min())), max(high, float(x.max()))
+    return scale._replace(low=low, high=high, said=(dicom_gray.OF_SERIES,))
 
 
 def read_image(path: str, scale: dicom_gray.Scale | None = None) -> Picture:
@@ -95,8 +117,7 @@ def read_image(path: str, scale: dicom_gray.Scale | None = None) -> Picture:
     scale = scale or head.scale
     unit = dicom_gray.to_gray(dicom_gray.rescale(stored, head.scale), scale)
     unit = 1 - unit if kind == 'MONOCHROME1' else unit
-    assumed = head.assumed + ((dicom_gray.MANY_SCALES,) if scale.differ else ())
-    return Picture(to_rgb(unit), assumed, head.aspect)
+    return Picture(to_rgb(unit), head.assumed + scale.said, head.aspect)
 
 
 def read_mask(path: str) -> np.ndarray:
@@ -117,6 +138,9 @@ def _read(path, **keywords):
     dataset = dcmread(path, force=True, **keywords)
     if int(dataset.get('NumberOfFrames') or 1) > 1:
         raise Problem('several frames in one dicom file: save one slice a file')
+    stored, high = dataset.get('BitsStored'), dataset.get('HighBit')
+    if None not in (stored, high) and high >= stored:
+        raise Problem(f'HighBit {high} of {stored} BitsStored: save them as the lowest bits')
     for groups in ('SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence'):
         for element in (dataset.get(groups) or [()])[0]:
             if element.VR == 'SQ' and element.value:
@@ -163,6 +187,7 @@ def _header(file, mtime_ns):
     return Header(
         *(str(dataset.get(tag) or '') for tag in _HEADER[:3]),
         'Rows' in dataset,
+        (int(dataset.get('Rows') or 1), int(dataset.get('Columns') or 1)),
         (numbers(dataset, 'InstanceNumber') or (0.0,))[0],
         *(place if [len(x) for x in place] == [3, 6] else ((), ())),
         spacing,

@@ -11,10 +11,19 @@ NO_WINDOW = 'DICOM without a window: black and white are the ends of what its bi
 HOUNSFIELD = 'CT without a window: -1024 HU is black, 3071 HU white'
 ABSENT = 'a window or rescale tag that is empty, or a window of no width: taken as absent'
 MANY_SCALES = 'gray scales that differ within a series: one was used for all its images'
+OF_SERIES = (
+    'DICOM without a window, whose numbers have no white of their own (PET, or a scale of its own '
+    'in each slice): white is the largest of the series'
+)
+ALONE = (
+    'PET or scintigraphy without a window, one image of its series: its gray values cannot be '
+    'compared with those of others'
+)
 
 TAGS = (
-    'BitsStored', 'Modality', 'ModalityLUTSequence', 'PixelRepresentation', 'RescaleIntercept',
-    'RescaleSlope', 'VOILUTFunction', 'VOILUTSequence', 'WindowCenter', 'WindowWidth',
+    'BitsStored', 'HighBit', 'Modality', 'ModalityLUTSequence', 'PixelRepresentation',
+    'RescaleIntercept', 'RescaleSlope', 'VOILUTFunction', 'VOILUTSequence', 'WindowCenter',
+    'WindowWidth',
 )  # fmt: skip
 
 
@@ -34,7 +43,8 @@ class Scale(NamedTuple):
     sigmoid:   whether a sigmoid lies between them, not a line.
     table:     a VOI lookup table, in place of them.
     given:     whether the file gives a window or a table.
-    differ:    whether files of a series gave others.
+    modality:  such as 'CT'.
+    said:      where black and white come from, if not from the file.
     """
 
     slope: float = 1.0
@@ -45,7 +55,8 @@ class Scale(NamedTuple):
     sigmoid: bool = False
     table: Table | None = None
     given: bool = False
-    differ: bool = False
+    modality: str = ''
+    said: tuple[str, ...] = ()
 
 
 def numbers(dataset, tag: str) -> tuple[float, ...]:
@@ -67,26 +78,39 @@ def scale_of(dataset) -> tuple[Scale, tuple[str, ...]]:
         slope[0] if slope else 1.0,
         intercept[0] if intercept else 0.0,
         _table(dataset, 'ModalityLUTSequence'),
+        modality=str(dataset.get('Modality') or ''),
     )
     windows = [(center, width) for center, width in zip(centers, widths) if width > 0]
     assumed = (empty or (bool(centers or widths) and not windows)) * (ABSENT,)
     if windows:
         return _window(scale, *windows[0], str(dataset.get('VOILUTFunction') or 'LINEAR')), assumed
+    ranged = _range(dataset, scale, is_ct=bool(slope) and scale.modality == 'CT')
     table = _table(dataset, 'VOILUTSequence')
-    if table:
-        return scale._replace(table=table, given=True), assumed
-    scale, more = _range(dataset, scale, is_ct=bool(slope) and dataset.get('Modality') == 'CT')
-    return scale, (*assumed, more)
+    if not table:
+        return ranged, assumed
+    if table.first >= 2**15 and ranged.low < 0:  # a negative number in a tag that holds none
+        table = table._replace(first=table.first - 2**16)
+    return scale._replace(table=table, given=True), assumed
 
 
 def common(scales: Sequence[Scale]) -> Scale:
     """The one scale of a series: the widest of its windows, else of its ranges; else a table."""
     given = [s for s in scales if s.given] or scales
     lines = [s for s in given if s.table is None] or given
-    found = {(s.low, s.high, s.sigmoid, s.table and s.table.entries.tobytes()) for s in given}
+    found = {(s.low, s.high, s.sigmoid, s.table and s.table.entries.tobytes()) for s in scales}
     return lines[0]._replace(
-        low=min(s.low for s in lines), high=max(s.high for s in lines), differ=len(found) > 1
+        low=min(s.low for s in lines),
+        high=max(s.high for s in lines),
+        said=(*lines[0].said, *(len(found) > 1) * (MANY_SCALES,)),
     )
+
+
+def are_relative(scales: Sequence[Scale]) -> bool:
+    """Whether the numbers of a series have no white of their own: no range of bits tells it."""
+    kinds = {s.modality for s in scales}
+    slopes = {(s.slope, s.intercept) for s in scales}
+    given = any(s.given for s in scales)
+    return not given and (bool(kinds & {'PT', 'NM'}) or (len(slopes) > 1 and 'CT' not in kinds))
 
 
 def rescale(stored: np.ndarray, scale: Scale) -> np.ndarray:
@@ -123,16 +147,17 @@ def _window(scale, center, width, function):
 def _range(dataset, scale, is_ct):
     """The range that the stored integers have after rescaling; of a CT, its usual 12 bits."""
     bits = numbers(dataset, 'BitsStored')
+    scale = scale._replace(said=(NO_WINDOW,))
     if not bits:
-        return scale, NO_WINDOW
+        return scale
     if scale.lookup:
-        return scale._replace(low=0.0, high=float(scale.lookup.largest)), NO_WINDOW
+        return scale._replace(low=0.0, high=float(scale.lookup.largest))
     least = -(2 ** (bits[0] - 1)) if dataset.get('PixelRepresentation') else 0.0
     ends = [x * scale.slope + scale.intercept for x in (least, least + 2 ** bits[0] - 1)]
     low, high = min(ends), max(ends)
     if is_ct and (low < -1024 or high > 3071) and low < 3071 and high > -1024:
-        return scale._replace(low=max(low, -1024.0), high=min(high, 3071.0)), HOUNSFIELD
-    return scale._replace(low=low, high=high), NO_WINDOW
+        return scale._replace(low=max(low, -1024.0), high=min(high, 3071.0), said=(HOUNSFIELD,))
+    return scale._replace(low=low, high=high)
 
 
 def _table(dataset, tag) -> Table | None:
@@ -151,6 +176,8 @@ def _table(dataset, tag) -> Table | None:
         raise Problem(
             f'{tag}: {len(entries)} of {number} entries of {bits} bits: correct the table'
         )
+    if entries.max() >= 2**bits:
+        raise Problem(f'{tag}: entries above {2**bits - 1}, though of {bits} bits: correct it')
     return Table(first, entries, 2**bits - 1)
 
 

@@ -28,7 +28,8 @@ class Row(NamedTuple):
 
     number: its row in a spreadsheet.
     image, mask: paths relative to the root, normalized ('./a.png' is 'a.png').
-    volume: what the image is a slice of, '' if of nothing (`volumes.slices`).
+    volume: what the image is a slice of, '' if of nothing (`volumes.slices`); series: the DICOM
+        series that it belongs to, if it names one, else the volume.
     more:   the cells of further columns, by header.
     """
 
@@ -40,6 +41,7 @@ class Row(NamedTuple):
     label: str = ''
     mask: str = ''
     volume: str = ''
+    series: str = ''
     more: Mapping[str, str] = {}
 
 
@@ -116,7 +118,7 @@ def relative_path(root: pathlib.Path, path: str) -> str:
         raise ValueError(f'{path!r} does not exist: add the file, or remove the row')
     if not file.is_dir():
         decode.check_suffix(path, root)
-    return str(pure)
+    return decode.plain_path(path)
 
 
 def _check_header(
@@ -206,7 +208,8 @@ def _images_of(root, file, row) -> list[tuple[Row, volumes.Slice]]:
     return [
         (
             row._replace(
-                image=image.path, mask=masks[i].path if masks else '', volume=image.volume
+                image=image.path, mask=masks[i].path if masks else '', volume=image.volume,
+                series=image.series or image.volume,
             ),
             image,
         )

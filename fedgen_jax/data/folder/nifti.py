@@ -14,6 +14,12 @@ _PATH = re.compile(r'(?P<file>.*\.nii(\.gz)?)(#(?P<slice>\d+))?', re.IGNORECASE)
 SPARSE = 'sparse volume: the scale is that of the voxels that are not background'
 
 
+def plain(path: str) -> str:
+    """`path` with the slice as it is written elsewhere: 'v.nii#01' is 'v.nii#1'."""
+    file, k = parts(path)
+    return file if k is None else f'{file}#{k}'
+
+
 def parts(path: str) -> tuple[str, int | None]:
     """The file that `path` names, and the slice after '#'."""
     match = _PATH.fullmatch(path)
@@ -77,9 +83,16 @@ def _load(file: str, mtime_ns: int):
     """(float32 [X, Y, Z] to right, front and up; pixel height by width; black; white; assumed)."""
     del mtime_ns  # part of the key: an edited file is read again
     nibabel = extra('nibabel')
-    image = nibabel.as_closest_canonical(nibabel.load(file))
+    image = nibabel.load(file)
+    dtype = image.get_data_dtype()
+    if dtype.kind not in 'iufb':
+        raise Problem(f'voxels of type {dtype}: save one real number a voxel')
+    shape = _three(image.shape)
+    if shape != image.shape:
+        voxels = np.asanyarray(image.dataobj).reshape(shape)
+        image = type(image)(voxels, image.affine, image.header)
+    image = nibabel.as_closest_canonical(image)
     volume = np.asarray(image.dataobj, np.float32)
-    volume = volume.reshape(_three(volume.shape))
     if not np.all(np.isfinite(volume)):
         raise Problem('NaN or infinite voxels: correct the volume')
     width, height, _ = nibabel.affines.voxel_sizes(image.affine)
@@ -91,13 +104,16 @@ def _load(file: str, mtime_ns: int):
 def _black_and_white(volume):
     """The 0.5 and 99.5 percentiles; in a sparse volume, those of what is not background.
 
-    There nearly all voxels are of one number, and all others would be as white as each other.
+    There nearly all voxels are of one number, or of what would be one gray beside the others, and
+    all others would be as white as each other.
     """
-    low, near, middle, far, high = np.percentile(volume, [0.5, 2, 50, 98, 99.5])
-    if far > middle:
+    percent = [0.05, 0.5, 2, 50, 98, 99.5, 99.95]
+    least, low, near, middle, far, high, most = np.percentile(volume, percent)
+    one_gray = (most - least) / 1000
+    if far - middle > one_gray:
         return low, high, ()
-    above, below = volume[volume > middle], volume[volume < middle]
-    bright, dark = above.size > 0, near == middle and below.size > 0
+    above, below = volume[volume > middle + one_gray], volume[volume < middle - one_gray]
+    bright, dark = above.size > 0, middle - near <= one_gray and below.size > 0
     low = np.percentile(below, 0.5) if dark else low
     high = np.percentile(above, 99.5) if bright else high
     return low, high, (SPARSE,) if bright or dark else ()

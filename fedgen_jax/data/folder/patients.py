@@ -1,7 +1,8 @@
 """Who belongs together: the patient of each image, and names that look wrong.
 
 A `patient` cell, which a person wrote, is believed.  A PatientID of a DICOM header is not where
-anonymizing has plainly written one word for everybody: then a study counts as a patient.
+anonymizing has plainly written one word for everybody: then a study counts as a patient, or a
+series where all is of one study.
 """
 
 import collections
@@ -17,11 +18,14 @@ def settle(pairs: Sequence[tuple]) -> tuple[list, list[str]]:
     by_center = collections.defaultdict(list)
     for row, image in pairs:
         by_center[row.center].append((row, image))
-    unit_of, doubts = {}, []
+    unit_of, doubts, believed = {}, [], []
     for center, of in by_center.items():
-        for patient, (part, parts) in _nobody(of).items():
+        nobody, many = _nobody(of)
+        for patient, (part, parts) in nobody.items():
             unit_of[center, patient] = part
             doubts.append(f'center {center!r} (PatientID {patient!r} in {parts})')
+        believed += [f'center {center!r} (PatientID {patient!r} in {n} studies)'
+                     for patient, n in many.items()]  # fmt: skip
     rows = []
     for row, image in pairs:
         if not row.patient:
@@ -30,6 +34,11 @@ def settle(pairs: Sequence[tuple]) -> tuple[list, list[str]]:
             row = row._replace(patient='' if part and unit == image.path else unit)
         rows.append(row)
     notes = _names(by_center)
+    if believed:
+        notes.insert(0, (
+            f'{words.listed(believed, 4)}: counts as one person: if anonymizing wrote it for '
+            'several, add a column patient'
+        ))  # fmt: skip
     if doubts:
         notes.insert(0, (
             f'{words.listed(doubts, 4)}: no PatientID of one person, so each of these counts as a '
@@ -38,8 +47,11 @@ def settle(pairs: Sequence[tuple]) -> tuple[list, list[str]]:
     return rows, notes
 
 
-def _nobody(of) -> dict:
-    """The PatientIDs of a center that are no person's: {PatientID: ({path: unit}, 'n studies')}."""
+def _nobody(of) -> tuple[dict, dict]:
+    """The PatientIDs of a center that are no person's, {PatientID: ({path: unit}, 'n studies')}.
+
+    And of those that may be a person's, {PatientID: number of studies} if it is large.
+    """
     images = [image for _, image in of]
     from_header = collections.defaultdict(list)
     for row, image in of:
@@ -50,15 +62,16 @@ def _nobody(of) -> dict:
         study_of.setdefault(image.volume or image.path, image.study)
     series = {image.path: image.volume or image.path for image in images}
     studies = {path: study_of[volume] or volume for path, volume in series.items()}
-    found = {}
+    found, many, total = {}, {}, len(set(studies.values()))
     for patient, mine in from_header.items():
-        for part, word in ((studies, 'studies'), (series, 'series or files')):
-            number, total = len({part[image.path] for image in mine}), len(set(part.values()))
-            most = 2 * number > total if part is studies else len(mine) == len(images)
-            if (number >= MANY and most) or words.is_missing(patient):
-                found[patient] = part, f'{number} {word}'
-                break
-    return found
+        number, parts = (len({part[i.path] for i in mine}) for part in (studies, series))
+        if words.is_nobody(patient) or (number >= MANY and 2 * number > total):
+            found[patient] = studies, f'{number} studies'
+        elif number == 1 and parts >= MANY and len(mine) == len(images):
+            found[patient] = series, f'{parts} series or files'
+        elif number >= MANY and 3 * number >= total:
+            many[patient] = number
+    return found, many
 
 
 def _names(by_center) -> list[str]:

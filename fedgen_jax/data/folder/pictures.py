@@ -27,6 +27,7 @@ _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 258, 259, 262, 274
 _MAX_SAMPLE, _S_MAX_SAMPLE = 281, 341
 _LOSSY = (6, 7, 34892, 50001, 50002)  # TIFF's numbers of JPEG, WebP and JPEG XL
 _WHITE_IS_ZERO = 0
+_SHOWN = 0.05  # of a picture whose alpha is meant
 
 
 def read_image(path: str) -> Picture:
@@ -94,7 +95,8 @@ def _identify(file):
         return Image.open(file, formats=('PNG', 'JPEG', 'TIFF'))
     except UnidentifiedImageError:
         raise Problem(
-            'is no png, jpeg or tiff of a known kind: replace the file, or remove the row'
+            'is no png, jpeg or tiff of a known kind (of 8, 12 or 16 bits, or floats): replace the '
+            'file, or remove the row'
         ) from None
 
 
@@ -178,5 +180,9 @@ def _rgb_of_colors(image, raw, bits):
         if most == 0 and raw.startswith('RGBa'):  # colors times alpha
             raise Problem('an alpha of 0 everywhere leaves no color: save the image without alpha')
         return image.convert('RGB'), (most < 255) * [ALPHA]
+    if np.asarray(image.getchannel('A')).mean() < _SHOWN * 255:
+        raise Problem(
+            'an alpha that hides all but a twentieth of the picture: save the image without alpha'
+        )
     white = Image.new('RGBA', image.size, 'white')
     return Image.alpha_composite(white, image).convert('RGB'), []

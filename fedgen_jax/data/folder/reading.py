@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +28,14 @@ class Problem(ValueError):
 
 @contextlib.contextmanager
 def one_kind_of_error():
-    """Raises whatever a reader raises as a ValueError that says the way out."""
+    """Raises whatever a reader raises as a ValueError that says the way out.
+
+    Warnings of libraries on single files are not shown: they name neither file nor way out.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
     except Problem:
         raise
     except Exception as error:  # readers raise nearly every type on a malformed file

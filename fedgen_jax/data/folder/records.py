@@ -15,13 +15,13 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from fedgen_jax.data.folder import decode
+from fedgen_jax.data.folder import decode, pictures
 from fedgen_jax.data.folder.manifest import Manifest, read_manifest
-from fedgen_jax.data.folder.text import collected, raise_first, row_error
+from fedgen_jax.data.folder.text import DataError, collected, raise_first, row_error
 from fedgen_jax.data.store import Record
 from fedgen_jax.data.targets import TARGETS, Frame, Scanned, Target, target_of
 
-VERSION = 5  # of what `records` computes; raising it makes stores anew
+VERSION = 6  # of what `records` computes; raising it makes stores anew
 
 
 class Folder(NamedTuple):
@@ -52,8 +52,9 @@ def scan(
     """Reads and checks the text of a center folder.
 
     target:    the kind of target that will be learned, as `targets.target_of` takes it.  It exists
-               afterwards even if the folder has none of it (all unknown).  Default: the first that
-               the folder has.
+               afterwards even if the folder has none of it (all unknown).  A mistake in the text of
+               another kind is then a note, and that kind is left out.  Default: the first that the
+               folder has, and all are read.
     classes:   the class names of that target, such as a trained model's; any other is an error.
                Default: the folder's (sorted labels, unless classes.json orders them).
     max_boxes: M.  Default: the most boxes in one image.
@@ -68,11 +69,16 @@ def scan(
         asked = next(iter(kinds), TARGETS['label'] if classes else None)
     if asked and asked not in kinds:
         kinds.append(asked)
-    found = [
-        (t, t.scan(manifest, tuple(classes) if classes and t is asked else None, max_boxes))
-        for t in kinds
-    ]
-    return Folder(root, manifest, tuple(found))
+    found, notes = [], list(manifest.notes)
+    for kind in kinds:
+        try:
+            names = tuple(classes) if classes and kind is asked else None
+            found.append((kind, kind.scan(manifest, names, max_boxes)))
+        except DataError as error:
+            if target is None or kind is asked:
+                raise
+            notes.append(f'{error} (the {kind.name} is not learned here, and left out)')
+    return Folder(root, manifest._replace(notes=tuple(notes)), tuple(found))
 
 
 def fingerprint(folder: Folder, image_size: int) -> dict:
@@ -115,23 +121,25 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
 
 
 def _scales(folder):
-    """From a volume's name to the gray scale of its images."""
+    """From a series to the gray scale of its images, wherever they lie."""
     images = collections.defaultdict(list)
     for row in folder.manifest.rows:
-        images[row.volume].append(str(folder.root / row.image))
-    return functools.cache(lambda volume: decode.scale_of_series(images[volume]))
+        images[row.center, row.patient, row.series].append(str(folder.root / row.image))
+    return functools.cache(lambda *series: decode.scale_of_series(images[series]))
 
 
 def _read(folder, row, scale_of, image_size) -> tuple[Record, list]:
     """A row's record, and what each kind of target tells of it; scale_of: see `_scales`."""
     try:
         image, assumed, aspect = decode.open_image(
-            str(folder.root / row.image), scale_of(row.volume) if row.volume else None
+            str(folder.root / row.image),
+            scale_of(row.center, row.patient, row.series) if row.series else None,
         )
         square = decode.square_image(image, image_size, aspect)
     except ValueError as error:
         row_error(folder.manifest.file, row.number, 'image', f'{row.image!r}: {error}')
-    frame = Frame(image.width, image.height, aspect, image_size)
+    turned = pictures.TURNED in assumed
+    frame = Frame(image.width, image.height, aspect, image_size, turned)
     arrays, told = {}, []
     for target, scanned in folder.found:
         of_target, what = target.read(scanned, row, frame)

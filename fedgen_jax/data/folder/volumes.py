@@ -38,12 +38,16 @@ class Place(NamedTuple):
     corner:   the middle of its first pixel; () where the file does not say.
     row, column: the directions of a row and of a column.
     spacing:  the height and the width of a pixel; () where the file does not say.
+    size:     its pixels along a column and along a row.
+    step:     the distance to the next slice; infinite where the file does not say.
     """
 
     corner: np.ndarray | tuple = ()
     row: np.ndarray | tuple = ()
     column: np.ndarray | tuple = ()
     spacing: tuple[float, ...] = ()
+    size: tuple[int, int] = (1, 1)
+    step: float = np.inf
 
 
 def slices(root: pathlib.Path, path: str) -> list[Slice]:
@@ -77,18 +81,26 @@ def same_place(root: pathlib.Path, image: str, mask: str) -> bool:
         beside_nifti = any(nifti.is_nifti(path) for path in (image, mask))
         if not beside_nifti and not all(len(p.corner) for places in found for p in places):
             return all(_in_order(root, path) for path in (image, mask))
-        return len(found[0]) == len(found[1]) and all(map(_alike, *found))
+        if len(found[0]) != len(found[1]) or not all(len(p.corner) for ps in found for p in ps):
+            return False
+        corners = [place.corner for place in found[0]]
+        steps = [float(np.linalg.norm(b - a)) for a, b in zip(corners, corners[1:])]
+        step = min([found[0][0].step, *(s for s in steps if s > 1e-3)])
+        return all(_alike(a, b, step) for a, b in zip(*found))
 
 
-def _alike(a: Place, b: Place) -> bool:
-    if not (len(a.corner) and len(b.corner)):
-        return False
-    if not (np.allclose(a.row, b.row, atol=1e-2) and np.allclose(a.column, b.column, atol=1e-2)):
-        return False
-    if a.spacing and b.spacing and not np.allclose(a.spacing, b.spacing, rtol=1e-2):
-        return False
-    pixel = max(a.spacing or b.spacing or (1.0,))
-    return np.allclose(a.corner, b.corner, rtol=0, atol=pixel / 4)
+def _alike(a: Place, b: Place, step: float) -> bool:
+    """Whether three corners of the two lie within a quarter of a pixel, and of `step`."""
+    spacing = a.spacing or b.spacing or (1.0, 1.0)
+    corners = [
+        np.stack([
+            place.corner,
+            place.corner + place.column * (place.spacing or spacing)[0] * (a.size[0] - 1),
+            place.corner + place.row * (place.spacing or spacing)[1] * (a.size[1] - 1),
+        ])
+        for place in (a, b)
+    ]  # fmt: skip
+    return np.allclose(*corners, rtol=0, atol=min(*spacing, step) / 4)
 
 
 def _place(root, path) -> Place | None:
@@ -97,18 +109,18 @@ def _place(root, path) -> Place | None:
     if kind == 'dicom':
         head = dicom.header(root / path)
         if not head.position:
-            return Place(spacing=head.spacing)
+            return Place(spacing=head.spacing, size=head.size)
         to_ras = np.array([-1, -1, 1])
         row, column = np.array(head.orientation).reshape(2, 3) * to_ras
-        return Place(np.array(head.position) * to_ras, row, column, head.spacing)
+        return Place(np.array(head.position) * to_ras, row, column, head.spacing, head.size)
     if kind != 'nifti':
         return None
     file, k = nifti.parts(str(root / path))
     (width, height, _), affine = nifti.geometry(file)
     # Shown from the patient's right to left and from front to back.
-    x, y = np.linalg.norm(affine[:3, :2], axis=0)
+    x, y, step = np.linalg.norm(affine[:3, :3], axis=0)
     corner = affine @ [width - 1, height - 1, k or 0, 1]
-    return Place(corner[:3], -affine[:3, 0] / x, -affine[:3, 1] / y, (y, x))
+    return Place(corner[:3], -affine[:3, 0] / x, -affine[:3, 1] / y, (y, x), (height, width), step)
 
 
 def _in_order(root, path) -> bool:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 # What spreadsheets, databases and programs write where a value is missing.
 MISSING = frozenset({
     '', 'nan', 'na', 'n/a', 'n.a.', '#n/a', '#na', '<na>', 'nat', 'none', 'null', 'nil', '(null)',
-    'missing', 'undefined', 'not available', '?', '??', '-', '--', '.', '_',
+    'missing', 'undefined', 'not available', 'not applicable', '?', '??', '-', '--', '.', '_',
+    'n.a', 'n/d', 'k.a.', '#value!', '#ref!', '#name?', '#num!', '#null!', '#div/0!',
 })  # fmt: skip
 
 # What may be the name of a class, and is often that of none.
@@ -17,6 +18,23 @@ DOUBTFUL = frozenset({
     'unknown', 'unlabeled', 'unlabelled', 'not labeled', 'not labelled', 'undetermined', 'tbd',
     'todo', 'not done', 'nd', 'n.d.',
 })  # fmt: skip
+
+# What anonymizing writes in place of a patient.
+_NOBODY = '(anon|anonym|anonymous|anonymi[sz]ed)( ?patient)?|de-?identified|redacted|xxx+|0+'
+
+# Further headers that tables have for our columns.
+_SYNONYMS = {
+    'patient': ('subject', 'person', 'participant', 'pid', 'mrn'),
+    'split': ('fold', 'subset', 'partition', 'set'),
+    'label': ('class', 'diagnosis', 'target', 'category', 'dx'),
+    'mask': ('segmentation', 'seg', 'annotation'),
+}
+
+# Letters of other scripts that look like Latin ones.
+_LATIN = str.maketrans(
+    'авеіјкмнорѕстухαεικνορτυχ',
+    'abeijkmhopsctyxaeikvoptux',
+)
 
 _SPLIT_OF = {
     'train': 'train', 'training': 'train',
@@ -28,6 +46,12 @@ _SPLIT_OF = {
 def is_missing(word: str) -> bool:
     """Whether a cell plainly says that its value is missing."""
     return ' '.join(word.split()).casefold() in MISSING
+
+
+def is_nobody(patient: str) -> bool:
+    """Whether a PatientID is what anonymizing writes for everybody."""
+    text = ' '.join(patient.split()).casefold()
+    return is_missing(patient) or re.fullmatch(_NOBODY, text) is not None
 
 
 def may_be_missing(word: str) -> bool:
@@ -43,14 +67,32 @@ def split_of(word: str) -> str | None:
 def plain(name: str) -> str:
     """What a name is apart from its spelling: case, white space, form of Unicode or of a number.
 
-    '1', '1.0' and '01' are one; 'Benign' and 'benign '; 'cell_a' and 'cell a'.
+    '1', '1.0' and '01' are one; 'Benign' and 'benign '; 'cell_a' and 'cell a'; hyphens and dashes;
+    letters that look alike.
     """
     shown = ''.join(c for c in name if unicodedata.category(c) != 'Cf')  # no zero-width space
     text = ' '.join(unicodedata.normalize('NFKC', shown).replace('_', ' ').split()).casefold()
-    if re.fullmatch(r'[+-]?\d{1,15}(\.\d*)?', text):
-        number = float(text)
+    text = ''.join('-' if unicodedata.category(c) == 'Pd' or c == '\u2212' else c for c in text)
+    number = number_of(text)
+    if number is not None:
         return str(int(number)) if number == int(number) else str(number)
-    return text
+    return text.translate(_LATIN)
+
+
+def number_of(text: str) -> float | None:
+    """The number that a name is, if it is one."""
+    return float(text) if re.fullmatch(r'[+-]?\d{1,15}(\.\d*)?(e[+-]?\d)?', text) else None
+
+
+def negative(names: Iterable[str]) -> list[str]:
+    """Negative numbers among names of classes, as tables mark what has none.
+
+    Two classes may well be -1 and 1.
+    """
+    of = {name: number_of(plain(name)) for name in names}
+    if set(of.values()) == {-1, 1}:
+        return []
+    return [name for name, number in of.items() if number is not None and number < 0]
 
 
 def spellings(names: Iterable[str]) -> list[tuple[str, ...]]:
@@ -62,10 +104,11 @@ def spellings(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def meant_by(header: str, known: Sequence[str]) -> str | None:
-    """The known column that a header is probably a misspelling of: 'Label', 'patients', 'lable'."""
+    """The column of `known` that a header probably means: 'Label', 'subject_id', 'lable'."""
     letters = re.sub('[^a-z]', '', header.casefold())
     for column in known:
-        if re.fullmatch(f'{column}(s|id|name|path|file|number|no)?', letters):
+        words = '|'.join((column, *_SYNONYMS.get(column, ())))
+        if re.fullmatch(f'({words})(s|id|name|path|file|number|no)?', letters):
             return column
     near = [column for column in known if abs(len(column) - len(letters)) <= 1]
     return next(iter(difflib.get_close_matches(letters, near, 1, 0.8)), None)
