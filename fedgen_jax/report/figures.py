@@ -94,7 +94,7 @@ def bars(
     unseen: Sequence[str],
     label: str,
 ) -> str:
-    """A bar a center and method, the unseen centers last and set apart.
+    """A bar for each center and method, the unseen centers last and set apart.
 
     scores: {method: {center: score}}; a method may lack a center.
     """
