@@ -1,6 +1,7 @@
 """Center folders of drawn cells, for tests to read as they would read a hospital's."""
 
 import csv
+import json
 
 import numpy as np
 from PIL import Image
@@ -14,11 +15,46 @@ def cells_folder(root, num_centers, num_examples, size):
     rows = []
     for center in synthetic.centers(num_centers, num_examples, size, seed=0):
         for i, path in enumerate(center.path):
-            file = root / f'{path}.png'
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.asarray(center.examples.image[i])).save(file)
+            _save(root / f'{path}.png', center.examples.image[i])
             label = synthetic.CLASSES[int(center.examples.target['label'][i])]
             rows.append((f'{path}.png', center.name, SPLITS[center.split[i]], label))
     with open(root / 'manifest.csv', 'w', newline='') as file:
         csv.writer(file).writerows([('image', 'center', 'split', 'label'), *rows])
     return root
+
+
+def dense_folder(root, target, num_centers, num_examples, size):
+    """The same with masks or boxes (target 'mask', 'box'), its files in images/CENTER/."""
+    rows, images, annotations = [], [], []
+    for center in synthetic.centers(num_centers, num_examples, size, seed=0):
+        for i in range(num_examples):
+            name = f'images/{center.name}/{i:02d}.png'
+            mask = name.replace('images', 'masks') if target == 'mask' else ''
+            _save(root / name, center.examples.image[i])
+            if mask:
+                _save(root / mask, center.examples.target['mask'][i])
+            rows.append((name, center.name, SPLITS[center.split[i]], mask))
+            images.append({'id': len(images), 'file_name': name, 'width': size, 'height': size})
+            boxes = (center.examples.target[k][i] for k in ('box', 'box_class'))
+            for (y0, x0, y1, x1), k in zip(*(b.tolist() for b in boxes)):
+                if k >= 0:
+                    bbox = [x0, y0, x1 - x0, y1 - y0]
+                    annotations.append(
+                        {'image_id': images[-1]['id'], 'category_id': k + 1, 'bbox': bbox}
+                    )
+    with open(root / 'manifest.csv', 'w', newline='') as file:
+        csv.writer(file).writerows([('image', 'center', 'split', 'mask'), *rows])
+    classes = synthetic.CLASSES_OF[target]
+    if target == 'mask':
+        (root / 'classes.json').write_text(json.dumps({'mask_classes': classes}))
+        return root
+    categories = [{'id': k + 1, 'name': name} for k, name in enumerate(classes)]
+    (root / 'annotations.json').write_text(
+        json.dumps({'images': images, 'annotations': annotations, 'categories': categories})
+    )
+    return root
+
+
+def _save(file, array):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(array)).save(file)

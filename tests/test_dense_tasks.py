@@ -1,4 +1,4 @@
-"""Segmentation and detection on real images: the path of classification, with other targets."""
+"""Segmentation and detection: the path of classification, with other targets."""
 
 import csv
 import json
@@ -6,11 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from drawn import cells_folder, dense_folder
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from configs.common import base
+from fedgen_jax.config import base, complete
 from fedgen_jax.data.folder.manifest import DataError
 from fedgen_jax.data.source import load
 from fedgen_jax.onboard import onboard
@@ -21,11 +21,20 @@ from fedgen_jax.tasks.coco_metrics import to_folder_results
 from fedgen_jax.train import train
 
 SETS = {
-    'segmentation': ('wbc_seg', 'unet', ('dice', 'iou', 'hd95', 'assd')),
-    'detection': ('blood_det', 'detector', ('ap50', 'ap75', 'map', 'froc')),
+    'segmentation': ('mask', 'unet', ('dice', 'iou', 'hd95', 'assd')),
+    'detection': ('box', 'detector', ('ap50', 'ap75', 'map', 'froc')),
 }
-UNSEEN = {'segmentation': 'cellavision', 'detection': 'bcdd'}
+REAL = {'segmentation': ('wbc_seg', 'cellavision'), 'detection': ('blood_det', 'bcdd')}
 EACH = 10  # images a center
+
+
+@pytest.fixture(scope='module')
+def sources(tmp_path_factory):
+    """{task: a folder of drawn centers}."""
+    made = {}
+    for task, (target, _, _) in SETS.items():
+        made[task] = dense_folder(tmp_path_factory.mktemp(task) / 'root', target, 3, EACH, 32)
+    return made
 
 
 def subset(source, folder, centers=None, labelled=True):
@@ -61,15 +70,25 @@ def subset(source, folder, centers=None, labelled=True):
 
 
 @pytest.fixture(scope='module', params=SETS)
-def run(request, data_root, tmp_path_factory):
-    """(task, folder, workdir, summary) of a small federation."""
+def run(request, sources, tmp_path_factory):
+    """(task, folder, workdir, summary) of a small federation of drawn centers."""
     task = request.param
-    name, model, _ = SETS[task]
-    tmp = tmp_path_factory.mktemp(task)
+    return train_on(task, sources[task], 'synthetic-2', tmp_path_factory.mktemp(task))
+
+
+@pytest.fixture(scope='module', params=SETS)
+def real_run(request, data_root, tmp_path_factory):
+    """The same on real images."""
+    task = request.param
+    name, unseen = REAL[task]
+    return train_on(task, data_root / name, unseen, tmp_path_factory.mktemp(task))
+
+
+def train_on(task, source, unseen, tmp):
     c = base()
-    c.task, c.model.name, c.model.widths = task, model, (8, 8)
-    c.data.root = str(subset(data_root / name, tmp / 'data'))
-    c.data.cache, c.data.held_out, c.data.image_size = str(tmp / 'store'), UNSEEN[task], 32
+    c.task, c.model.name, c.model.widths = task, SETS[task][1], (8, 8)
+    c.data.root = str(subset(source, tmp / 'data'))
+    c.data.cache, c.data.held_out, c.data.image_size = str(tmp / 'store'), unseen, 32
     c.rounds, c.eval_every, c.local_steps, c.batch_size = 2, 2, 2, 4
     c.fedgen.support = 4
     summary = train(c, tmp / 'run', progress=False)
@@ -77,7 +96,15 @@ def run(request, data_root, tmp_path_factory):
 
 
 def test_summary_has_the_task_s_metrics_for_every_model(run):
-    task, _, workdir, summary = run
+    check_summary(*run)
+
+
+@pytest.mark.real
+def test_so_has_that_of_real_images(real_run):
+    check_summary(*real_run)
+
+
+def check_summary(task, folder, workdir, summary):
     blocks = [summary, summary['center_model'], summary['controls']['shuffled']]
     for block in (b[group] for b in blocks for group in ('seen', 'unseen')):
         assert tuple(block['mean']) == SETS[task][2]
@@ -95,14 +122,14 @@ def test_summary_has_the_task_s_metrics_for_every_model(run):
 @pytest.mark.parametrize('run', ['segmentation'], indirect=True)
 def test_two_runs_stand_side_by_side(run, tmp_path):
     _, _, workdir, _ = run
-    config = ConfigDict(json.loads((workdir / 'config.json').read_text()))
+    config = complete(json.loads((workdir / 'config.json').read_text()))
     config.algorithm = 'fedavg'
     train(config, tmp_path / 'fedavg', progress=False)
     page = report_run(workdir, beside=tmp_path / 'fedavg').read_text()
     columns = page.count('truth')
     assert page.count('data:image/png;base64,') == 3 * columns
-    assert page.count('FedGen: Dice') == page.count('FedAvg: Dice') == columns
-    assert '<td>FedGen, refined</td>' in page and '<td>FedAvg</td>' in page
+    assert page.count('FedGen: Dice') == page.count('FedAvg + shifts: Dice') == columns
+    assert '<td>FedGen, refined</td>' in page and '<td>FedAvg + shifts</td>' in page
     config.data.held_out = ''
     train(config, tmp_path / 'all', progress=False)
     with pytest.raises(ValueError, match='has not the images'):
@@ -119,9 +146,9 @@ def test_report_shows_truth_beside_prediction(run):
         assert metric in page
 
 
-def test_a_center_joins_with_and_without_targets(run, data_root, tmp_path):
+def test_a_center_joins_with_and_without_targets(run, sources, tmp_path):
     task, _, workdir, summary = run
-    source, name = data_root / SETS[task][0], UNSEEN[task]
+    source, name = sources[task], 'synthetic-2'
     scored = []
     for labelled in (True, False):
         copy = shutil.copytree(workdir, tmp_path / f'run{labelled}')
@@ -208,7 +235,7 @@ def test_boxes_return_to_the_pixels_of_their_images(run, tmp_path):
     assert judge.stats[0] > 0.99
 
 
-def test_a_fourth_task_is_one_file(data_root, tmp_path, monkeypatch):
+def test_a_fourth_task_is_one_file(tmp_path, monkeypatch):
     (tmp_path / 'brightness.py').write_text('''
 import jax.numpy as jnp
 import numpy as np
@@ -234,8 +261,9 @@ def task(classes):
 ''')
     monkeypatch.syspath_prepend(tmp_path)
     c = base()
-    c.task, c.data.root = 'brightness:task', str(data_root / 'wbc_cls')
-    c.data.held_out, c.data.image_size, c.data.cache = 'bccd', 16, str(tmp_path / 'store')
+    c.task, c.data.root = 'brightness:task', str(cells_folder(tmp_path / 'cells', 3, 12, 16))
+    c.data.held_out, c.data.image_size = 'synthetic-2', 16
+    c.data.cache = str(tmp_path / 'store')
     c.model.widths, c.rounds, c.local_steps, c.fedgen.support = (8,), 1, 1, 4
     summary = train(c, tmp_path / 'run', progress=False)
     assert set(summary['unseen']['mean']) == {'closeness'}
@@ -243,8 +271,8 @@ def task(classes):
 
 
 @pytest.mark.parametrize('task', SETS)
-def test_a_center_without_targets_cannot_train(task, data_root, tmp_path):
-    folder = subset(data_root / SETS[task][0], tmp_path / 'data', labelled=False)
+def test_a_center_without_targets_cannot_train(task, sources, tmp_path):
+    folder = subset(sources[task], tmp_path / 'data', labelled=False)
     c = base()
     c.task, c.model.name = task, SETS[task][1]
     c.data.root, c.data.cache, c.data.image_size = str(folder), str(tmp_path / 'store'), 32

@@ -211,7 +211,7 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_end(
 
 def test_ctrl_c_while_compiling_and_a_second_one_end_in_a_line(config, tmp_path, hears_ctrl_c):
     c = config.copy_and_resolve_references()
-    c.model.widths, c.rounds = (9,), 100_000  # no other test has compiled it
+    c.model.widths, c.rounds = (24,), 100_000  # no other test has compiled it
     process = start(c, tmp_path / 'run', '--stopped_code=7')
     assert 'compiling' in process.stdout.readline()
     for _ in range(2):

@@ -231,6 +231,7 @@ def store(tmp_path_factory):
     return tmp_path_factory.mktemp('store')
 
 
+@pytest.mark.real
 def test_real_labels(data_root, store):
     source = load(data_root / 'wbc_cls', 32, 0, store)
     assert source.classes == ('basophil', 'eosinophil', 'lymphocyte', 'monocyte', 'neutrophil')
@@ -246,6 +247,7 @@ def test_real_labels(data_root, store):
         np.testing.assert_allclose(share, [0.6, 0.2, 0.2], atol=0.02)
 
 
+@pytest.mark.real
 def test_real_masks(data_root, store):
     source = load(data_root / 'wbc_seg', 32, 0, store)
     assert source.classes == ('background', 'cytoplasm', 'nucleus')
@@ -259,6 +261,7 @@ def test_real_masks(data_root, store):
         assert red[2] < red[1] and red[2] < red[0]
 
 
+@pytest.mark.real
 def test_real_boxes(data_root, store):
     source = load(data_root / 'blood_det', 64, 0, store)
     assert source.classes == ('wbc', 'rbc', 'platelet')

@@ -166,6 +166,7 @@ def test_a_file_that_is_no_npz(tmp_path):
         medmnist.read_medmnist(file)
 
 
+@pytest.mark.real
 def test_real_medmnist(data_root):
     arrays = medmnist.read_medmnist(data_root / 'medmnist' / 'pneumoniamnist.npz')
     assert [arrays.split.count(s) for s in ('train', 'val', 'test')] == [4708, 524, 624]

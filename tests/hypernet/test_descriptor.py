@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fedgen_jax.data import synthetic
 from fedgen_jax.data.source import load
 from fedgen_jax.hypernet import descriptor as d
 from fedgen_jax.program import in_chunks
@@ -25,14 +26,18 @@ def describe():
     return lambda psi, x: in_chunks(fn, psi, np.asarray(x, np.float32))
 
 
-@pytest.fixture(scope='module')
-def centers(data_root, tmp_path_factory):
-    """100 real images of each center, [100, H, W, 3] in [0, 1]."""
-    source = load(data_root / 'wbc_cls', SIZE, 0, tmp_path_factory.getbasetemp() / 'store')
+@pytest.fixture(scope='module', params=['drawn', pytest.param('real', marks=pytest.mark.real)])
+def centers(request, tmp_path_factory):
+    """100 images of each center, [100, H, W, 3] in [0, 1]."""
     rng = np.random.default_rng(0)
+    if request.param == 'drawn':
+        found = synthetic.centers(5, 100, SIZE, seed=0, spread=2.0)
+    else:
+        root = request.getfixturevalue('data_root') / 'wbc_cls'
+        found = load(root, SIZE, 0, tmp_path_factory.getbasetemp() / 'store').centers
     return {
         c.name: c.examples.image[rng.permutation(len(c.split))[:100]].astype(np.float32) / 255
-        for c in source.centers
+        for c in found
     }
 
 
@@ -62,7 +67,7 @@ def test_gradients_are_finite_on_extreme_images(psi):
         assert np.isfinite(g).all()
 
 
-def test_real_images_are_not_clipped(psi, describe, centers):
+def test_images_are_not_clipped(psi, describe, centers):
     for x in centers.values():
         vectors = describe(psi, x)
         color, spectrum, learned = vectors[:, :12], vectors[:, 12:-96], vectors[:, -96:]
@@ -72,7 +77,7 @@ def test_real_images_are_not_clipped(psi, describe, centers):
 
 
 def test_the_statistic_ignores_order_and_what_stands_beside(psi, describe, centers):
-    x = centers['bccd']
+    x = next(iter(centers.values()))
     ones, order = np.ones(len(x)), np.random.default_rng(2).permutation(len(x))
     whole = d.statistic(describe(psi, x), ones, '')
     shuffled = d.statistic(describe(psi, x[order]), ones, '')
@@ -101,7 +106,7 @@ def test_it_sees_the_acquisition_more_than_the_sample(psi, describe, centers):
     assert np.median(shifted) > 2 * np.median(resampled)
 
 
-def test_it_tells_real_centers_apart(psi, describe, centers):
+def test_it_tells_centers_apart(psi, describe, centers):
     """Each half of a center lies nearer to its other half than to any half of another center."""
     halves = np.array(
         [[describe(psi, h).mean(0) for h in (x[:50], x[50:])] for x in centers.values()]
