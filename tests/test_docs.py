@@ -1,5 +1,6 @@
-"""What the pages show runs, and what they name exists."""
+"""What the pages show runs, and what they say of the code is true."""
 
+import ast
 import importlib
 import pathlib
 import re
@@ -78,3 +79,27 @@ def test_fields_and_commands_exist(page):
     assert not {f for f in named if not f.isupper() and f not in fields and f not in base()}
     for module in set(re.findall(r'python -m ((?:launch|benchmarks)\.\w+)', text)):
         assert (ROOT / f'{module.replace(".", "/")}.py').is_file(), module
+
+
+def imported_by(file):
+    """Names of the rooms of fedgen_jax that a module imports."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('fedgen_jax.'):
+            yield node.module.split('.')[1]
+        elif isinstance(node, ast.ImportFrom) and node.module == 'fedgen_jax':
+            yield from (alias.name for alias in node.names)
+
+
+def test_rooms_import_downwards_only():
+    page = (ROOT / 'docs' / 'architecture.md').read_text()
+    rows = re.findall(r'^\| (`.*?) \|', page, re.MULTILINE)
+    level = {name: i for i, row in enumerate(rows) for name in re.findall(r'`(\w+)/?`', row)}
+    package = ROOT / 'fedgen_jax'
+    files = {f: f.relative_to(package).parts[0].removesuffix('.py') for f in package.rglob('*.py')}
+    del files[package / '__init__.py']
+    assert set(files.values()) <= level.keys()
+    upwards = [
+        f'{file.relative_to(ROOT)} imports {room}' for file, own in files.items()
+        for room in imported_by(file) if level[room] < level[own]
+    ]  # fmt: skip
+    assert not upwards
