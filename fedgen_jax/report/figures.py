@@ -1,6 +1,6 @@
-"""The figures of a report, as SVG text that stands in a page on its own.
+"""The figures of a report, as SVG text to be placed in a page.
 
-Colors are of Okabe and Ito 2008: told apart by readers of every color vision.
+Colors are those of Okabe and Ito 2008, which readers of every color vision can tell apart.
 """
 
 import io

@@ -34,7 +34,7 @@ class Scale(NamedTuple):
     sigmoid:   whether a sigmoid lies between them, not a line.
     table:     a VOI lookup table, in place of them.
     given:     whether the file gives a window or a table.
-    differ:    whether files of a series gave others.
+    differ:    whether the files of a series gave different scales.
     """
 
     slope: float = 1.0
@@ -49,7 +49,7 @@ class Scale(NamedTuple):
 
 
 def numbers(dataset, tag: str) -> tuple[float, ...]:
-    """() where the tag is absent or empty, as anonymizing leaves it."""
+    """A tag's numbers; () where it is absent, or empty as anonymizing leaves it."""
     value = dataset.get(tag)
     if value is None or (isinstance(value, str) and not value.strip()):
         return ()
@@ -90,14 +90,14 @@ def common(scales: Sequence[Scale]) -> Scale:
 
 
 def rescale(stored: np.ndarray, scale: Scale) -> np.ndarray:
-    """Physical values."""
+    """From stored numbers to physical values."""
     if scale.lookup:
         return _look_up(stored, scale.lookup)
     return stored.astype(np.float64) * scale.slope + scale.intercept
 
 
 def to_gray(x: np.ndarray, scale: Scale) -> np.ndarray:
-    """float64 in [0, 1], of physical values."""
+    """From physical values to gray, float64 in [0, 1]."""
     if scale.table:
         return _look_up(x, scale.table) / scale.table.largest
     if np.isnan(scale.low):

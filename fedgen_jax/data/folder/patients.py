@@ -1,7 +1,8 @@
 """Who belongs together: the patient of each image, and names that look wrong.
 
-A `patient` cell, which a person wrote, is believed.  A PatientID of a DICOM header is not where
-anonymizing has plainly written one word for everybody: then a study counts as a patient.
+A `patient` cell, which a person wrote, is believed.  A PatientID of a DICOM header is not
+believed where anonymizing has plainly written one word for everybody: then each study counts as a
+patient.
 """
 
 import collections
