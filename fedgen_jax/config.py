@@ -32,7 +32,7 @@ def base() -> ConfigDict:
     c.data = ConfigDict()
     c.data.source = 'folder'  # folder | synthetic
     c.data.root = ''  # the folder with manifest.csv
-    c.data.held_out = ''  # unseen centers, comma-separated; empty: none
+    c.data.held_out = ''  # unseen centers, comma-separated (names may hold commas); empty: none
     c.data.image_size = 48  # pixels, square
     c.data.cache = ''  # where decoded images are kept; empty: the user's cache folder
     c.data.images = 'memory'  # memory | disk: read from the cache as cohorts and scores need them

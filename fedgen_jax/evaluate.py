@@ -253,14 +253,14 @@ def score_shuffled(trained: Trained, split: str) -> dict | None:
     }
 
 
-def score_finetuned(trained: Trained, split: str, unseen: dict | None) -> dict:
+def score_finetuned(trained: Trained, split: str) -> dict:
     """Each seen center's model after labelled fine-tuning there; unseen centers have no labels."""
     centers = {}
     for i, c in enumerate(trained.seen):
         train = of_split(c, 'train')
         variables = model_of(trained, train, i, labelled=train)
         centers[c.name] = score(trained, variables, of_split(c, split))
-    return {'seen': block(trained, centers), 'unseen': unseen}
+    return {'seen': block(trained, centers)}
 
 
 def evaluate(trained: Trained, split: str, finetune: bool) -> dict:
@@ -275,5 +275,5 @@ def evaluate(trained: Trained, split: str, finetune: bool) -> dict:
         'controls': {'shuffled': shuffled, 'sampled': sampled},
     }
     if finetune:
-        scores['finetuned'] = score_finetuned(trained, split, unseen)
+        scores['finetuned'] = score_finetuned(trained, split)
     return scores

@@ -13,8 +13,10 @@ import jax
 import numpy as np
 
 from fedgen_jax import checkpoint
+from fedgen_jax.data.check import tell
 from fedgen_jax.data.examples import Center, Examples
 from fedgen_jax.data.source import load
+from fedgen_jax.engine.processes import is_first
 from fedgen_jax.evaluate import model_of, score_stranger, statistic_of
 from fedgen_jax.files import alone_in, expand, file_name, write_json
 from fedgen_jax.hypernet import descriptor
@@ -169,6 +171,8 @@ def _read_centers(done, data, update, own) -> tuple[Center, ...]:
         expand(data), config.data.image_size, config.seed, config.data.cache or None,
         classes=done.classes, require_train=False, target=done.program.task.target,
     )  # fmt: skip
+    if is_first():
+        tell(source, flips=config.shifts.flips)
     names = [c.name for c in source.centers]
     if update:
         if update not in own:

@@ -67,6 +67,8 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     shared['devices'] = config.devices or suitable_devices(a_round, padded=not config.cohort)
     for field in _RUN_FIELDS:
         shared.pop(field, None)  # a run that is older than the field lacks it
+    if config.client.schedule == 'constant':
+        del shared['rounds']  # a longer run shares the program
     return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
 
 

@@ -16,7 +16,7 @@ from fedgen_jax.data.check import tell
 from fedgen_jax.data.examples import Center, Source
 from fedgen_jax.data.source import draw, load
 from fedgen_jax.engine.processes import is_first, to_host
-from fedgen_jax.engine.rounds import init_run, shard_clients
+from fedgen_jax.engine.rounds import shapes_of_run, shard_clients
 from fedgen_jax.federation import federation_of, other_data, other_names
 from fedgen_jax.files import expand
 from fedgen_jax.program import Program, build, make_task
@@ -194,12 +194,9 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     config.devices = 1  # whatever it was trained on
     federation = read_federation(workdir)
     program = build(config, federation['classes'], len(federation['seen']))
-    num_clients = len(federation['seen'])
-    id_C = client_ids(num_clients, program)
-    state, private_C = init_run(
-        program.algorithm, program.mesh, jax.random.key(config.seed), id_C, program.protection
+    like = shapes_of_run(
+        program.algorithm, program.mesh, len(federation['seen']), program.protection
     )
-    like = state, own_states(private_C, num_clients)
     round_, (state, private_C) = checkpoint.read(workdir, like)
     if not round_:
         raise ValueError(f'{workdir}/checkpoints: no checkpoint yet: let launch.train reach one')

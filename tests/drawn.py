@@ -38,10 +38,11 @@ def dense_folder(root, target, num_centers, num_examples, size):
             boxes = (center.examples.target[k][i] for k in ('box', 'box_class'))
             for (y0, x0, y1, x1), k in zip(*(b.tolist() for b in boxes)):
                 if k >= 0:
-                    bbox = [x0, y0, x1 - x0, y1 - y0]
-                    annotations.append(
-                        {'image_id': images[-1]['id'], 'category_id': k + 1, 'bbox': bbox}
-                    )
+                    annotations.append({
+                        'id': len(annotations) + 1, 'image_id': images[-1]['id'],
+                        'category_id': k + 1, 'bbox': [x0, y0, x1 - x0, y1 - y0],
+                        'area': (x1 - x0) * (y1 - y0), 'iscrowd': 0,
+                    })
     with open(root / 'manifest.csv', 'w', newline='') as file:
         csv.writer(file).writerows([('image', 'center', 'split', 'mask'), *rows])
     classes = synthetic.CLASSES_OF[target]

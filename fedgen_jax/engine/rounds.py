@@ -227,13 +227,32 @@ def init_run(
     protection: Protection | None = None,
 ) -> tuple[State, Tree]:
     """The first state, replicated, and every client's private state, sharded."""
-    protection = protection or nothing()
-
-    def init(key):
-        return algorithm.init(key)._replace(protection=protection.init())
-
-    state = jax.jit(init, out_shardings=NamedSharding(mesh, P()))(stream(key, 'init'))
+    init = jax.jit(_first_state(algorithm, protection), out_shardings=NamedSharding(mesh, P()))
+    state = init(stream(key, 'init'))
     return state, init_private(algorithm, mesh, state, id_C)
+
+
+def _first_state(algorithm, protection):
+    protection = protection or nothing()
+    return lambda key: algorithm.init(key)._replace(protection=protection.init())
+
+
+def shapes_of_run(
+    algorithm: Algorithm,
+    mesh: jax.sharding.Mesh,
+    num_clients: int,
+    protection: Protection | None = None,
+) -> tuple[State, Tree]:
+    """What `init_run` gives, as shapes alone: the state's with their places, the private states'
+    as empty arrays on the host."""
+    state = jax.eval_shape(_first_state(algorithm, protection), jax.random.key(0))
+    of_all = jax.vmap(algorithm.init_private, in_axes=(None, 0))
+    private_C = jax.eval_shape(of_all, state, jnp.zeros(num_clients, jnp.int32))
+    everywhere = NamedSharding(mesh, P())
+    placed = jax.tree.map(
+        lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=everywhere), state
+    )
+    return placed, jax.tree.map(lambda s: np.empty(s.shape, s.dtype), private_C)
 
 
 def init_private(algorithm: Algorithm, mesh, state: State, id_C: np.ndarray) -> Tree:
