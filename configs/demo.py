@@ -9,7 +9,8 @@ without labels, and one of the five gets a new scanner.
     python -m launch.demo --task=classification --workdir=runs/demo_classification
 
 Classification takes 2 minutes and 1.6 GB on 2 CPU cores, without the installation; segmentation 2
-minutes and 2 GB, detection 2.5 minutes and 2 GB.  Scores of one seed on test images:
+minutes and 2 GB, detection 2.5 minutes and 2 GB.  Scores of one run on test images; on another
+machine, which rounds otherwise, they differ as those of another seed do:
 
                                     classification      segmentation    detection
                                     balanced accuracy   Dice            AP50
