@@ -22,6 +22,7 @@ demo: $(VENV)/installed
 
 lint: $(VENV)/installed
 	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 test: lint
 	$(PY) -m pytest -n 2 --dist loadfile

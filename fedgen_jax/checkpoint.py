@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from fedgen_jax.algorithms.base import State
 from fedgen_jax.engine.processes import from_first, is_first
 from fedgen_jax.files import write_text
 from fedgen_jax.interrupt import MayPass
@@ -45,8 +46,8 @@ def _open(workdir, **options) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(folder, options=options, item_handlers=handler)
 
 
-def save(checkpoints: ocp.CheckpointManager, round_: int, tree: Tree) -> None:
-    """Saves in the background; the arrays are copied before this returns.
+def save(checkpoints: ocp.CheckpointManager, round_: int, tree: tuple[State, Tree]) -> None:
+    """Saves state and private states in the background; arrays are copied before this returns.
 
     Raises MayPass, here or in `finish`, where it cannot: the checkpoint before stays.
     """
@@ -75,7 +76,9 @@ def seal_if_done(checkpoints: ocp.CheckpointManager) -> None:
         finish(checkpoints)
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: Tree) -> tuple[int, Tree]:
+def restore(
+    checkpoints: ocp.CheckpointManager, like: tuple[State, Tree]
+) -> tuple[int, tuple[State, Tree]]:
     """(round, tree) of the last checkpoint that is whole; (0, like) where there is none.
 
     A damaged one is set aside, with a warning that names it.
@@ -94,7 +97,9 @@ def restore(checkpoints: ocp.CheckpointManager, like: Tree) -> tuple[int, Tree]:
     return 0, like
 
 
-def read(workdir: str | pathlib.Path, like: Tree) -> tuple[int, Tree]:
+def read(
+    workdir: str | pathlib.Path, like: tuple[State, Tree]
+) -> tuple[int, tuple[State, Tree]]:
     """As `restore`, of a run that may be going on: nothing is written, damaged ones stay."""
     if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
         return 0, like
@@ -118,7 +123,12 @@ def _read_step(checkpoints, step, like):
     abstract = jax.tree.map(
         lambda x: ocp.utils.to_shape_dtype_struct(x) if isinstance(x, jax.Array) else x, like
     )
-    return checkpoints.restore(step, args=ocp.args.StandardRestore(abstract))
+    state, own_C = abstract
+    # A field of the state that is younger than the checkpoint, and empty, is not on disk.
+    saved = checkpoints.item_metadata(step).tree[0]
+    known = {name: x for name, x in state._asdict().items() if name in saved}
+    found, own_C = checkpoints.restore(step, args=ocp.args.StandardRestore((known, own_C)))
+    return state._replace(**found), own_C
 
 
 def _in_short(error):

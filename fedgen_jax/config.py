@@ -58,6 +58,7 @@ def base() -> ConfigDict:
     c.shifts = ConfigDict()
     c.shifts.flips = True  # left to right, drawn for each image: not where left and right differ
     c.shifts.turns = True  # quarter turns, drawn for each image: not where up and down differ
+    c.shifts.preset = 'brightfield'  # of acquisition: a name of shifts.PRESETS | module:name
     c.shifts.acquisition = 1.0  # strength of the virtual centers; 0: off
     c.shifts.probability = 1.0  # share of steps that play a virtual center
     c.shifts.zoom = 1.0  # their largest magnification, beside `acquisition`'s own; 1: off

@@ -26,10 +26,13 @@ def halves(center: Center) -> np.ndarray:
     return np.isin(center.unit, units[::2])
 
 
-def statistic_of(trained: Trained, images: Examples) -> descriptor.Statistic | None:
-    """The additive statistic of a set of images; None without a learned descriptor."""
+def statistic_of(trained: Trained, images: Examples) -> descriptor.Statistic:
+    """The additive statistic of a set of images, as it is released.
+
+    Raises ValueError without a learned descriptor.
+    """
     if trained.program.describe is None:
-        return None
+        raise ValueError(f'{trained.program.algorithm.title}: has no learned descriptor')
     vectors = trained.program.describe(trained.shared, images.image)
     psi = descriptor.hash_of(trained.shared['psi'])
     own = descriptor.statistic(vectors, images.weight, psi)
@@ -177,14 +180,15 @@ def score_seen(trained: Trained, split: str) -> dict:
     """Each seen center's own refined model on its `split`; 'pooled': on all of them together."""
     found = [predict_seen(trained, i, split) for i in range(len(trained.seen))]
     centers = {c.name: metrics_of(trained, p) for c, p in zip(trained.seen, found)}
-    return {**block(trained, centers), 'pooled': metrics_of(trained, concatenate(found))}
+    return {**(block(trained, centers) or {}), 'pooled': metrics_of(trained, concatenate(found))}
 
 
 def score_stranger(
     trained: Trained, center: Center, split: str, m_E: np.ndarray | None = None
 ) -> Scores:
     """Zero-shot scores of an unseen center; without a server's model, the mean over seen ones'."""
-    clients = range(len(trained.seen)) if not trained.program.algorithm.server_model else [None]
+    alone = not trained.program.algorithm.server_model
+    clients: Sequence[int | None] = range(len(trained.seen)) if alone else [None]
     return mean_scores([
         metrics_of(trained, predict_unseen(trained, center, split, i, m_E)) for i in clients
     ])
@@ -195,7 +199,7 @@ def score_center_model(trained: Trained, split: str) -> dict | None:
     if not trained.program.algorithm.server_model:
         return None
     statistics = seen_statistics(trained)
-    m_E = statistics and descriptor.mean(descriptor.pool(statistics.values()))
+    m_E = descriptor.mean(descriptor.pool(statistics.values())) if statistics else None
 
     def of(center):
         variables = model_of(trained, of_split(center, 'train'), m_E=m_E)

@@ -126,7 +126,7 @@ def training_examples(run: Run, number: int) -> Examples:
     return Examples(image, {k: target[k] for k in kept}, weight)
 
 
-_COMPILED = {}
+_COMPILED: dict[tuple, Any] = {}
 
 
 def compiled(program: Program, args) -> Any:

@@ -27,7 +27,7 @@ from fedgen_jax.models.start import start_of
 from fedgen_jax.privacy import Protection, clip
 from fedgen_jax.privacy import chain as chain_protections
 from fedgen_jax.registry import choose, look_up
-from fedgen_jax.shifts import Shift, acquisition, chain, magnification, plain, sometimes
+from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
 from fedgen_jax.tasks import TASKS, Task
 
 # Images at a time where a whole center is described or predicted: as many as this, and no more
@@ -53,7 +53,7 @@ class Program(NamedTuple):
     algorithm: Algorithm
     mesh: jax.sharding.Mesh
     protection: Protection
-    rounds: Callable
+    rounds: jax.stages.Wrapped
     describe: Callable | None
     predict: Callable
     personalize: Callable
@@ -171,7 +171,8 @@ def virtual_centers(c: ConfigDict, edge: str) -> Shift:
     if c.zoom != 1:
         shifts.append(sometimes(magnification(1 / c.zoom, c.zoom, edge), 0.5))
     if c.acquisition:
-        shifts.append(acquisition(c.acquisition, edge))
+        preset = look_up('shifts.preset', c.preset, PRESETS)
+        shifts.append(preset(c.acquisition, edge))
     shift = chain(*shifts)
     return sometimes(shift, c.probability) if shifts and c.probability < 1 else shift
 

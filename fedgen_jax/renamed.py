@@ -23,14 +23,19 @@ RENAMED = {
 ALGORITHMS = {'local': 'local_only'}
 
 # A field that runs were once made without, and the value that they had in effect.
-ADDED = {'max_left_out': 0.5, 'data.virtual': 0, 'data.images': 'memory'}
+ADDED = {
+    'max_left_out': 0.5,
+    'data.virtual': 0,
+    'data.images': 'memory',
+    'shifts.preset': 'brightfield',
+}
 
 _TITLES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local_only': 'Local only'}
 
 
-def config(made: dict[str, Any]) -> dict[str, Any]:
+def config(made: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run, as nested dicts, in today's field names."""
-    now = copy.deepcopy(made)
+    now = copy.deepcopy(dict(made))
     for old, new in RENAMED.items():
         group, name = _find(now, old)
         if group is not None and name in group:

@@ -200,8 +200,8 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     round_, (state, private_C) = checkpoint.read(workdir, like)
     if not round_:
         raise ValueError(f'{workdir}/checkpoints: no checkpoint yet: let launch.train reach one')
-    names = (tuple(federation[k]) for k in ('classes', 'seen', 'unseen'))
-    return Restored(config, *names, program, state, private_C, round_)
+    classes, seen, unseen = (tuple(federation[k]) for k in ('classes', 'seen', 'unseen'))
+    return Restored(config, classes, seen, unseen, program, state, private_C, round_)
 
 
 def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restored, Run]:
@@ -284,7 +284,7 @@ def differences(made: dict, now: dict, defaults: dict, prefix: str = '') -> list
         default = defaults.get(name)
         was = made.get(name, default)
         if isinstance(value, dict):
-            found += differences(was, value, default, f'{prefix}{name}.')
+            found += differences(was or {}, value, default or {}, f'{prefix}{name}.')
         elif was != value:
             found.append(f'{prefix}{name}={was!r}, now {value!r}')
     return found

@@ -100,7 +100,7 @@ def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -
 
     Raises ValueError at the end, where some failed; MayPass, where all that failed may pass.
     """
-    failed = []
+    failed: list[tuple[Waiting, Exception]] = []
     for i, run in enumerate(waiting):
         if any_of(stop is not None and stop.is_set()):
             raise Stopped('stopped between two runs: run again to go on')
@@ -113,10 +113,10 @@ def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -
                 raise
             failed.append((run, error))
     if failed:
-        run, error = failed[0]
+        run, first = failed[0]
         kind = MayPass if all(isinstance(e, MayPass) for _, e in failed) else ValueError
         raise kind(
-            f'{len(failed)} of {len(waiting)} runs failed; the first: {run.workdir}: {error}'
+            f'{len(failed)} of {len(waiting)} runs failed; the first: {run.workdir}: {first}'
         )
 
 

@@ -151,8 +151,8 @@ def test_more_rounds_end_as_a_run_of_that_many_does_and_tell_how_far_they_are(
     longer = on(config, config.data.root, rounds=6)
     extended = train(longer, run)
     compiling, cost, last = capsys.readouterr().out.splitlines()
-    assert compiling.startswith('FedGen, no shifts: compiling ...') and 'GFLOP' in cost
-    assert last.startswith('FedGen, no shifts; round 6 of 6: loss 0.')
+    assert compiling.startswith('FedGen: compiling ...') and 'GFLOP' in cost
+    assert last.startswith('FedGen; round 6 of 6: loss 0.')
     assert 'balanced_accuracy' in last
     at_once = train(longer, tmp_path / 'once', progress=False)
     assert capsys.readouterr() == ('', '')

@@ -15,6 +15,7 @@ import pytest
 from processes import finish, small_run, start
 
 from fedgen_jax import checkpoint
+from fedgen_jax.algorithms.base import State
 from fedgen_jax.run import restore
 from fedgen_jax.train import keep_lines, train
 
@@ -117,7 +118,8 @@ def test_the_last_line_of_a_killed_run_may_be_cut(config, tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path):
-    tree = {'w': jnp.asarray(np.random.default_rng(0).normal(size=(300, 300)), jnp.float32)}
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(300, 300)), jnp.float32)
+    tree = State({'w': w}, ()), {}
     with checkpoint.manager(tmp_path) as checkpoints:
         checkpoint.save(checkpoints, 2, tree)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -125,14 +127,14 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path):
     try:
         told = pytest.raises(OSError, match='cannot save .* round 2 is the last whole')
         with told as error, checkpoint.manager(tmp_path) as checkpoints:
-            checkpoint.save(checkpoints, 4, {'w': tree['w'] + 1})
+            checkpoint.save(checkpoints, 4, jax.tree.map(lambda x: x + 1, tree))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert '\n' not in str(error.value)
     with checkpoint.manager(tmp_path) as checkpoints:
         round_, found = checkpoint.restore(checkpoints, tree)
     assert round_ == 2
-    np.testing.assert_array_equal(found['w'], tree['w'])
+    np.testing.assert_array_equal(found[0].shared['w'], w)
 
 
 def test_a_run_whose_clients_are_all_infinite_stops(config, tmp_path):

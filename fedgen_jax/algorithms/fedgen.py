@@ -17,7 +17,7 @@ Two local updates share one wire format, a change shaped like (theta, phi, psi) 
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -218,7 +218,8 @@ def fixed_descriptor(hypernet: Hypernet, client_id: jax.Array) -> jax.Array:
 
 def vectors(parts: Parts, psi: Tree, x_BxHxWx3: jax.Array) -> jax.Array:
     """g_psi of each image: [B, E]."""
-    return parts.network.apply({'params': psi}, x_BxHxWx3)
+    v_BxE: Any = parts.network.apply({'params': psi}, x_BxHxWx3)
+    return v_BxE
 
 
 def generated(parts: Parts, weights: Tree, normal: Normal, m_E: jax.Array, on=1.0) -> Tree:

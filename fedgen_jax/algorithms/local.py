@@ -123,7 +123,7 @@ def query_batch(local: Local, data: Examples, key: jax.Array) -> tuple[Batch, Tr
     return batch_at(local, data, index_B, stream(key, 'query_images'), tau), tau
 
 
-def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> tuple[jax.Array, Tree]:
+def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> tuple[Any, Tree]:
     """Outputs as in training, and the batch's statistics ({} without batch normalization)."""
     params = hold_frozen(local, params)
     if local.statistics == 'frozen':

@@ -26,7 +26,7 @@ def join(cluster: str) -> None:
 
     Raises ValueError where `cluster` is malformed, MayPass where they do not meet.
     """
-    where = {}
+    where: dict[str, Any] = {}
     if cluster != 'auto':
         parts = cluster.split(',')
         if len(parts) != 3 or not all(p.isdecimal() for p in parts[1:]):
@@ -77,7 +77,8 @@ def place(tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
 
 def own_rows(num: int, sharding: jax.sharding.Sharding) -> np.ndarray:
     """int [n], sorted: which of `num` rows, sharded along them, this process's devices hold."""
-    parts = {i[0].indices(num) for i in sharding.addressable_devices_indices_map((num,)).values()}
+    indices = sharding.addressable_devices_indices_map((num,)).values()
+    parts = {i[0].indices(num) for i in indices if i is not None}
     return np.concatenate([np.arange(*part) for part in sorted(parts)])
 
 

@@ -63,7 +63,7 @@ def make_rounds(
     client_map: str = 'auto',
     protection: Protection | None = None,
     gathered: bool = False,
-) -> Callable:
+) -> jax.stages.Wrapped:
     """The compiled loop over rounds.
 
     Returns rounds(state, private_C, data_C, id_C, key, first, last) -> (state, private_C,

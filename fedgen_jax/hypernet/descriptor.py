@@ -90,7 +90,7 @@ class Statistic(NamedTuple):
     """
 
     total: np.ndarray
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's own method has the name
     psi: str
 
 

@@ -36,7 +36,7 @@ def mode_of(role: str | None, modes: Sequence[str]) -> str | None:
         return None
     if 'full' in modes:
         return 'full'
-    own = MODE_OF_ROLE.get(role)
+    own = MODE_OF_ROLE.get(role or '')
     return own if own in modes else None
 
 
@@ -81,7 +81,7 @@ class Generator(nn.Module):
     @nn.compact
     def __call__(self, m_E: jax.Array, normal: 'Normal') -> dict[tuple[str, ...], jax.Array]:
         z_E = (m_E - normal.mean) * jax.lax.rsqrt(normal.var + 1e-4)
-        near = 1.0
+        near = jnp.float32(1)
         if self.fade:
             near = jnp.exp(-jnp.maximum(jnp.mean(z_E**2) / self.fade - 1, 0))
         # Random biases: at z = 0 (the constant control, always) the code must not be stuck at zero.

@@ -7,12 +7,12 @@ from fedgen_jax.shifts.field import amplitude, amplitude_mix, bias_field, low_fr
 from fedgen_jax.shifts.geometry import flip, magnification, quarter_turns, rotation
 from fedgen_jax.shifts.noise import gaussian, poisson, rician, sensor
 from fedgen_jax.shifts.optics import blur, lens, resolution
-from fedgen_jax.shifts.presets import acquisition, apply_batch, plain
+from fedgen_jax.shifts.presets import PRESETS, acquisition, apply_batch, plain
 
 __all__ = [
-    'Params', 'Shift', 'Target', 'acquisition', 'amplitude', 'amplitude_mix', 'apply_batch',
-    'bias_field', 'blur', 'brightness', 'chain', 'color_matrix', 'contrast', 'flip', 'gamma',
-    'gaussian', 'gaussian_matrix', 'hed_stain', 'lens', 'low_frequency', 'magnification', 'plain',
-    'poisson', 'quarter_turns', 'resample_matrix', 'resolution', 'rician', 'rotation', 'sensor',
-    'sometimes',
+    'PRESETS', 'Params', 'Shift', 'Target', 'acquisition', 'amplitude', 'amplitude_mix',
+    'apply_batch', 'bias_field', 'blur', 'brightness', 'chain', 'color_matrix', 'contrast', 'flip',
+    'gamma', 'gaussian', 'gaussian_matrix', 'hed_stain', 'lens', 'low_frequency', 'magnification',
+    'plain', 'poisson', 'quarter_turns', 'resample_matrix', 'resolution', 'rician', 'rotation',
+    'sensor', 'sometimes',
 ]

@@ -48,6 +48,10 @@ def acquisition(strength: float = 1.0, edge: str = 'reflect') -> Shift:
     )
 
 
+# The virtual centers of training, by name: (strength, edge) -> Shift.
+PRESETS = {'brightfield': acquisition}
+
+
 def apply_batch(
     shift: Shift, params: Params, key: jax.Array, images_BxHxWx3: jax.Array, target_B: Target
 ) -> tuple[jax.Array, Target]:

@@ -54,7 +54,7 @@ def scores(predictions: Any, target: dict, weight_N: np.ndarray, classes: Sequen
 
 def to_coco(box_NxMx4: np.ndarray, box_class_NxM: np.ndarray, classes: Sequence[str]) -> dict:
     """A COCO data set of images 1 .. N and categories 1 .. K."""
-    annotations = [
+    annotations: list[dict[str, Any]] = [
         {'image_id': i + 1, 'category_id': int(c) + 1, 'bbox': to_xywh(box), 'iscrowd': 0}
         for i, (boxes, of) in enumerate(zip(box_NxMx4, box_class_NxM))
         for box, c in zip(boxes, of) if c >= 0
@@ -111,7 +111,7 @@ def only_images(root: pathlib.Path, paths: set[str]) -> dict:
     found = coco_forms.find_paths([x['file_name'] for x in truth['images']], sorted(paths))
     images = [x for x, path in zip(truth['images'], found) if path]
     image_of = {coco_forms.key_of(x['id']): x for x in images}
-    annotations = []
+    annotations: list[dict] = []
     for a in truth['annotations']:
         image = image_of.get(coco_forms.key_of(a['image_id']))
         if image:  # with what pycocotools cannot do without, whatever the folder left out

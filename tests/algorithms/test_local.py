@@ -125,6 +125,8 @@ def test_unknown_values_are_one_line(make, field):
         ('model.standardize', 'pixel'),
         ('client.optimizer', 'lion'),
         ('server.optimizer', 'lion'),
+        ('shifts.preset', 'moonlight'),
+        ('statistics', 'theirs'),
         ('prevalence', 'even'),
         ('weighting', 'size'),
         ('fedgen.descriptor', 'random'),

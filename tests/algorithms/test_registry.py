@@ -17,6 +17,7 @@ from fedgen_jax.interrupt import Stopped
 from fedgen_jax.program import make_algorithm
 from fedgen_jax.report.gather import report_run
 from fedgen_jax.run import restore
+from fedgen_jax.shifts import gamma
 from fedgen_jax.train import train
 
 KEY = jax.random.key(3)
@@ -200,6 +201,20 @@ def test_ditto_s_global_model_is_fedavg_s_to_the_bit_and_its_own_are_others(clie
 def test_a_family_of_one_s_own_is_named_by_its_module(clients):
     same = roll({'algorithm': 'fedgen_jax.algorithms:fedavg'}, clients)
     assert_same(same, roll({'algorithm': 'fedavg'}, clients))
+
+
+def darker(strength, edge):
+    """A preset of one's own: virtual centers with less light."""
+    return gamma(1 + strength, 1 + 2 * strength)
+
+
+def test_virtual_centers_of_one_s_own_are_named_by_their_module(clients):
+    changes = {'algorithm': 'fedavg', 'shifts.acquisition': 1.0}
+    own = roll({**changes, 'shifts.preset': f'{__name__}:darker'}, clients, rounds=1)[0]
+    for other in ({'shifts.acquisition': 0.0}, {}):
+        theta = roll({**changes, **other}, clients, rounds=1)[0].shared['theta']
+        same = jax.tree.map(np.array_equal, own.shared['theta'], theta)
+        assert not all(jax.tree.leaves(same))
 
 
 # ------------------------------------------------------- statistics that training keeps
