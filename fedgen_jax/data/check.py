@@ -1,6 +1,6 @@
 """What a person should see of a data set before a model learns from it.
 
-`look` goes once over the images as they are in memory or in the store, some thousand a second.
+`look` reads each image once, from memory or from the store, some thousand a second.
 """
 
 import collections

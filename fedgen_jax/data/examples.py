@@ -35,7 +35,7 @@ class Center(NamedTuple):
 
     split: int8 [N], an index into `SPLITS`.
     path:  the N files the examples came from, as the manifest names them.
-    unit:  what belongs together of them, a patient or, where none is known, the file itself.
+    unit:  of each, what must lie in one split: its patient or, where none is known, the file.
     size:  'width x height' of the N images in their files, where there are files.
     assumed: what reading each of the N files took for granted, lines of text, '' for nothing.
     """

@@ -1,4 +1,4 @@
-"""The one entry to data: a center folder, or the arguments of drawn ones, in; a `Source` out."""
+"""The one entry to data: from a center folder, or arguments of drawn centers, to a `Source`."""
 
 import collections
 import os

@@ -50,7 +50,7 @@ class _Image(NamedTuple):
 
 
 class _Box(NamedTuple):
-    """An annotation; outside: the pixels by which it left its image before it was clipped."""
+    """An annotation; outside: by how many pixels it stuck out of its image."""
 
     number: int
     path: str
@@ -118,7 +118,7 @@ def _read_categories(file, categories, classes):
 
 
 def _read_images(file, entries, manifest) -> dict[str, _Image]:
-    """By id."""
+    """{id: image}."""
     row_of = {row.image: row.number for row in manifest.rows}
     images, seen, mistakes = {}, set(), []
     for i, entry in enumerate(entries):
@@ -214,7 +214,7 @@ def _read_annotation(file, i, entry, images, class_of) -> list[_Box]:
 
 
 def _to_corners(bbox, width, height):
-    """(y0, x0, y1, x1) of a COCO (x, y, width, height), clipped; the pixels that it left by."""
+    """(y0, x0, y1, x1) of a COCO (x, y, width, height), clipped; the pixels it stuck out."""
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
         raise ValueError(f'{bbox!r}: must be four finite numbers, [x, y, width, height]')
     x, y, w, h = bbox

@@ -1,4 +1,4 @@
-"""Images, masks and boxes made square: padded with what says nothing, then resized.
+"""Images, masks and boxes made square: padded with black or unknown, then resized.
 
 A pixel may be higher than wide (`aspect`, height by width); squares have square pixels.
 """
@@ -20,7 +20,7 @@ def square_image(image: Image.Image, size: int, aspect: float = 1.0) -> np.ndarr
 
 
 def square_mask(mask_HxW: np.ndarray, size: int, aspect: float = 1.0) -> np.ndarray:
-    """uint8 [size, size]: padded with `UNKNOWN` to a centered square; of each pixel, most of it.
+    """uint8 [size, size]: padded with `UNKNOWN` to a square; a pixel is what most of it was.
 
     The nearest pixel would be half a pixel off where the size is halved.
     """

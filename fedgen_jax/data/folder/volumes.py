@@ -68,11 +68,11 @@ def slices(root: pathlib.Path, path: str) -> list[Slice]:
 
 
 def same_place(root: pathlib.Path, image: str, mask: str) -> bool:
-    """Whether the slices of the two show the same places, each to each.
+    """Whether an image and its mask show the same places, slice by slice.
 
-    What says nothing of its place cannot be compared, and passes: a plain picture, and DICOM beside
-    DICOM, if its slices still have one order.  NIfTI is shown turned to front and right, so beside
-    it DICOM has to say how it lies.
+    Files that do not say where they lie cannot be compared, and pass: pictures, and DICOM beside
+    DICOM if its slices are in order.  NIfTI is turned to front and right when it is read, so DICOM
+    beside it has to say where it lies.
     """
     with decode.one_kind_of_error():
         found = [[_place(root, s.path) for s in slices(root, path)] for path in (image, mask)]

@@ -1,4 +1,4 @@
-"""Labelled sets that know no centers, cut into clients: any of `medmnist`, `tfds_catalog`.
+"""Labelled sets without centers (of `medmnist`, `tfds_catalog`), cut into clients.
 
 The cuts are pure numpy: they return, for each client, the indices of its examples.
 """
