@@ -48,7 +48,7 @@ class Algorithm(NamedTuple):
     server_model:  whether a stranger has a model; else it borrows a seen client's.
     sizes:         {part for people: the entry of `shared` that holds it}, to be counted.
     sum_only:      False: `server_update` needs every client's contribution by itself, as leaves
-                   [C, ...] with exact zeros for padding.  Secure sums and privacy refuse it.
+                   [C, ...] with exact zeros for padding.  No secure sum can serve it.
     """
 
     init: Callable[[jax.Array], State]

@@ -63,7 +63,7 @@ def square_frame(width: int, height: int) -> tuple[int, int, int]:
 def square_pixels(width: int, height: int, aspect: float) -> tuple[int, int]:
     """The width and height once the longer sides of pixels are divided, so that nothing is lost."""
     size = round(width * max(1 / aspect, 1)), round(height * max(aspect, 1))
-    if aspect != 1 and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+    if aspect != 1 and size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Problem(
             f'pixels {aspect:.3g} times as high as wide, so that {width} x {height} become '
             f'{size[0]} x {size[1]}: correct the spacing in the file'

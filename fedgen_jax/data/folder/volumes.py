@@ -11,7 +11,7 @@ the `patient` cell's, else the DICOM header's PatientID, else the volume itself 
 """
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -42,9 +42,9 @@ class Place(NamedTuple):
     step:     the distance to the next slice; infinite where the file does not say.
     """
 
-    corner: np.ndarray | tuple = ()
-    row: np.ndarray | tuple = ()
-    column: np.ndarray | tuple = ()
+    corner: Any = ()
+    row: Any = ()
+    column: Any = ()
     spacing: tuple[float, ...] = ()
     size: tuple[int, int] = (1, 1)
     step: float = np.inf
@@ -75,8 +75,9 @@ def same_place(root: pathlib.Path, image: str, mask: str) -> bool:
     beside it has to say where it lies.
     """
     with decode.one_kind_of_error():
-        found = [[_place(root, s.path) for s in slices(root, path)] for path in (image, mask)]
-        if any(place is None for places in found for place in places):
+        each = [[_place(root, s.path) for s in slices(root, path)] for path in (image, mask)]
+        found = [[place for place in places if place is not None] for places in each]
+        if any(None in places for places in each):
             return True
         beside_nifti = any(nifti.is_nifti(path) for path in (image, mask))
         if not beside_nifti and not all(len(p.corner) for places in found for p in places):
@@ -92,15 +93,15 @@ def same_place(root: pathlib.Path, image: str, mask: str) -> bool:
 def _alike(a: Place, b: Place, step: float) -> bool:
     """Whether three corners of the two lie within a quarter of a pixel, and of `step`."""
     spacing = a.spacing or b.spacing or (1.0, 1.0)
-    corners = [
+    first, second = (
         np.stack([
             place.corner,
             place.corner + place.column * (place.spacing or spacing)[0] * (a.size[0] - 1),
             place.corner + place.row * (place.spacing or spacing)[1] * (a.size[1] - 1),
         ])
         for place in (a, b)
-    ]  # fmt: skip
-    return np.allclose(*corners, rtol=0, atol=min(*spacing, step) / 4)
+    )  # fmt: skip
+    return np.allclose(first, second, rtol=0, atol=min(*spacing, step) / 4)
 
 
 def _place(root, path) -> Place | None:

@@ -110,7 +110,7 @@ def _to_records(arrays, parts, image_size, patient) -> Iterator[Record]:
             who = str(arrays.column[patient][i]) if patient else ''
             yield Record(
                 decode.square_image(_to_rgb(arrays.image[i]), image_size),
-                {'label': np.int32(arrays.label[i])},
+                {'label': np.asarray(arrays.label[i], np.int32)},
                 client, arrays.path[i], who, arrays.split[i],
             )
 
