@@ -32,7 +32,7 @@ from launch import cli
 _TASK = flags.DEFINE_string('task', 'classification', f'one of {", ".join(TASKS)}')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where the runs and the report are written')
 
-NAMES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local_only': 'Local only'}
+ALGORITHMS = ('fedgen', 'fedavg', 'local_only')
 ANEW, ALIKE = 'FedAvg, normalized anew', 'FedAvg'  # with and without batch normalization
 NEW_SCANNER = 1  # of the first seen center; training saw its scanner 0
 
@@ -46,11 +46,12 @@ def tell(config: ConfigDict, workdir: pathlib.Path, progress: bool = True) -> pa
     """The whole story: trains, prints the scores, and returns the report's path."""
     started = time.monotonic()
     summaries = {}
-    for algorithm, name in NAMES.items():
+    for algorithm in ALGORITHMS:
         own = config.copy_and_resolve_references()
         own.algorithm = algorithm
         train(own, workdir / algorithm, progress)
-        summaries[name] = read_summary(workdir / algorithm)
+        summary = read_summary(workdir / algorithm)
+        summaries[summary['title']] = summary
 
     run, fedgen = finished(workdir / 'fedgen')
     _, fedavg = finished(workdir / 'fedavg')
@@ -58,7 +59,7 @@ def tell(config: ConfigDict, workdir: pathlib.Path, progress: bool = True) -> pa
     change = update(fedgen, fedavg, center)
     write_json(workdir / 'update.json', change)
 
-    metric = headline(summaries['FedGen'])
+    metric = headline(next(iter(summaries.values())))
     print(f'\n{titled(metric)} on held-back images')
     print_scores(summaries, metric)
     print_update(change, metric)
@@ -172,7 +173,8 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
     clouds.append(cloud_of(fedgen, center, 'updated'))
 
     def strip(c, kind, client=None):
-        return strip_of({'FedGen': (fedgen, client), 'FedAvg': (fedavg, client)}, c, kind, 'test')
+        models = {name: (model, client) for name, model in zip(summaries, (fedgen, fedavg))}
+        return strip_of(models, c, kind, 'test')
 
     strips = [strip(c, 'seen', i) for i, c in enumerate(run.seen)]
     strips.insert(1, strip(center, 'updated'))
@@ -183,7 +185,7 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
         title=f'FedGen on synthetic centers: {run.config.task}',
         lede=LEDE.format(seen=len(run.seen), unseen=unseen, changed=change['center']),
         summaries=summaries,
-        lines={name: read_lines(workdir / algorithm) for algorithm, name in NAMES.items()},
+        lines={name: read_lines(workdir / a) for name, a in zip(summaries, ALGORITHMS)},
         clouds=clouds,
         strips=strips,
         sections=[update_section(change, metric)],
@@ -193,7 +195,8 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
 
 def tiles(summaries: dict, change: dict, metric: str) -> list[tuple[str, str]]:
     """The three numbers of the story, each beside FedAvg's."""
-    fedgen, fedavg, new = summaries['FedGen'], summaries['FedAvg'], change['new_data']
+    (_, fedgen), (other, fedavg), *_ = summaries.items()
+    new = change['new_data']
 
     def mean(summary, group):
         return f'{summary[group]["mean"][metric]:.3f}'
@@ -203,10 +206,10 @@ def tiles(summaries: dict, change: dict, metric: str) -> list[tuple[str, str]]:
 
     name, fedavg_row = readable(metric), ANEW if ANEW in new else ALIKE
     return [
-        (mean(fedgen, 'seen'), f'{name} at the seen centers; FedAvg {mean(fedavg, "seen")}'),
+        (mean(fedgen, 'seen'), f'{name} at the seen centers; {other} {mean(fedavg, "seen")}'),
         (
             mean(fedgen, 'unseen'),
-            f'at the unseen center, zero-shot; FedAvg {mean(fedavg, "unseen")}',
+            f'at the unseen center, zero-shot; {other} {mean(fedavg, "unseen")}',
         ),
         (
             on_new('FedGen, re-generated'),
