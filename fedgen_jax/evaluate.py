@@ -126,10 +126,12 @@ def predict_seen(trained: Trained, client: int, split: str) -> Predicted:
     center = trained.seen[client]
     of = center.split == SPLITS.index(split)
     variables = model_of(trained, of_split(center, 'train'), client)
-    return predicted(trained, variables, center, of)
+    return predict_on(trained, variables, center, of)
 
 
-def predicted(trained: Trained, variables: Any, center: Center, index_N: np.ndarray) -> Predicted:
+def predict_on(
+    trained: Trained, variables: Any, center: Center, index_N: np.ndarray
+) -> Predicted:
     """A model's predictions of a center's images at `index_N` (booleans)."""
     examples = take(center.examples, index_N)
     predictions = trained.program.predict(variables, examples.image)
@@ -154,12 +156,14 @@ def predict_unseen(
         first = halves(center)
         pairs = [(first, ~first), (~first, first)]
     parts = [
-        predicted(trained, model_of(trained, take(center.examples, adapt), client, m_E), center, on)
+        predict_on(
+            trained, model_of(trained, take(center.examples, adapt), client, m_E), center, on
+        )
         for adapt, on in pairs if adapt.any() and on.any()
     ]  # fmt: skip
     if not parts:  # one patient: nothing is left to score
         variables = model_of(trained, center.examples, client, m_E)
-        parts = [predicted(trained, variables, center, np.zeros(len(center.split), bool))]
+        parts = [predict_on(trained, variables, center, np.zeros(len(center.split), bool))]
     return concatenate(parts)
 
 

@@ -158,7 +158,7 @@ def on_devices(own_C: Any, private_C: Any, program: Program) -> Any:
     return shard_clients(padded, program.mesh)
 
 
-def trained(run: Run, state, private_C) -> Trained:
+def after_training(run: Run, state, private_C) -> Trained:
     """The run after training, ready to be scored."""
     # What many processes hold together, each scores by itself.
     shared = state.shared if jax.process_count() == 1 else to_host(state.shared)

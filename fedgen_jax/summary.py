@@ -11,7 +11,7 @@ from fedgen_jax.evaluate import (
     predict_unseen,
 )
 from fedgen_jax.program import num_bytes
-from fedgen_jax.run import Run, reopen, settings_of, trained
+from fedgen_jax.run import Run, after_training, reopen, settings_of
 from fedgen_jax.tasks.coco_metrics import only_images, to_folder_results
 
 
@@ -19,7 +19,7 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
     """The content of `summary.json`."""
     c = run.config
     shared = state.shared
-    scores = evaluate(trained(run, state, private_C), c.score_on, c.finetune.steps > 0)
+    scores = evaluate(after_training(run, state, private_C), c.score_on, c.finetune.steps > 0)
     contribution = jax.eval_shape(
         run.program.algorithm.client_update,
         shared,
@@ -84,7 +84,7 @@ def coco_results(
     truth is that file with the scored images alone, so that the others do not count as missed.
     """
     done, run = reopen(workdir, data)
-    c, fed = run.config, trained(run, done.state, done.private_C)
+    c, fed = run.config, after_training(run, done.state, done.private_C)
     if run.program.task.target != 'box' or c.data.source != 'folder':
         raise ValueError(f'{workdir}: COCO detections need task=detection and data.source=folder')
     found = [predict_seen(fed, i, c.score_on) for i in range(len(fed.seen))]

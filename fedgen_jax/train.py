@@ -5,12 +5,15 @@ import pathlib
 import statistics
 import threading
 import time
+from typing import Any
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
+from fedgen_jax.algorithms.base import State
 from fedgen_jax.config import complete
 from fedgen_jax.data.examples import SPLITS
 from fedgen_jax.data.targets import target_of
@@ -24,6 +27,7 @@ from fedgen_jax.files import alone_in, append_line, expand, write_json, write_te
 from fedgen_jax.interrupt import Failed, Stopped
 from fedgen_jax.run import (
     Run,
+    after_training,
     client_ids,
     data_of,
     on_devices,
@@ -33,7 +37,6 @@ from fedgen_jax.run import (
     read_federation,
     refusal,
     settings_of,
-    trained,
 )
 from fedgen_jax.statistics import save_statistics
 from fedgen_jax.summary import summarize, title_of
@@ -103,7 +106,7 @@ def _train(run: Run, workdir, progress, stop, title):
             run, state, private_C, first, checkpoints, workdir, progress, shown, stop
         )
     summary = summarize(run, state, private_C, timing)
-    save_statistics(workdir, trained(run, state, private_C))
+    save_statistics(workdir, after_training(run, state, private_C))
     write_json(workdir / 'summary.json', summary)
     if not summary['seen']['mean']:
         raise Failed(
@@ -151,8 +154,21 @@ def check_same_data(run: Run, now: dict, workdir: pathlib.Path) -> None:
             )
 
 
-def train_rounds(run: Run, state, private_C, first, checkpoints, workdir, progress, shown, stop):
-    """Rounds first .. config.rounds - 1, evaluated and saved at their intervals."""
+def train_rounds(
+    run: Run,
+    state: State,
+    private_C: Any,
+    first: int,
+    checkpoints: ocp.CheckpointManager,
+    workdir: pathlib.Path,
+    progress: bool,
+    shown: Display,
+    stop: threading.Event,
+) -> tuple[State, Any, dict]:
+    """Rounds first .. config.rounds - 1, evaluated and saved at their intervals.
+
+    Returns the last state and private states, and {'round_seconds', 'compile_seconds'}.
+    """
     c = run.config
     if first == c.rounds:
         return state, private_C, {'round_seconds': None, 'compile_seconds': 0.0}
@@ -178,7 +194,7 @@ def train_rounds(run: Run, state, private_C, first, checkpoints, workdir, progre
         first = last
         shown.advance(first, loss)
         if first % c.eval_every == 0 or first == c.rounds:
-            seen = score_seen(trained(run, state, private_C), 'val')
+            seen = score_seen(after_training(run, state, private_C), 'val')
             seconds = round(time.monotonic() - started, 2)
             line = {
                 'round': first, 'seconds': seconds, 'loss': loss, 'left_out': left_out, 'seen': seen

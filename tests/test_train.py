@@ -17,7 +17,7 @@ from fedgen_jax import feed, program
 from fedgen_jax.data.examples import take
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import halves, model_of, predict_unseen, score, score_stranger
-from fedgen_jax.run import client_ids, prepare, restore, trained
+from fedgen_jax.run import after_training, client_ids, prepare, restore
 from fedgen_jax.summary import evaluate_run
 from fedgen_jax.train import next_stop, train
 
@@ -168,7 +168,7 @@ def test_an_unseen_center_s_batch_statistics_are_cross_fitted_for_every_model(ti
     run = prepare(tiny({'algorithm': 'local_only', 'model.norm': 'batch', 'rounds': 1}))
     id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
-    done = trained(run, state, private_C)
+    done = after_training(run, state, private_C)
     center = run.unseen[0]
     first = halves(center)
     image = center.examples.image.copy()
@@ -193,7 +193,7 @@ def test_a_center_too_small_to_split_scores_nothing(tiny):
     run = prepare(tiny({'algorithm': 'fedavg', 'model.norm': 'batch'}))
     id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
-    done = trained(run, state, private_C)
+    done = after_training(run, state, private_C)
     center = run.unseen[0]
     one = center._replace(
         examples=take(center.examples, np.arange(1)), split=center.split[:1],

@@ -17,7 +17,7 @@ from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Section, Strip, Table, write_report
 from fedgen_jax.report.words import NONE, headline, kilobytes, titled
-from fedgen_jax.run import Run, Trained, reopen, trained
+from fedgen_jax.run import Run, Trained, after_training, reopen
 from fedgen_jax.schema import Summary
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.tasks.base import View
@@ -29,7 +29,7 @@ STRIPS = 24  # seen and unseen centers, each at most, whose images are shown
 def finished(workdir: str | pathlib.Path) -> tuple[Run, Trained]:
     """A run from its folder, with its images and its last checkpoint."""
     done, run = reopen(workdir)
-    return run, trained(run, done.state, done.private_C)
+    return run, after_training(run, done.state, done.private_C)
 
 
 def read_lines(workdir: str | pathlib.Path) -> list[dict]:
