@@ -91,7 +91,8 @@ def _counts(text: str) -> list[int]:
     Each is of characters of 5 bits, the lowest first; from the fourth on, the difference to
     the last but one.
     """
-    counts, number, bits = [], 0, 0
+    counts: list[int] = []
+    number = bits = 0
     for character in text:
         x = ord(character) - 48
         if not 0 <= x < 64:
