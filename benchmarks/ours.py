@@ -17,6 +17,7 @@ from fedgen_jax.data.source import assemble, to_records
 from fedgen_jax.data.store import stored
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.feed import all_steps, cohort_steps
+from fedgen_jax.models import MODELS
 from fedgen_jax.program import build
 from fedgen_jax.run import Run, client_ids
 
@@ -25,7 +26,11 @@ def configuration(name: str, algorithm: str):
     """What launch.train does by default, with the workload's network and optimizer."""
     w = WORKLOADS[name]
     c = common.base()
-    c.algorithm, c.batch_size, c.local_steps, c.model.name = algorithm, w.batch, w.steps, w.model
+    c.algorithm, c.batch_size, c.local_steps = algorithm, w.batch, w.steps
+    if w.model in MODELS:
+        c.model.name = w.model
+    else:
+        c.model = ConfigDict({'name': w.model})  # the others' networks have no fields
     c.data.image_size = w.image[0]
     c.client.lr, c.client.momentum, c.client.clip = RATE, 0.0, 0.0
     if name != 'W3':

@@ -42,7 +42,7 @@ CLASSES = ('a', 'b', 'c', 'd', 'e')
 CLIENTS, BOXES = 5, 32
 
 BATCH = flags.DEFINE_integer('batch', 8, 'images a step, and at most in a support set')
-MAP = flags.DEFINE_string('client_map', 'auto', 'as in configs/common.py')
+MAP = flags.DEFINE_string('client_map', 'auto', 'as in fedgen_jax/config.py')
 CASE = flags.DEFINE_enum('case', None, CASES, 'one row, as JSON; default: all, as a table')
 
 

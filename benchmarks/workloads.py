@@ -55,19 +55,10 @@ def arrays(w: Workload) -> tuple[np.ndarray, np.ndarray]:
     return image, label
 
 
-class _Peer(nn.Module):
-    """The fields that the project gives every model, of which these networks use the first."""
-
-    num_outputs: int
-    widths: tuple = ()
-    depth: int = 1
-    norm: str = 'group'
-    standardize: str = 'none'
-
-
-class SmallCNN(_Peer):
+class SmallCNN(nn.Module):
     """3-32-64-64: 3x3 convolutions, ReLU and 2x2 max pooling, then a dense layer; no biases."""
 
+    num_outputs: int
     channels: tuple = (32, 64, 64)
 
     @nn.compact
@@ -87,8 +78,10 @@ class TwoLayerCNN(SmallCNN):
     channels: tuple = (32, 64)
 
 
-class LeNet(_Peer):
+class LeNet(nn.Module):
     """5x5x6, 5x5x16, 120, 84, 10, with ReLU and 2x2 max pooling; reads the first channel."""
+
+    num_outputs: int
 
     @nn.compact
     def __call__(self, x_BxHxWxI: jax.Array, train: bool = False) -> jax.Array:

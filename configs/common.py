@@ -9,7 +9,7 @@ from fedgen_jax.config import base
 
 
 def tuned() -> ConfigDict:
-    """The same with what was chosen for `configs/wbc_cls.py` (RESULTS.md), where others begin."""
+    """The defaults, changed to what was chosen for `configs/wbc_cls.py`; others begin here."""
     c = base()
     c.client.schedule = 'cosine'
     c.shifts.acquisition = 0.75

@@ -1,23 +1,30 @@
 """The demo: six synthetic hospitals, one of them unseen.
 
-A small network learns to tell five kinds of drawn white blood cells (or to outline the cell and its
-nucleus, or to find all cells) at five centers, whose microscopes, stains and class mixes differ, by
-FedGen, by FedAvg and by each center alone.  The sixth center joins afterwards without labels, and
-one of the five gets a new scanner.
+Five centers with different microscopes, stains and class mixes train a small network on drawn blood
+smears: to tell five kinds of white blood cells, or to outline the cell and its nucleus, or to find
+all cells.  They train by FedGen, by FedAvg and each alone.  The sixth center joins afterwards
+without labels, and one of the five gets a new scanner.
 
     make demo                      # or TASK=segmentation, or TASK=detection
     python -m launch.demo --task=classification --workdir=runs/demo_classification
 
-Time:   2 minutes and 1.6 GB on 2 CPU cores, installation aside.
-Result: one seed, balanced accuracy on test images.  Seen centers .842 refined, .833 FedAvg, .790
-        local-only; the unseen center .683 refined, .698 center model, .754 FedAvg.  The model made
-        for the new scanner .789, the old one on its images .676; FedAvg with new batch statistics
-        .806.  FedAvg adapts through batch normalization and is hard to beat here: the method's
-        settings are those chosen on real cells (RESULTS.md), none was chosen on these.
-Segmentation (2 minutes, 2 GB), Dice: seen .866 refined, .856 FedAvg, .893 local-only; unseen
-        .843, .822 FedAvg; after the new scanner .837, .846 by the model made before.
-Detection (2.5 minutes, 2 GB), AP50: seen .750, .729 FedAvg, .768 local-only; unseen .616, .634
-        FedAvg; after the new scanner .683, .681 by the model made before.
+Classification takes 2 minutes and 1.6 GB on 2 CPU cores, without the installation; segmentation 2
+minutes and 2 GB, detection 2.5 minutes and 2 GB.  Scores of one run on test images; on another
+machine, which rounds otherwise, they differ as those of another seed do:
+
+                                    classification      segmentation    detection
+                                    balanced accuracy   Dice            AP50
+    seen centers, FedGen            .832                .866            .750
+    seen centers, FedAvg            .832                .856            .729
+    seen centers, local-only        .803                .893            .768
+    unseen center, FedGen           .714                .843            .616
+    unseen center, FedAvg           .713                .822            .634
+    new scanner, model made before  .768                .846            .681
+    new scanner, model made anew    .775                .837            .683
+
+In classification FedAvg adapts through batch normalization and is hard to beat: it has .803 on the
+new scanner with new batch statistics.  The settings were chosen on real cells (RESULTS.md), and
+none of them on these.
 """
 
 from configs import common

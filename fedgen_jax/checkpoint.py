@@ -1,7 +1,7 @@
 """Checkpoints of a run: Orbax's `CheckpointManager`, behind a few functions.
 
 Orbax writes a checkpoint beside its place and renames it, so that a killed run leaves none half
-written.  What happens to the files afterwards is told by a seal, the hashes of all of them.
+written.  A seal, the hashes of all its files, shows whether they have changed since.
 """
 
 import contextlib

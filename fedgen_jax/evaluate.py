@@ -53,9 +53,9 @@ def model_of(
     m_E: np.ndarray | None = None,
     labelled: Examples | None = None,
 ) -> Any:
-    """Variables of a refined model: a seen client's by its number, or a stranger's.
+    """Variables of a center's refined model, made from its unlabelled images.
 
-    `m_E` replaces the descriptor of `unlabelled`.
+    client: the number of a seen center; None: a stranger.  m_E: replaces the images' descriptor.
     """
     private = None
     if client is not None:
@@ -186,7 +186,7 @@ def score_seen(trained: Trained, split: str) -> dict:
 def score_stranger(
     trained: Trained, center: Center, split: str, m_E: np.ndarray | None = None
 ) -> Scores:
-    """An unseen center's zero-shot model; of centers that learned alone, the mean of them all."""
+    """Zero-shot scores of an unseen center; without a server's model, the mean over seen ones'."""
     alone = not trained.program.algorithm.server_model
     clients: Sequence[int | None] = range(len(trained.seen)) if alone else [None]
     return mean_scores([

@@ -1,4 +1,4 @@
-"""How clients reach the devices: all of them once, or a cohort a round.
+"""How clients reach the devices: all of them once, or a new cohort for each round.
 
 A cohort is fetched on the host while the round before trains, so that the devices hold two at
 most, whatever the number of clients.  Of many processes each fetches what its devices hold.
@@ -43,10 +43,10 @@ def all_steps(run: Run, state, private_C, first: int):
 
 
 def cohort_steps(run: Run, state, private_C, first: int):
-    """The same where each round has a cohort, and a dispatch is one round.
+    """`all_steps`, where each round has a cohort and is dispatched by itself.
 
-    `private_C` are arrays of the host, changed in place.  A virtual center's private state is a
-    first one, and is dropped.
+    `private_C` are arrays on the host, changed in place.  A virtual center begins its round with a
+    fresh private state, which is dropped afterwards.
     """
     algorithm, mesh = run.program.algorithm, run.program.mesh
     first_states = jax.jit(jax.vmap(algorithm.init_private, in_axes=(None, 0)))

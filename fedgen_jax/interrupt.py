@@ -20,7 +20,7 @@ class Stopped(Exception):
 
 
 class Failed(ValueError):
-    """The run went wrong while it trained or was scored, for reasons of its own."""
+    """The run itself went wrong, in training or in scoring."""
 
 
 def disk_is_full(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
 """From a configuration to compiled functions.
 
-A `Program` is everything of a run but its data, seed and length: runs that differ only in these,
-or in which centers are held out, share one program and its compilations.
+A `Program` is everything of a run except its data and seed: runs that differ only in these, or in
+which centers are held out, share one program and its compilations.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Built-in names, or those of a user's own module, to values."""
+"""From names to values: built-in names, or 'module:name' of the user's own."""
 
 import importlib
 from collections.abc import Sequence

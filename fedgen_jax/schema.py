@@ -45,7 +45,7 @@ class Controls(TypedDict):
 
 
 class Cost(TypedDict):
-    """What a run takes."""
+    """What a round takes, and how large the models are."""
 
     bytes_up: int
     bytes_down: int

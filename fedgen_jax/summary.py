@@ -56,9 +56,9 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
 
 
 def title_of(run: Run) -> str:
-    """The method's name for people; 'FedAvg + shifts' where it learned from virtual centers too.
+    """The method's name for people; 'FedAvg + shifts' where it trained on virtual centers too.
 
-    Of what generates models, virtual centers are a part.
+    They are a part of every method that generates models, whose name does not mention them.
     """
     algorithm, shifts = run.program.algorithm, run.config.shifts
     shifted = shifts.acquisition or shifts.zoom != 1

@@ -20,8 +20,8 @@ class State(NamedTuple):
     """What the server holds between rounds.
 
     shared:     what it sends to every client, {'theta': ..., 'round': int32, ...}.
-    optimizer:  its optimizer's state, which it keeps.
-    protection: the state of `privacy.Protection`; the engine's, algorithms pass it on.
+    optimizer:  the state of its optimizer, which it keeps.
+    protection: the state of `privacy.Protection`; the engine uses it, algorithms pass it on.
     """
 
     shared: Tree
@@ -48,7 +48,7 @@ class Algorithm(NamedTuple):
     server_model:  whether a stranger has a model; else it borrows a seen client's.
     sizes:         {part for people: the entry of `shared` that holds it}, to be counted.
     sum_only:      False: `server_update` needs every client's contribution by itself, as leaves
-                   [C, ...] with exact zeros for padding.  Secure sums and privacy refuse it.
+                   [C, ...] with exact zeros for padding.  No secure sum can serve it.
     """
 
     init: Callable[[jax.Array], State]
@@ -65,7 +65,7 @@ class Algorithm(NamedTuple):
 
 
 def server_step(server: optax.GradientTransformation, state: State, total: Tree) -> State:
-    """One step of the server's optimizer, the mean change being the negative gradient.
+    """One step of the server's optimizer along the clients' weighted mean change.
 
     total: {'weight', 'delta': {entry of shared: sum of weighted changes}}, and 'statistics' where
         the model's are kept from training (`Local.statistics`): their mean is the next round's.

@@ -1,7 +1,7 @@
 """FedGen: a hypernetwork generates each client's model from the client's feature distribution.
 
 State: base `theta`, generator `phi`, descriptor network `psi`.  An episode draws a virtual center
-`tau`, shows it to a support set and to a query batch, and lowers
+`tau`, applies it to a support set and to a query batch of one client, and lowers
 
     L(query; theta (+) G_phi(m)),   m = mean over the support of g_psi(tau(x)),
 
@@ -184,7 +184,7 @@ def fedgen(
 
 
 def title_of(hypernet: Hypernet) -> str:
-    """Its name for people, which tells the controls."""
+    """Its name for people, which says which control it is."""
     if not hypernet.modes:
         return 'FedGen, no generator'
     controls = {'constant': ', constant descriptor', 'onehot': ', one-hot descriptor'}

@@ -234,7 +234,7 @@ def contribution_of(
 
 
 def weighed(local: Local, data: Examples, delta: Tree, statistics_T: Tree = ()) -> dict[str, Tree]:
-    """The same of a change."""
+    """`contribution_of`, given the change."""
     weight = client_weight(local, data)
     contribution = {'weight': weight, 'delta': weigh(weight, delta)}
     if local.statistics == 'running':

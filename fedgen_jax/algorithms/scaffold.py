@@ -38,8 +38,8 @@ def scaffold(
 ) -> Algorithm:
     """A client's step goes along its gradient - c_i + c; c is the mean of all clients' c_i.
 
-    reach: how far a client goes along a gradient of one, K eta of the paper (with momentum, more);
-        the variate is the mean gradient of its steps, as they were taken: clipped, if they were.
+    reach: how far a client's steps go along a gradient of norm 1: K eta of the paper, and more with
+        momentum.  A variate is the mean gradient of the steps as they were taken, after clipping.
     num_clients: of the federation, of which a round may have a part.
     The sum carries two weights: the models' and, one a client, the variates'.
     """

@@ -1,6 +1,6 @@
 """What a person should see of a data set before a model learns from it.
 
-`look` goes once over the images as they are in memory or in the store, some thousand a second.
+`look` reads each image once, from memory or from the store, some thousand a second.
 """
 
 import collections
@@ -8,7 +8,7 @@ import functools
 import hashlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -90,19 +90,20 @@ def _facts(center: Center, source: Source) -> tuple[Facts, list[bytes | None]]:
     """Also a fingerprint of each image, None of a blank one."""
     x, target = center.examples.image, center.examples.target
     kind = target_of(source.target) if source.target else None
-    known = kind is not None and set(kind.arrays) <= target.keys()
-    classes, histogram, prints = 0, np.zeros(256, int), []
+    if kind is not None and not set(kind.arrays) <= target.keys():
+        kind = None
+    count_K, histogram, prints = np.zeros(len(source.classes), int), np.zeros(256, int), []
     step = -(-x.shape[1] // _PIXELS)
     for start in range(0, len(x), _CHUNK):
         chunk = slice(start, start + _CHUNK)
         image_NxHxWx3 = np.asarray(x[chunk])
         histogram += np.bincount(image_NxHxWx3[:, ::step, ::step].ravel(), minlength=256)
         for image in image_NxHxWx3:
-            blank = np.all(image == image[0, 0])
-            prints.append(None if blank else hashlib.blake2b(image.tobytes()).digest())
-        if known:
+            one_color = np.all(image == image[0, 0])
+            prints.append(None if one_color else hashlib.blake2b(image.tobytes()).digest())
+        if kind is not None:
             part = {key: np.asarray(target[key][chunk]) for key in kind.arrays}
-            classes = classes + kind.count(part, len(source.classes))
+            count_K += kind.count(part, len(source.classes))
     count = collections.Counter(prints)
     blank = count.pop(None, 0)
     patients = len({u for u, path in zip(center.unit, center.path) if u != path})
@@ -110,7 +111,7 @@ def _facts(center: Center, source: Source) -> tuple[Facts, list[bytes | None]]:
     facts = Facts(
         center.name, len(x), patients or None,
         tuple(np.bincount(center.split, minlength=len(SPLITS)).tolist()),
-        tuple(classes.tolist()) if known else (),
+        tuple(count_K.tolist()) if kind is not None else (),
         tuple(collections.Counter(s for s in center.size if s).most_common()),
         _grays(histogram),
         sum(n for n in count.values() if n > 1), blank, tuple(assumed.most_common()),
@@ -125,14 +126,15 @@ def _grays(histogram_256: np.ndarray) -> tuple[int, int, int]:
     return len(used), int(used.min()), int(used.max())
 
 
-def _line(details: dict[str, object], text: str) -> list[str]:
+def _line(details: Mapping[str, object], text: str) -> list[str]:
     """One line about some centers, each with a detail; none about none."""
     names = [f'center {name!r} ({detail})' for name, detail in details.items()]
     return [f'{listed(names, 4)}: {text}'] if names else []
 
 
 def _on_reading(rows: Sequence[Facts]) -> list[str]:
-    notes, by_text = [], {}
+    notes: list[str] = []
+    by_text: dict[str, dict[str, str]] = {}
     for row in rows:
         for text, number in row.assumed:
             by_text.setdefault(text, {})[row.center] = f'{number} of {row.images} images'
@@ -154,7 +156,8 @@ def _on_copies(centers, rows, prints) -> list[str]:
         {r.center: f'{r.alike} of {r.images}' for r in rows if r.alike >= A_FIFTH * r.images},
         'images alike to the byte: list each once',
     )
-    leaks, places = {}, {}
+    leaks: dict[str, int] = {}
+    places: dict[bytes, dict[str, str]] = {}
     for center, print_N in zip(centers, prints):
         train = {p for p, s in zip(print_N, center.split) if p and s == SPLITS.index('train')}
         rest = [p for p, s in zip(print_N, center.split) if p in train and s]
@@ -203,7 +206,7 @@ def _on_sizes(centers, rows) -> list[str]:
 def _on_classes(source: Source, rows: Sequence[Facts]) -> list[str]:
     names = source.classes
     none, one, lacks = {}, {}, {}
-    total_K = np.sum([r.classes for r in rows if r.classes] or [[0] * len(names)], axis=0)
+    total_K = np.sum([r.classes for r in rows if r.classes] or [(0,) * len(names)], axis=0)
     for r in rows:
         has = [name for name, number in zip(names, r.classes) if number]
         lack = [n for n, number, k in zip(names, r.classes, total_K) if k and not number]

@@ -5,13 +5,16 @@ them, so that a federation is one pytree whose leaves lead with `C` (clients) an
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 SPLITS = ('train', 'val', 'test')
 
 UNKNOWN = 255  # the mask value of a pixel without a class
+
+Array = Any  # of NumPy, of JAX, or one that stays on disk (`store.Rows`)
+
 
 class Examples(NamedTuple):
     """Images with their targets.  Leaves lead with `N`, or with `C, N` when stacked.
@@ -25,9 +28,9 @@ class Examples(NamedTuple):
     weight: float32 [N], 1 for an example and 0 for padding.
     """
 
-    image: np.ndarray
-    target: dict[str, np.ndarray]
-    weight: np.ndarray
+    image: Array
+    target: dict[str, Array]
+    weight: Array
 
 
 class Center(NamedTuple):
@@ -35,7 +38,7 @@ class Center(NamedTuple):
 
     split: int8 [N], an index into `SPLITS`.
     path:  the N files the examples came from, as the manifest names them.
-    unit:  what belongs together of them, a patient or, where none is known, the file itself.
+    unit:  of each, what must lie in one split: its patient or, where none is known, the file.
     size:  'width x height' of the N images in their files, where there are files.
     assumed: what reading each of the N files took for granted, lines of text, '' for nothing.
     """

@@ -1,7 +1,8 @@
-"""The one entry to data: a center folder, or the arguments of drawn ones, in; a `Source` out."""
+"""The one entry to data: from a center folder, or arguments of drawn centers, to a `Source`."""
 
 import collections
 import os
+import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -49,7 +50,8 @@ def load(
     """
     if image_size < 1:
         raise ValueError(f'image_size {image_size}: must be at least 1')
-    folder = folder_lib.scan(root, target=target, classes=classes, max_boxes=max_boxes)
+    file_root = pathlib.Path(root)
+    folder = folder_lib.scan(file_root, target=target, classes=classes, max_boxes=max_boxes)
     records, metadata = stored(
         folder_lib.fingerprint(folder, image_size),
         lambda: folder_lib.records(folder, image_size),

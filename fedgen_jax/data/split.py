@@ -55,7 +55,7 @@ def assign_splits(
 
     for stratum in strata.values():
         draw = {unit: _uniform(seed, center, *unit) for unit in stratum}
-        ranked = sorted(stratum, key=draw.get)
+        ranked = sorted(stratum, key=draw.__getitem__)
         # A random start makes the expected shares exact even where the stratum has one unit.
         start = _uniform(seed, center, *ranked[0], 'start')
         for rank, unit in enumerate(ranked):

@@ -90,12 +90,12 @@ class Rows:
         return found
 
 
-def gather(arrays: Sequence[np.ndarray | Row]) -> np.ndarray | Rows:
-    """One array of many, in memory or still on disk."""
+def gather(arrays: Sequence[Any]) -> np.ndarray | Rows:
+    """One array of many (each a NumPy array or a `Row`), in memory or still on disk."""
     return Rows(arrays) if isinstance(arrays[0], Row) else np.stack(arrays)
 
 
-class Store(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class Store(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """TFDS builder of any records of equal shape; metadata is kept beside them as JSON."""
 
     name = 'store'
@@ -104,9 +104,10 @@ class Store(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def __init__(self, records: Iterable[Record], metadata: Mapping[str, Any], data_dir: str):
         self._records = iter(records)
-        self._first = next(self._records, None)
-        if self._first is None:
+        first = next(self._records, None)
+        if first is None:
             raise ValueError('no records: a store needs at least one')
+        self._first = first
         self._metadata = dict(metadata)
         super().__init__(data_dir=data_dir, file_format='array_record')
 

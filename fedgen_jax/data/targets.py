@@ -76,7 +76,7 @@ class Target(NamedTuple):
     scan: Callable[[Manifest, Sequence[str] | None, int | None], Scanned]
     read: Callable[[Scanned, Row, Frame], tuple[dict, Any]]
     known: Callable[[dict], np.ndarray]
-    count: Callable[[dict, int], np.ndarray]
+    count: Callable[[dict, int], np.ndarray]  # type: ignore[assignment]  # a tuple has one
     place: tuple[str, str]
     agree: Callable[[Manifest, list], Any] = _nothing
     files: Callable[[Row], Sequence[str]] = _nothing

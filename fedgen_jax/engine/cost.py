@@ -1,4 +1,4 @@
-"""What a round costs, as its compiled program tells before it runs."""
+"""What a round costs, read from its compiled program before it runs."""
 
 from typing import Any, NamedTuple
 

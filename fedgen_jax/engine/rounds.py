@@ -38,11 +38,12 @@ CLIENTS_A_CORE = 4  # that are worth a CPU device of their own
 
 
 def suitable_devices(num_clients: int, padded: bool) -> int | None:
-    """How many devices a round of so many clients is spread over; None: all, of many processes.
+    """How many devices a round is spread over; None: all devices of all processes.
 
-    Of accelerators all, but no more than clients.  A CPU's devices are its cores (`launch.cli`),
-    and side by side they beat cores that share every operation; a few clients, which would not
-    divide evenly, are left to one device, whose operations use all cores.
+    All accelerators, but no more than there are clients.  On a CPU each core is a device
+    (`launch.cli`): cores with clients of their own are faster than cores that share every
+    operation.  A few clients, which would not divide evenly, stay on one device, whose operations
+    use all cores.
 
     padded: whether clients without examples may fill up the last device; else it divides them.
     """
@@ -71,14 +72,14 @@ def make_rounds(
     multiple of the mesh's devices (`pad_clients`).
 
     A client whose contribution, private state or metrics are not all finite is left out of that
-    round: it adds exact zeros, and its private state stays as it was.  Two more metrics tell of it:
+    round: it adds exact zeros, and its private state stays as it was.  Two more metrics report it:
     'left_out', their number, summed over rounds, and 'left_out_share', the largest share of a
     round's clients.  'finite' tells whether what the server sends next is.
 
     protection: what all messages pass, between a client and the sum and after it; default: none.
-    gathered: messages are kept, not summed on their way, so that their memory grows with C:
-        `protection.server` meets them as leaves [C, ...].  Then they are summed, or, of an
-        algorithm that is not `sum_only` (which turns this on), go to `server_update` as they are.
+    gathered: every client's message is kept, as leaves [C, ...], so that memory grows with C.
+        `protection.server` receives them, and then they are summed.  An algorithm that is not
+        `sum_only` turns this on, and its `server_update` receives them unsummed.
     """
     protection = protection or nothing()
     gathered = gathered or not algorithm.sum_only

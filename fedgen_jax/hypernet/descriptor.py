@@ -22,7 +22,7 @@ FIXED_POINT = 2**20  # one unit of the descriptor, as integers: 20 bits below, 4
 class Descriptor(nn.Module):
     """g_psi: an image -> its vector [E], of norm at most 1.
 
-    Three parts, each scaled to a norm below 0.55: the colours' first and second moments, exactly;
+    Three parts, each scaled to a norm below 0.55: the colors' first and second moments, exactly;
     how much of the image's energy lies at each scale (what tells magnification and blur); the
     first and second moments of a small convolutional network's channels, which are learned.
     """

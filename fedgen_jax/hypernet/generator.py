@@ -2,10 +2,10 @@
 
 What may change is chosen by modes, and by the roles of the model's weights (`models.roles`):
 
-    input    colour matrix, bias and magnification before the first convolution, all of it
+    input    color matrix, bias and magnification before the first convolution
     film     scale and bias of every normalization (Perez et al. 2018)
     lowrank  kernels of the convolutions: `U diag(g(m)) V`, with `U`, `V` learned and shared
-    head     the last layer, all of it; low-rank where it has more than `rank * 64` weights
+    head     the last layer; low-rank where it has more than `rank * 64` weights
     full     every weight, as pFedHN does (Shamsian et al. 2021): about 100 times the target
 
 Every generated number is `bound * tanh(w . code / bound)` with `w` zero at the start and no bias,
@@ -31,7 +31,7 @@ MODE_OF_ROLE = {'input': 'input', 'norm': 'film', 'kernel': 'lowrank', 'head': '
 
 
 def mode_of(role: str | None, modes: Sequence[str]) -> str | None:
-    """Which of `modes` changes weights of a role; None: they are every client's alike."""
+    """Which of `modes` changes weights of a role; None: all clients share them."""
     if role == 'frozen':
         return None
     if 'full' in modes:

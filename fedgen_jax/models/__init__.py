@@ -1,8 +1,8 @@
 """Flax linen models.  A model is a module called as `module(x_BxHxWx3, train)`, made from
 `num_outputs` and the fields of `config.model`.
 
-What its weights are, so that a generator may change them, say the names of its layers (`input`,
-`norm_*`, `head`; kernels) or a static method `roles(path)` of its own (`roles`).
+The names of its layers (`input`, `norm_*`, `head`; kernels) tell the generator what each weight is.
+A model whose layers have other names declares a static method `roles(path)` (`roles`).
 
 A model of one's own is a module class anywhere, named in the configuration as
 `model.name='my_package.my_module:MyModel'`.

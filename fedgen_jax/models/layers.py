@@ -91,10 +91,10 @@ max_pool_2x2.defvjp(_pool_forward, _pool_backward)
 
 
 class Input(nn.Module):
-    """Standardization, then a magnification, a colour matrix and a bias: the `input` layer.
+    """Standardization, then a magnification, a color matrix and a bias: the `input` layer.
 
     It starts as the identity.  The generator's `input` mode changes it, so that a center's images
-    meet the first convolution in the base's colours and at the base's scale.
+    meet the first convolution in the base's colors and at the base's scale.
 
     standardize: 'none'; 'image' (zero mean and unit variance over an image's pixels and
         channels); 'channel' (over the pixels of each channel).

@@ -1,4 +1,4 @@
-"""What a weight of a model is: read by the generator's modes, and by what holds weights still."""
+"""Roles: what each weight of a model is, for the generator's modes and for frozen weights."""
 
 from collections.abc import Callable
 

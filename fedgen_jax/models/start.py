@@ -1,4 +1,4 @@
-"""Start weights: a network that was trained before, on public images, say.
+"""Start weights: those of a pretrained network.
 
 References:
     The rule that no weight stays unexplained is big_vision's (`models/common.py`).
@@ -19,7 +19,7 @@ COLLECTIONS = ('params', 'batch_stats')
 
 
 def start_of(model: nn.Module, c: ConfigDict, image_size: int) -> dict:
-    """The variables that training begins with: found ones, and drawn ones where `c.keep` says so.
+    """The variables that training begins with: pretrained ones, and drawn ones by `c.keep`.
 
     c.weights: an .npz whose arrays are named 'params/conv_0_0/kernel', 'batch_stats/...'; or
         'module:function', which returns such a dict.
@@ -41,7 +41,7 @@ def start_of(model: nn.Module, c: ConfigDict, image_size: int) -> dict:
 
 
 def read_weights(weights: str) -> dict[str, np.ndarray]:
-    """Arrays by name, of a file or of a function."""
+    """{name: array}, from a file or from a function."""
     if ':' in weights:
         return look_up('start.weights', weights, {})()
     path = pathlib.Path(weights).expanduser()

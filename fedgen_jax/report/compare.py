@@ -30,7 +30,7 @@ class Gap(NamedTuple):
     """How far one method is above another, paired by held-out centers and seed.
 
     fold:   {held-out centers: the mean over seeds}.
-    half:   half the 95 % interval of their mean, by Student's t over the folds; nan of one fold.
+    half:   half the 95 % interval of their mean, by Student's t over the folds; NaN for one fold.
     better: pairs in which it is better; pairs: all of them.
     """
 

@@ -1,6 +1,6 @@
-"""The figures of a report, as SVG text that stands in a page on its own.
+"""The figures of a report, as SVG text to be placed in a page.
 
-Colors are of Okabe and Ito 2008: told apart by readers of every color vision.
+Colors are those of Okabe and Ito 2008, which readers of every color vision can tell apart.
 """
 
 import io
@@ -94,7 +94,7 @@ def bars(
     unseen: Sequence[str],
     label: str,
 ) -> str:
-    """A bar a center and method, the unseen centers last and set apart.
+    """A bar for each center and method, the unseen centers last and set apart.
 
     scores: {method: {center: score}}; a method may lack a center.
     """

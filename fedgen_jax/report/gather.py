@@ -80,7 +80,7 @@ def strip_of(
 
 
 def images_of(run: Run) -> tuple:
-    """What two runs share whose scored images are the same."""
+    """What two runs must have in common to stand side by side: task, split, images."""
     c = run.config
     centers = [
         [(x.name, x.path, x.split.tobytes(), np.asarray(x.examples.image[0]).tobytes()) for x in of]

@@ -47,7 +47,7 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A section of the caller's own, between the scores and the map."""
+    """A further section, between the scores and the map."""
 
     title: str
     text: str
@@ -74,7 +74,7 @@ def write_report(
       lines: {method: lines of its `metrics.jsonl`}.
       clouds: descriptors, for the map; none: no map.
       strips: example images.
-      sections: tables of the caller's own.
+      sections: further tables.
       tiles: (number, what it is) pairs at the top.
     """
     methods = methods_of(summaries)

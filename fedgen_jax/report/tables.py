@@ -119,7 +119,7 @@ def _one_decimal(value, sign=''):
 
 
 def _incomplete(rows) -> list[str]:
-    """Which methods lack runs that others have, so that their means are of something else."""
+    """Which methods lack runs that others have, so that their means cannot be compared."""
     made = {row: {(r['held_out'], r['seed']) for r in runs} for row, runs in rows.items()}
     all_ = set().union(*made.values())
     short = [f'{row} has {len(own)}' for row, own in made.items() if own != all_]
@@ -132,7 +132,7 @@ def _incomplete(rows) -> list[str]:
 
 
 def _body(rows, columns, lower) -> list[list[str]]:
-    """A line a method: its name and its cells, the best of a column in bold."""
+    """A line for each method: its name and its cells, the best of a column in bold."""
     spread_MxJ = [[over_seeds(runs, c.value) for c in columns] for runs in rows.values()]
     lines = [[name, *(cell(x, lower) for x in own)] for name, own in zip(rows, spread_MxJ)]
     for j, column in enumerate(columns):

@@ -40,7 +40,7 @@ def chain(*shifts: Shift) -> Shift:
 
 
 def sometimes(shift: Shift, probability: float = 0.5) -> Shift:
-    """The shift with this probability a virtual center, and nothing otherwise.
+    """The shift at a virtual center with this probability, and nothing otherwise.
 
     Both results are computed and one is kept (as under `vmap` anyway), so it suits cheap shifts.
     Params: (on, params of the shift).

@@ -77,7 +77,7 @@ def hed_stain(scale: float = 0.3, bias: float = 0.05, stains=HED) -> Shift:
 
     Args:
       scale, bias: ranges; the bias is in units of optical density (natural logarithm).
-      stains: [3, 3], a stain's optical density in red, green, blue a row.
+      stains: [3, 3], the optical density of each stain in red, green and blue, one stain a row.
     Params: (factor [3], offset [3]), one entry a stain.
     """
     stains = np.asarray(stains, np.float32)

@@ -36,7 +36,7 @@ def low_frequency(strength: float = 0.3, radius: float = 0.1, waves: int = 3) ->
 
     Args:
       strength: spread of the factors' logarithm.
-      radius: the frequency, in cycles a pixel, at which the change has faded out.
+      radius: the frequency, in cycles per pixel, at which the change has faded out.
       waves: how many cosines along each axis make up the logarithm.
     Params: coefficients of the cosines, [waves, waves, 3].
     """
@@ -65,7 +65,7 @@ def amplitude_mix(amplitudes_RxHxKx3, high: float = 1.0, radius: float = 0.1) ->
     The references are other centers' data: what is handed over here has left its center.
 
     Args:
-      amplitudes_RxHxKx3: reference amplitudes, from `amplitude`, one drawn a virtual center.
+      amplitudes_RxHxKx3: reference amplitudes, from `amplitude`; each virtual center draws one.
       high: the mix is uniform in [0, high]; 1 replaces the lowest frequency outright.
       radius: as in `low_frequency`.
     Params: (amplitude [H, K, 3], mix).

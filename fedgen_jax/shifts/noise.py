@@ -14,7 +14,7 @@ _QUANTILES /= _QUANTILES.std()
 
 
 def gaussian(low: float = 0.0, high: float = 0.06) -> Shift:
-    """Adds normal noise, standard deviation uniform in [low, high].  Params: it, a scalar."""
+    """Adds normal noise, its standard deviation uniform in [low, high].  Params: the deviation."""
 
     def sample(key):
         return jax.random.uniform(key, minval=low, maxval=high)
@@ -61,7 +61,7 @@ def sensor(shot: float = 0.06, readout: float = 0.03) -> Shift:
 def rician(low: float = 0.0, high: float = 0.06) -> Shift:
     """The magnitude of a complex signal with normal noise, as in MRI (Gudbjartsson & Patz 1995).
 
-    The deviation of each part is uniform in [low, high].  Params: it, a scalar.
+    The deviation of each part is uniform in [low, high].  Params: the deviation, a scalar.
     """
 
     def sample(key):
@@ -86,9 +86,9 @@ def _add(key, image_HxWx3, variance_HxWx3):
 def _normal(key, image_HxWx3):
     """Standard normal numbers of the image's shape, each one of 1024 quantiles.
 
-    Random bits and the inverse error function are the dearest part of any shift on a CPU. One
-    word a pixel gives each channel ten bits (finer than an image of 8 bits can show), and a table
-    turns them into a normal number: a tenth of the price.
+    Random bits and the inverse error function are the most expensive part of any shift on a CPU.
+    One word per pixel gives each channel ten bits (finer than an image of 8 bits can show), and a
+    table turns them into a normal number: a tenth of the cost.
     """
     word_HxW = jax.random.bits(key, image_HxWx3.shape[:2])
     ten_bits = (word_HxW[..., None] >> np.array([[[0, 10, 20]]], np.uint32)) & np.uint32(1023)

@@ -21,8 +21,9 @@ def lens(
 ) -> Shift:
     """`magnification`, `blur` and `resolution` as one pair of matrix products.
 
-    Each is separable and linear, so their matrices are multiplied first, once a virtual center,
-    and each image pays for one of the three. (Values are clipped to [0, 1] once, at the end.)
+    Each is separable and linear, so their matrices are multiplied first, once for each virtual
+    center, and each image pays for one of the three. (Values are clipped to [0, 1] once, at the
+    end.)
 
     Args:
       zoom, blur, resolution: their ranges, as for the shifts of that name; None leaves one out.

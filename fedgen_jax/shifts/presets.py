@@ -11,7 +11,7 @@ from fedgen_jax.shifts.optics import lens
 
 
 def plain(flips: bool = True, turns: bool = True) -> Shift:
-    """Augmentation, not acquisition: flips left to right and quarter turns, each drawn for each
+    """Augmentation, not acquisition: flips left to right and quarter turns, drawn for each
     (square) image.
 
     Both reach all eight orientations, equally often.
@@ -23,7 +23,7 @@ def acquisition(strength: float = 1.0, edge: str = 'reflect') -> Shift:
     """The virtual centers of training: stain, tone curve, illumination, optics (magnification,
     blur, resolution), camera color and noise.
 
-    Each takes place at half of the virtual centers, independently. About 0.1 ms for a 48x48
+    Each happens at half of the virtual centers, independently. About 0.1 ms for a 48x48
     image on one CPU core (`benchmarks/shifts.py`): there is no FFT, and what needs exp and log
     comes before the matrix products, where XLA keeps it in vectorized loops.
 

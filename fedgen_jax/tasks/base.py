@@ -11,7 +11,7 @@ class View(NamedTuple):
     """What a report shows of one example: a picture (None: the image once more), and a caption.
 
     picture: uint8 [H, W, 3].
-    wrong:   whether the caption tells of a mistake.
+    wrong:   whether the caption shows a mistake.
     """
 
     picture: np.ndarray | None
@@ -22,10 +22,11 @@ class View(NamedTuple):
 class Task(NamedTuple):
     """A task, as pure functions.  Algorithms, engine and scores never look inside a target.
 
-    It is made from the names of its classes; made of none, it only says what it learns from.
+    It is made from class names; made from an empty list, it only says what it learns from.
 
     name:        as the configuration spells it.
-    target:      what of a folder it learns from: 'label', 'mask' or 'box' (`data/source.py`).
+    target:      the kind of target it learns from: 'label', 'mask', 'box' or 'module:NAME'
+                 (`data/targets.py`).
     num_outputs: channels of the model's last layer.
     loss:        (outputs_Bx..., target, weight_B) -> scalar, the weighted mean over the batch.
     predict:     outputs_Bx... -> a pytree of arrays that lead with B, on the device.

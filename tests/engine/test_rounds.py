@@ -8,91 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from rolling import KEY, C, assert_close, assert_same, dice, roll, run, start
 
-from fedgen_jax.algorithms.base import Algorithm, State
-from fedgen_jax.algorithms.local import batch_loss, draw_indices, query_batch, weigh
+from fedgen_jax.algorithms.base import State
+from fedgen_jax.algorithms.local import batch_loss, query_batch
 from fedgen_jax.engine.rounds import (
     client_mesh,
-    init_run,
     make_rounds,
     pad_clients,
-    shard_clients,
     suitable_devices,
 )
-from fedgen_jax.privacy import Protection, nothing
 from fedgen_jax.program import make_algorithm, num_bytes
 from fedgen_jax.random import address, stream
-from fedgen_jax.tasks import classification
-
-KEY = jax.random.key(7)
-C = 8  # clients after padding: 5 real ones, and a multiple of every mesh here
-
-
-def start(algorithm, mesh, data_C, protection=None):
-    """(state, private_C, data_C, id_C), placed on the mesh."""
-    id_C = np.arange(len(data_C.weight), dtype=np.int32)
-    begun = init_run(algorithm, mesh, KEY, id_C, protection)
-    return *begun, *shard_clients((data_C, id_C), mesh)
-
-
-def run(rounds, started, *stops):
-    """The states at every stop (the first is where it begins), as NumPy, and the last metrics."""
-    state, private_C, data_C, id_C = started
-    states = []
-    for first, last in zip(stops, stops[1:]):
-        state, private_C, metrics = rounds(
-            state, private_C, data_C, id_C, KEY, np.int32(first), np.int32(last)
-        )
-        states.append(jax.device_get((state, private_C)))
-    return states, jax.device_get(metrics)
-
-
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def assert_close(a, b, rtol=1e-5):
-    """Relative to the largest number of each array: what summing in another order may change."""
-
-    def close(x, y):
-        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * np.abs(y).max())
-
-    jax.tree.map(close, a, b)
-
 
 # ------------------------------------------------------------------ what the engine itself promises
-
-
-def dice():
-    """An algorithm that sends what it drew, each client in its own row, and a sum of floats."""
-    task = classification('abcde')
-
-    def client_update(shared, private, data, key):
-        noise = jax.random.normal(stream(key, 'noise'), (3,))
-        index = draw_indices(task, data, stream(key, 'query'), 4, None)
-        mean = data.image.astype(jnp.float32).mean((0, 1, 2)) * noise
-        row = jax.nn.one_hot(private['id'], C)[:, None]
-        real = (data.weight.sum() > 0).astype(jnp.float32)
-        drawn = {'noise': row * noise[None], 'index': row * index[None].astype(jnp.float32)}
-        loss = jnp.where(real > 0, private['id'].astype(jnp.float32), jnp.nan)
-        private = {**private, 'noise': noise}
-        return weigh(real, {**drawn, 'mean': mean / real}), private, {'loss': loss}
-
-    def init(key):
-        zeros = {'noise': jnp.zeros((C, 3)), 'index': jnp.zeros((C, 4)), 'mean': jnp.zeros(3)}
-        return State(zeros, ())
-
-    def init_private(state, client_id):
-        return {'id': client_id, 'noise': jnp.zeros(3)}
-
-    def server_update(state, total):
-        return state._replace(shared=jax.tree.map(lambda s, t: 0.5 * s + t, state.shared, total))
-
-    return Algorithm(
-        init, init_private, client_update, server_update, None, None,
-        title='dice', keeps=True, server_model=False, sizes={},
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -103,12 +32,6 @@ def dice():
 def test_many_clients_take_a_cpu_s_cores_as_devices(clients, padded, num):
     """On the eight of these tests."""
     assert suitable_devices(clients, padded) == num
-
-
-def roll(cells, num_devices, client_map):
-    mesh = client_mesh(num_devices)
-    rounds = make_rounds(dice(), mesh, client_map)
-    return run(rounds, start(dice(), mesh, pad_clients(cells, C)), 0, 3)
 
 
 @pytest.fixture(scope='module')
@@ -185,85 +108,6 @@ def test_a_client_that_is_not_finite_is_left_out_and_counted(cells, where):
     healthy, _ = run(make_rounds(dice(), mesh, 'map'), start(dice(), mesh, data_C), 0, 3)
     missing = healthy[0][0].shared['noise'] - after.shared['noise']
     assert np.abs(missing[bad]).max() > 1e-3 and np.abs(np.delete(missing, bad, 0)).max() == 0
-
-
-def test_the_seam_before_the_sum_sees_every_contribution(cells):
-    """A protection meets each client's message once, with a key of its own; padding's never."""
-
-    def replace(state, message, key, client_id, id_K):
-        noise = jnp.full((C, 3), jax.random.uniform(key))
-        return message._replace(contribution={**message.contribution, 'noise': noise})
-
-    mesh = client_mesh(2)
-    rounds = make_rounds(dice(), mesh, '3', nothing()._replace(client=replace))
-    [(state, _)], _ = run(rounds, start(dice(), mesh, pad_clients(cells, C)), 0, 1)
-    real = range(len(cells.weight))
-    keys = [stream(address(KEY, 'client', 0, i), 'protect') for i in real]
-    expected = sum(float(jax.random.uniform(k)) for k in keys)
-    np.testing.assert_allclose(state.shared['noise'], expected, rtol=1e-5)
-
-
-def test_a_protection_knows_the_round_s_clients_and_keeps_a_state(cells):
-    """Masks between pairs cancel in the sum; the server's side counts rounds in its state."""
-
-    def client(state, message, key, client_id, id_K):
-        # Of each pair the one adds what the other takes away; numbers that are exact in float32.
-        sign_K = jnp.sign(id_K - client_id).astype(jnp.float32)
-        pair_K = (jnp.minimum(id_K, client_id) * 7 + jnp.maximum(id_K, client_id)) % 16
-        mask = jnp.sum(jnp.where(id_K < 5, sign_K * pair_K.astype(jnp.float32), 0))
-        index = message.contribution['index'] + mask
-        return message._replace(contribution={**message.contribution, 'index': index})
-
-    protection = Protection(
-        lambda: jnp.int32(0), client, lambda state, message, key: (message, state + 1),
-        lambda s: s, lambda *_: {},
-    )  # fmt: skip
-    mesh = client_mesh(2)
-    data_C = pad_clients(cells, C)
-    masked, plain = (
-        run(make_rounds(dice(), mesh, 'map', p), start(dice(), mesh, data_C, p), 0, 3)[0][0][0]
-        for p in (protection, nothing())
-    )
-    np.testing.assert_array_equal(masked.shared['index'], plain.shared['index'])
-    assert masked.protection == 3 and plain.protection == ()
-
-
-@pytest.mark.parametrize('num_devices', [1, 4])
-def test_a_gathered_round_shows_each_message_and_sums_to_the_same(cells, num_devices):
-    mesh, data_C = client_mesh(num_devices), pad_clients(cells, C)
-    [(expected, kept)], metrics = run(
-        make_rounds(dice(), mesh, 'map'), start(dice(), mesh, data_C), 0, 2
-    )
-
-    def server(state, message, key):
-        assert all(len(x) == C for x in jax.tree.leaves(message))
-        return message, state
-
-    looking = nothing()._replace(server=server)
-    rounds = make_rounds(dice(), mesh, '2', looking, gathered=True)
-    [(state, private_C)], metrics_too = run(rounds, start(dice(), mesh, data_C), 0, 2)
-    assert_close(state.shared, expected.shared)
-    assert_same(private_C, kept)
-    assert_close(metrics, metrics_too)
-
-
-def test_an_algorithm_that_is_not_sum_only_meets_every_contribution(cells):
-    """The median over clients, which no sum gives; padding's are exact zeros."""
-
-    def median(state, contribution_C):
-        mean_Cx3 = contribution_C['mean'][:5]
-        return state._replace(shared={**state.shared, 'mean': jnp.median(mean_Cx3, 0)})
-
-    algorithm = dice()._replace(server_update=median, sum_only=False)
-    mesh = client_mesh(2)
-    [(state, _)], _ = run(
-        make_rounds(algorithm, mesh, 'map'), start(algorithm, mesh, pad_clients(cells, C)), 0, 1
-    )
-    means = []
-    for i in range(5):
-        noise = jax.random.normal(stream(address(KEY, 'client', 0, i), 'noise'), (3,))
-        means.append(cells.image[i].astype(np.float32).mean((0, 1, 2)) * noise)
-    np.testing.assert_allclose(state.shared['mean'], np.median(means, 0), rtol=1e-4)
 
 
 @pytest.mark.real

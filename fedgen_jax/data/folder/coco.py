@@ -1,7 +1,7 @@
 """Boxes from a COCO annotations.json, by file_name, in the forms in which tools export it."""
 
 import pathlib
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class _Image(NamedTuple):
 
 
 class _Box(NamedTuple):
-    """An annotation; outside: the pixels by which it left its image before it was clipped."""
+    """An annotation; outside: by how many pixels it stuck out of its image."""
 
     number: int
     path: str
@@ -75,12 +75,13 @@ def read_coco(
     class_of, classes = _read_categories(file, content['categories'], classes)
     images = _read_images(file, content['images'], manifest)
     _check_numbers(file, content['annotations'], images)
-    found, mistakes = [], []
+    found: list[_Box] = []
+    mistakes: list[DataError] = []
     for i, entry in enumerate(content['annotations']):
         with collected(mistakes):
             found += _read_annotation(file, i, entry, images, class_of)
     raise_first(mistakes, 'annotations')
-    of_path = {image.path: [] for image in images.values() if image.path}
+    of_path: dict[str, list[_Box]] = {image.path: [] for image in images.values() if image.path}
     for box in found:
         of_path[box.path].append(box)
     boxes = {
@@ -94,7 +95,7 @@ def read_coco(
     return Coco(boxes, classes, _notes(file, content, images, found))
 
 
-def _fail(file, key, i, field, problem):
+def _fail(file, key, i, field, problem) -> NoReturn:
     problem = f'{problem}: correct or remove the entry'
     raise DataError(f'{file}: {key}[{i}], field {field}: {problem}', kind_of(field, problem))
 
@@ -118,9 +119,11 @@ def _read_categories(file, categories, classes):
 
 
 def _read_images(file, entries, manifest) -> dict[str, _Image]:
-    """By id."""
+    """{id: image}."""
     row_of = {row.image: row.number for row in manifest.rows}
-    images, seen, mistakes = {}, set(), []
+    images: dict[str, _Image] = {}
+    seen: set[str] = set()
+    mistakes: list[DataError] = []
     for i, entry in enumerate(entries):
         with collected(mistakes):
             name, key = entry.get('file_name'), key_of(entry.get('id'))
@@ -131,7 +134,7 @@ def _read_images(file, entries, manifest) -> dict[str, _Image]:
             images[key] = _Image(name, 0, 0)
     raise_first(mistakes, 'images')
     try:
-        paths = find_paths([image.path for image in images.values()], list(row_of))
+        paths = find_paths([image.path or '' for image in images.values()], list(row_of))
     except ValueError as error:
         raise DataError(f'{file}: field file_name: {error}') from error
     for i, (key, path, entry) in enumerate(zip(images, paths, entries)):
@@ -148,7 +151,7 @@ def _read_images(file, entries, manifest) -> dict[str, _Image]:
             seen.add(path)
     unlisted = [entry['file_name'] for path, entry in zip(paths, entries) if path is None]
     beside = f', which has {unlisted[0]!r} and others' if unlisted else ''
-    for name in sorted(row_of.keys() - seen, key=row_of.get):
+    for name in sorted(row_of.keys() - seen, key=row_of.__getitem__):
         with collected(mistakes):
             row_error(
                 manifest.file, row_of[name], 'image',
@@ -214,7 +217,7 @@ def _read_annotation(file, i, entry, images, class_of) -> list[_Box]:
 
 
 def _to_corners(bbox, width, height):
-    """(y0, x0, y1, x1) of a COCO (x, y, width, height), clipped; the pixels that it left by."""
+    """(y0, x0, y1, x1) of a COCO (x, y, width, height), clipped; the pixels it stuck out."""
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_number, bbox)):
         raise ValueError(f'{bbox!r}: must be four finite numbers, [x, y, width, height]')
     x, y, w, h = bbox
@@ -255,7 +258,7 @@ def _notes(file, content, images, found) -> tuple[str, ...]:
             f'{outside[0].path!r}, leave their images by up to '
             f'{max(box.outside for box in outside):g} pixels and are clipped: correct them'
         )
-    first = {}
+    first: dict[tuple, _Box] = {}
     twice = [b for b in found if first.setdefault(b[1:4], b) is not b]
     if twice:
         notes.append(

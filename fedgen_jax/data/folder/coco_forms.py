@@ -24,10 +24,12 @@ def is_true(x: Any) -> bool:
 
 
 def find_paths(names: Sequence[str], paths: Sequence[str]) -> list[str | None]:
-    """For each file_name the one of `paths` that it is, that it ends with, or that ends with it.
+    """For each file_name the path that equals it, that it ends with, or that ends with it.
 
-    Else the one of its base name, if there is one on both sides; else None.  A path that is a
-    file_name is that one alone.  Raises ValueError where several paths end with a file_name.
+    Else the path with its base name, if that is unique on both sides; else None.  A path that
+    equals one file_name belongs to no other.
+
+    Raises ValueError where several paths end with a file_name.
     """
     names = [_plain(name) for name in names]
     known = set(paths)

@@ -60,7 +60,7 @@ class Scale(NamedTuple):
 
 
 def numbers(dataset, tag: str) -> tuple[float, ...]:
-    """() where the tag is absent or empty, as anonymizing leaves it."""
+    """A tag's numbers; () where it is absent, or empty as anonymizing leaves it."""
     value = dataset.get(tag)
     if value is None or (isinstance(value, str) and not value.strip()):
         return ()
@@ -114,14 +114,14 @@ def are_relative(scales: Sequence[Scale]) -> bool:
 
 
 def rescale(stored: np.ndarray, scale: Scale) -> np.ndarray:
-    """Physical values."""
+    """From stored numbers to physical values."""
     if scale.lookup:
         return _look_up(stored, scale.lookup)
     return stored.astype(np.float64) * scale.slope + scale.intercept
 
 
 def to_gray(x: np.ndarray, scale: Scale) -> np.ndarray:
-    """float64 in [0, 1], of physical values."""
+    """From physical values to gray, float64 in [0, 1]."""
     if scale.table:
         return _look_up(x, scale.table) / scale.table.largest
     if np.isnan(scale.low):

@@ -6,7 +6,7 @@ Everything here is cheap: no pixel is read.
 import pathlib
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fedgen_jax.data.examples import SPLITS, UNKNOWN
 from fedgen_jax.data.folder import decode, patients, volumes, words
@@ -64,7 +64,8 @@ def read_manifest(root: pathlib.Path) -> Manifest:
     file = root / 'manifest.csv'
     (_, columns), *lines = read_csv(file)
     notes = _check_header(file, columns, [cells for _, cells in lines])
-    pairs, mistakes = [], []
+    pairs: list[tuple[Row, volumes.Slice]] = []
+    mistakes: list[DataError] = []
     for number, cells in lines:
         with collected(mistakes):
             pairs += _images_of(root, file, _read_row(root, file, columns, number, cells))
@@ -75,8 +76,8 @@ def read_manifest(root: pathlib.Path) -> Manifest:
     for check in (_check_duplicates, _check_volumes, _check_patients):
         check(root, file, rows, mistakes)
     raise_first(mistakes, 'rows')
-    notes = (*notes, *of_patients)
-    return Manifest(file, tuple(rows), tuple(columns), read_classes(root), notes)
+    told = (*notes, *of_patients)
+    return Manifest(file, tuple(rows), tuple(columns), read_classes(root), told)
 
 
 def read_classes(root: pathlib.Path) -> dict[str, tuple[str, ...]]:
@@ -176,7 +177,8 @@ def _read_row(root, file, columns, number, cells) -> Row:
     for field in ('image', 'mask'):
         if getattr(row, field):
             try:
-                row = row._replace(**{field: relative_path(root, getattr(row, field))})
+                path: Any = relative_path(root, getattr(row, field))
+                row = row._replace(**{field: path})
             except ValueError as error:
                 row_error(file, number, field, str(error))
             except (OSError, RuntimeError) as error:  # a name too long, a loop of links
@@ -186,11 +188,11 @@ def _read_row(root, file, columns, number, cells) -> Row:
 
 def _images_of(root, file, row) -> list[tuple[Row, volumes.Slice]]:
     """What the row stands for, a row for each image: one, or the slices of a volume."""
-    found = {}
+    found: dict[str, list[volumes.Slice]] = {}
     for field in ('image', 'mask'):
         path = getattr(row, field)
         try:
-            found[field] = volumes.slices(root, path) if path else None
+            found[field] = volumes.slices(root, path) if path else []
         except ValueError as error:
             row_error(file, row.number, field, f'{path!r}: {error}')
     images, masks = found['image'], found['mask']

@@ -57,7 +57,7 @@ def _nobody(of) -> tuple[dict, dict]:
     for row, image in of:
         if not row.patient and image.patient not in ('', image.volume):
             from_header[image.patient].append(image)
-    study_of = {}
+    study_of: dict[str, str] = {}
     for image in images:  # all slices of a volume are of one study
         study_of.setdefault(image.volume or image.path, image.study)
     series = {image.path: image.volume or image.path for image in images}

@@ -13,7 +13,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fedgen_jax.data.folder import decode, pictures
 from fedgen_jax.data.folder.manifest import Manifest, read_manifest
@@ -107,7 +107,8 @@ def fingerprint(folder: Folder, image_size: int) -> dict:
 def records(folder: Folder, image_size: int) -> Iterator[Record]:
     """Decodes the images and targets, in the manifest's order.  Raises DataError."""
     scale_of = _scales(folder)
-    told, mistakes = [[] for _ in folder.found], []
+    told: list[list] = [[] for _ in folder.found]
+    mistakes: list[DataError] = []
     for row in folder.manifest.rows:
         with collected(mistakes):
             record, of_kinds = _read(folder, row, scale_of, image_size)
@@ -140,7 +141,8 @@ def _read(folder, row, scale_of, image_size) -> tuple[Record, list]:
         row_error(folder.manifest.file, row.number, 'image', f'{row.image!r}: {error}')
     turned = pictures.TURNED in assumed
     frame = Frame(image.width, image.height, aspect, image_size, turned)
-    arrays, told = {}, []
+    arrays: dict[str, Any] = {}
+    told = []
     for target, scanned in folder.found:
         of_target, what = target.read(scanned, row, frame)
         arrays |= of_target

@@ -1,4 +1,4 @@
-"""Images, masks and boxes made square: padded with what says nothing, then resized.
+"""Images, masks and boxes made square: padded with black or unknown, then resized.
 
 A pixel may be higher than wide (`aspect`, height by width); squares have square pixels.
 """
@@ -20,7 +20,7 @@ def square_image(image: Image.Image, size: int, aspect: float = 1.0) -> np.ndarr
 
 
 def square_mask(mask_HxW: np.ndarray, size: int, aspect: float = 1.0) -> np.ndarray:
-    """uint8 [size, size]: padded with `UNKNOWN` to a centered square; of each pixel, most of it.
+    """uint8 [size, size]: padded with `UNKNOWN` to a square; a pixel is what most of it was.
 
     The nearest pixel would be half a pixel off where the size is halved.
     """
@@ -63,7 +63,7 @@ def square_frame(width: int, height: int) -> tuple[int, int, int]:
 def square_pixels(width: int, height: int, aspect: float) -> tuple[int, int]:
     """The width and height once the longer sides of pixels are divided, so that nothing is lost."""
     size = round(width * max(1 / aspect, 1)), round(height * max(aspect, 1))
-    if aspect != 1 and size[0] * size[1] > Image.MAX_IMAGE_PIXELS:
+    if aspect != 1 and size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Problem(
             f'pixels {aspect:.3g} times as high as wide, so that {width} x {height} become '
             f'{size[0]} x {size[1]}: correct the spacing in the file'

@@ -11,7 +11,7 @@ the `patient` cell's, else the DICOM header's PatientID, else the volume itself 
 """
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,16 +35,16 @@ class Slice(NamedTuple):
 class Place(NamedTuple):
     """Where a slice lies in a patient: mm, to the right, front and head.
 
-    corner:   the middle of its first pixel; empty where the file does not say.
-    row, column: the directions of a row and of a column, likewise.
+    corner:   the middle of its first pixel; () where the file does not say.
+    row, column: the directions of a row and of a column.
     spacing:  the height and the width of a pixel; () where the file does not say.
     size:     its pixels along a column and along a row.
     step:     the distance to the next slice; infinite where the file does not say.
     """
 
-    corner: np.ndarray = np.empty(0)
-    row: np.ndarray = np.empty(0)
-    column: np.ndarray = np.empty(0)
+    corner: Any = ()
+    row: Any = ()
+    column: Any = ()
     spacing: tuple[float, ...] = ()
     size: tuple[int, int] = (1, 1)
     step: float = np.inf
@@ -68,41 +68,40 @@ def slices(root: pathlib.Path, path: str) -> list[Slice]:
 
 
 def same_place(root: pathlib.Path, image: str, mask: str) -> bool:
-    """Whether the slices of the two show the same places, each to each.
+    """Whether an image and its mask show the same places, slice by slice.
 
-    What says nothing of its place cannot be compared, and passes: a plain picture, and DICOM beside
-    DICOM, if its slices still have one order.  NIfTI is shown turned to front and right, so beside
-    it DICOM has to say how it lies.
+    Files that do not say where they lie cannot be compared, and pass: pictures, and DICOM beside
+    DICOM if its slices are in order.  NIfTI is turned to front and right when it is read, so DICOM
+    beside it has to say where it lies.
     """
     with decode.one_kind_of_error():
-        found = [[_place(root, s.path) for s in slices(root, path)] for path in (image, mask)]
-        images, masks = ([place for place in places if place] for places in found)
-        if [len(images), len(masks)] != list(map(len, found)):
+        each = [[_place(root, s.path) for s in slices(root, path)] for path in (image, mask)]
+        found = [[place for place in places if place is not None] for places in each]
+        if any(None in places for places in each):
             return True
-        all_say = all(len(place.corner) for place in (*images, *masks))
-        if not all_say and not any(nifti.is_nifti(path) for path in (image, mask)):
+        beside_nifti = any(nifti.is_nifti(path) for path in (image, mask))
+        if not beside_nifti and not all(len(p.corner) for places in found for p in places):
             return all(_in_order(root, path) for path in (image, mask))
-        if not all_say or len(images) != len(masks):
+        if len(found[0]) != len(found[1]) or not all(len(p.corner) for ps in found for p in ps):
             return False
-        corners = [place.corner for place in images]
+        corners = [place.corner for place in found[0]]
         steps = [float(np.linalg.norm(b - a)) for a, b in zip(corners, corners[1:])]
-        step = min([images[0].step, *(s for s in steps if s > 1e-3)])
-        return all(_alike(a, b, step) for a, b in zip(images, masks))
+        step = min([found[0][0].step, *(s for s in steps if s > 1e-3)])
+        return all(_alike(a, b, step) for a, b in zip(*found))
 
 
 def _alike(a: Place, b: Place, step: float) -> bool:
     """Whether three corners of the two lie within a quarter of a pixel, and of `step`."""
     spacing = a.spacing or b.spacing or (1.0, 1.0)
-
-    def corners(place):
-        height, width = place.spacing or spacing
-        return np.stack([
+    first, second = (
+        np.stack([
             place.corner,
-            place.corner + place.column * height * (a.size[0] - 1),
-            place.corner + place.row * width * (a.size[1] - 1),
+            place.corner + place.column * (place.spacing or spacing)[0] * (a.size[0] - 1),
+            place.corner + place.row * (place.spacing or spacing)[1] * (a.size[1] - 1),
         ])
-
-    return np.allclose(corners(a), corners(b), rtol=0, atol=min(*spacing, step) / 4)
+        for place in (a, b)
+    )  # fmt: skip
+    return np.allclose(first, second, rtol=0, atol=min(*spacing, step) / 4)
 
 
 def _place(root, path) -> Place | None:

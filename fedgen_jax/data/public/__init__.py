@@ -1,1 +1,1 @@
-"""Public sets that know no centers, cut into clients."""
+"""Public sets without centers, cut into clients."""

@@ -1,4 +1,4 @@
-"""Labelled sets that know no centers, cut into clients: any of `medmnist`, `tfds_catalog`.
+"""Labelled sets without centers (of `medmnist`, `tfds_catalog`), cut into clients.
 
 The cuts are pure numpy: they return, for each client, the indices of its examples.
 """
@@ -110,7 +110,7 @@ def _to_records(arrays, parts, image_size, patient) -> Iterator[Record]:
             who = str(arrays.column[patient][i]) if patient else ''
             yield Record(
                 decode.square_image(_to_rgb(arrays.image[i]), image_size),
-                {'label': np.int32(arrays.label[i])},
+                {'label': np.asarray(arrays.label[i], np.int32)},
                 client, arrays.path[i], who, arrays.split[i],
             )
 

@@ -17,7 +17,7 @@ def read_medmnist(file: str | os.PathLike, classes: Sequence[str] = ()) -> Array
     classes: names; default '0', '1', ...  Reference: Yang et al., 2023, MedMNIST v2, Scientific
     Data 10:41.
     """
-    image, label, path, split = [], [], [], []
+    image, labels, path, split = [], [], [], []
     for name in ('train', 'val', 'test'):
         image_N, label_N = (_read_member(file, f'{name}_{key}') for key in ('images', 'labels'))
         label_N = label_N.reshape(len(label_N), -1)
@@ -32,10 +32,10 @@ def read_medmnist(file: str | os.PathLike, classes: Sequence[str] = ()) -> Array
                 f'integer for each of the {len(image_N)} images'
             )
         image += list(image_N)
-        label.append(label_N[:, 0].astype(np.int32))
+        labels.append(label_N[:, 0].astype(np.int32))
         path += [f'{name}/{i}' for i in range(len(image_N))]
         split += [name] * len(image_N)
-    label = np.concatenate(label)
+    label = np.concatenate(labels)
     classes = tuple(classes) or tuple(str(k) for k in range(label.max() + 1))
     if label.min() < 0 or label.max() >= len(classes):
         raise DataError(

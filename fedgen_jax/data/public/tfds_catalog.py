@@ -39,12 +39,12 @@ def read_tfds(
             known = ', '.join(builder.info.features)
             raise DataError(f'{name}: field {field}: the set has none: use one of {known}')
     label_N = np.array([e[label] for e in examples], np.int32)
-    names = getattr(builder.info.features[label], 'names', None)
+    classes = getattr(builder.info.features[label], 'names', None)
     return Arrays(
         [np.asarray(e[image]) for e in examples],
         label_N,
         tuple(path),
         tuple(split),
-        tuple(names or (str(k) for k in range(label_N.max() + 1))),
+        tuple(classes or (str(k) for k in range(label_N.max() + 1))),
         {key: np.array([e[key] for e in examples]) for key in columns},
     )

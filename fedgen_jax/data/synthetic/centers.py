@@ -6,7 +6,7 @@ segmentation and detection.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,9 @@ CLASSES_OF = {'label': CLASSES, 'mask': smear.MASK_CLASSES, 'box': smear.BOX_CLA
 ACQUISITION, PREVALENCE, IMAGES = range(3)  # streams of a client's key
 
 # Optical density in red, green and blue of one unit of azure, eosin and hemoglobin.
-STAINS = np.array([[1.8, 2.8, 0.9], [0.2, 1.1, 0.8], [0.35, 0.75, 0.55]], np.float32)
+STAINS: Any = np.array([[1.8, 2.8, 0.9], [0.2, 1.1, 0.8], [0.35, 0.75, 0.55]], np.float32)
 
-ILLUMINANT = np.array([0.9, 0.82, 0.7], np.float32)  # white light through bare glass
+ILLUMINANT: Any = np.array([0.9, 0.82, 0.7], np.float32)  # white light through bare glass
 
 BATCH_PIXELS = 2**17  # drawn at once
 
