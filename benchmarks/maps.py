@@ -42,14 +42,14 @@ def row(name: str, client_map: str) -> list[str]:
     found = told_by(
         [sys.executable, '-m', 'benchmarks.maps', f'--case={name}:{client_map}',
          f'--rounds={ROUNDS.value}']
-    )  # fmt: skip
+    )
     w = WORKLOADS[name]
     seconds = found['seconds']
     of_rate = '–' if name == 'W3' else f'{workloads.round_flops(w) / seconds / found["rate"]:.2f}'
     return [
         name, client_map, f'{seconds:.3f}', f'{w.clients * w.steps * w.batch / seconds:,.0f}',
         of_rate, f'{found["first"]:.1f}', found['device'],
-    ]  # fmt: skip
+    ]
 
 
 def main(_):

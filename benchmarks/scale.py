@@ -60,15 +60,15 @@ def table() -> None:
     for kind, title in KINDS.items():
         for clients in CLIENTS:
             command = [sys.executable, '-m', 'benchmarks.scale', f'--case={kind}:{clients}',
-                       f'--rounds={ROUNDS.value}']  # fmt: skip
+                       f'--rounds={ROUNDS.value}']
             m = found[kind, clients] = told_by(command)
             trained = clients if kind == 'all' else COHORT
             rows.append([
                 title, f'{clients:,}', f'{m["seconds"]:.3f}', f'{1e3 * m["seconds"] / trained:.2f}',
                 f'{m["device"] / 2**20:,.0f}', f'{m["process"] / 2**20:,.0f}',
-            ])  # fmt: skip
+            ])
     head = ['a round has', 'clients', 's a round', 'ms a client', 'MiB on the device',
-            'peak MiB of the process']  # fmt: skip
+            'peak MiB of the process']
     print(f'on {m["on"]}')
     print(markdown(head, rows))
     if PLOT.value:

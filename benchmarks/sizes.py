@@ -37,7 +37,7 @@ CASES = {
         'task': 'detection', 'data.image_size': 256, 'model.name': 'detector',
         'model.widths': (32, 64, 128, 256), 'model.depth': 2,
     },
-}  # fmt: skip
+}
 CLASSES = ('a', 'b', 'c', 'd', 'e')
 CLIENTS, BOXES = 5, 32
 
@@ -67,7 +67,7 @@ def measure(case: dict, batch: int) -> dict:
     c.update_from_flattened_dict({
         **case, 'batch_size': batch, 'fedgen.support': batch, 'local_steps': 1,
         'client_map': MAP.value, 'fedgen.modes': ('film', 'lowrank', 'head'),
-    })  # fmt: skip
+    })
     size = c.data.image_size
     algorithm, local = make_algorithm(c, size, CLASSES, CLIENTS)
     mesh, key = client_mesh(1), jax.random.key(0)
@@ -102,7 +102,7 @@ def measure(case: dict, batch: int) -> dict:
     return {
         **count, 'gflops': flops / 1e9, 'compiling': compiling, 'seconds': min(seconds),
         'peak': peak / 2**30, 'device': jax.devices()[0].device_kind,
-    }  # fmt: skip
+    }
 
 
 def row(name: str, m: dict) -> list[str]:
@@ -111,7 +111,7 @@ def row(name: str, m: dict) -> list[str]:
         name, f'{m["theta"]:,}', f'{m["phi"]:,} ({ratio:.2f})', f'{m["psi"]:,}',
         f'{m["gflops"]:.2f}', f'{m["seconds"]:.2f}', f'{m["compiling"]:.0f}', f'{m["peak"]:.1f}',
         m['device'],
-    ]  # fmt: skip
+    ]
 
 
 def main(_):
@@ -123,12 +123,12 @@ def main(_):
         found = told_by(
             [sys.executable, '-m', 'benchmarks.sizes', f'--case={name}', f'--batch={BATCH.value}',
              f'--client_map={MAP.value}']
-        )  # fmt: skip
+        )
         rows.append(row(name, found))
     head = [
         'model', 'parameters', 'generator (of them)', 'descriptor', 'GFLOPs an image',
         f's a client and step of {BATCH.value}', 'compiling, s', 'peak GiB', 'on',
-    ]  # fmt: skip
+    ]
     print(markdown(head, rows))
 
 

@@ -63,7 +63,7 @@ def main(_):
         print(json.dumps(ours(name, OURS.value)))
         return
     here = [sys.executable, '-m', 'benchmarks.speed', f'--workload={name}',
-            f'--rounds={ROUNDS.value}']  # fmt: skip
+            f'--rounds={ROUNDS.value}']
     found = {'fedgen_jax, FedAvg': told_by([*here, '--ours=fedavg'])}
     if name == 'W3':
         found['fedgen_jax, FedGen'] = told_by([*here, '--ours=fedgen'])
@@ -87,7 +87,7 @@ def main(_):
         [k, f'{s:.2f}', f'{w.clients / s:,.0f}', f'{s / own:.2f}',
          f'{found[k]["first"]:.1f}' if k in found else '–']
         for k, s in median.items()
-    ]  # fmt: skip
+    ]
     print(f'{name}, on {jax.devices()[0].device_kind}')
     head = ['', 's a round', 'clients/s', 'times ours', 'first round, s']
     print(markdown(head, rows))

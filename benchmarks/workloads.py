@@ -134,7 +134,7 @@ def flops_of(model: nn.Module, params: dict, size: int) -> int:
         return model.apply(
             {'params': params}, x, mutable=['intermediates'],
             capture_intermediates=lambda module, _: isinstance(module, products),
-        )[1]['intermediates']  # fmt: skip
+        )[1]['intermediates']
 
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     output = flatten_dict(jax.eval_shape(forward, params, image))

@@ -54,5 +54,5 @@ def sweep_large():
     large = {
         'method': 'fedgen, 256 pixels', 'data.image_size': 256, 'rounds': 80, 'batch_size': 8,
         'model.widths': (16, 32, 64, 96, 128), 'model.depth': 2, 'eval_every': 20,
-    }  # fmt: skip
+    }
     return [large]

@@ -29,7 +29,7 @@ NO_SHIFTS = {'shifts.acquisition': 0.0, 'shifts.zoom': 1.0}
 # theta, phi and psi receive the same change: without small rates of the latter two it overshoots.
 WEIGHTS = {
     'fedgen.local': 'weights', 'fedgen.generator_lr': 0.03, 'fedgen.descriptor_lr': 0.03
-}  # fmt: skip
+}
 
 # What every table compares.
 METHODS = {

@@ -160,7 +160,7 @@ def predict_unseen(
             trained, model_of(trained, take(center.examples, adapt), client, m_E), center, on
         )
         for adapt, on in pairs if adapt.any() and on.any()
-    ]  # fmt: skip
+    ]
     if not parts:  # one patient: nothing is left to score
         variables = model_of(trained, center.examples, client, m_E)
         parts = [predict_on(trained, variables, center, np.zeros(len(center.split), bool))]

@@ -120,7 +120,7 @@ def training_examples(run: Run, number: int) -> Examples:
     drawn = synthetic.draw_client(
         jax.random.key(run.config.seed), d.centers + number - len(run.seen), d.examples,
         d.image_size, spread=d.spread,
-    )  # fmt: skip
+    )
     image, target, weight = jax.device_get(drawn)
     kept = target_of(run.program.task.target).arrays
     return Examples(image, {k: target[k] for k in kept}, weight)

@@ -129,7 +129,7 @@ def _onboard(workdir, data, update, remove):
             'weights_before': others,
             'weights_after': {name: _weights_hash(done, kept[name]) for name in others},
         },
-    }  # fmt: skip
+    }
     write_json(workdir / 'onboard.json', report)
     return report
 
@@ -170,7 +170,7 @@ def _read_centers(done, data, update, own) -> tuple[Center, ...]:
     source = load(
         expand(data), config.data.image_size, config.seed, config.data.cache or None,
         classes=done.classes, require_train=False, target=done.program.task.target,
-    )  # fmt: skip
+    )
     if is_first():
         tell(source, flips=config.shifts.flips)
     names = [c.name for c in source.centers]

@@ -38,7 +38,7 @@ CHUNK, CHUNK_PIXELS = 64, 2**19
 _RUN_FIELDS = (
     'method', 'seed', 'eval_every', 'checkpoint_every', 'score_on', 'cohort', 'max_left_out',
     'data',
-)  # fmt: skip
+)
 
 
 class Program(NamedTuple):

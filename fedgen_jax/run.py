@@ -61,13 +61,13 @@ def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Sou
         return draw(
             d.centers, d.examples, d.image_size, config.seed, d.spread, target, cache=cache,
             images=d.images,
-        )  # fmt: skip
+        )
     if not d.root:
         raise ValueError('data.root is empty: pass --config.data.root=FOLDER')
     return load(
         expand(d.root), d.image_size, config.seed, cache, classes, target=target,
         unseen=candidates(d.held_out), images=d.images,
-    )  # fmt: skip
+    )
 
 
 def names_in(text: str, names: Collection[str]) -> list[str]:

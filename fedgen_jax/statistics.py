@@ -47,7 +47,7 @@ def save_statistics(workdir: pathlib.Path, done: Trained) -> None:
             warnings.warn(
                 f'{workdir}/statistics: the descriptor network has changed: onboard '
                 f'{", ".join(joined)} again', stacklevel=2,
-            )  # fmt: skip
+            )
     write_statistics(workdir, Statistics(own, pooled))
 
 

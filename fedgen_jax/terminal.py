@@ -59,7 +59,7 @@ def _bar(title) -> Display:
     return Display(
         lambda last: _compiling(title, last), begin, advance,
         lambda done, rounds, line: show(_score(line)), lambda: bar[0].close(),
-    )  # fmt: skip
+    )
 
 
 def _lines(title) -> Display:

@@ -198,7 +198,7 @@ def train_rounds(
             seconds = round(time.monotonic() - started, 2)
             line = {
                 'round': first, 'seconds': seconds, 'loss': loss, 'left_out': left_out, 'seen': seen
-            }  # fmt: skip
+            }
             left_out = 0
             append_line(workdir / 'metrics.jsonl', json.dumps(line))
             shown.scored(first, c.rounds, line)

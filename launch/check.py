@@ -23,7 +23,7 @@ _FLIPS = flags.DEFINE_bool('flips', True, 'whether training will flip images')
 _HEADER = (
     'center', 'images', 'patients', 'train/val/test', 'classes', 'sizes', 'grays', 'alike',
     'assumed',
-)  # fmt: skip
+)
 
 
 def main():

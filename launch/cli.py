@@ -22,7 +22,7 @@ _CLUSTER = flags.DEFINE_string(
 _STOPPED = flags.DEFINE_integer(
     'stopped_code', 0,
     'exit code after SIGTERM or Ctrl-C: not 0 where a scheduler takes 0 for the end',
-)  # fmt: skip
+)
 _GRACE = flags.DEFINE_float('grace', 25.0, 'seconds from there to the end, saved or not')
 
 

@@ -75,7 +75,7 @@ def rescanned(run: Run) -> Center:
     made = draw(
         d.centers, d.examples, d.image_size, run.config.seed, d.spread,
         run.program.task.target, NEW_SCANNER, d.cache or None,
-    )  # fmt: skip
+    )
     return next(c for c in made.centers if c.name == run.seen[0].name)
 
 

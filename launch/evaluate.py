@@ -14,7 +14,7 @@ _PREDICTIONS = flags.DEFINE_string(
     'predictions', None,
     'detection: a FILE.json for the detections on the scored images, as COCO results; the boxes '
     'they are scored against go to FILE.truth.json',
-)  # fmt: skip
+)
 
 
 def main():

@@ -32,7 +32,7 @@ _HELD_OUT = flags.DEFINE_string(
 _METHODS = flags.DEFINE_string(
     'methods', None,
     f'without sweep_NAME(): some of {"; ".join(common.METHODS)}; comma-separated; default: all',
-)  # fmt: skip
+)
 _SEEDS = flags.DEFINE_integer('seeds', None, 'without sweep_NAME(): how many; default: 1', 1)
 _PART = flags.DEFINE_string('part', '1/1', 'this process runs the i-th of n parts, as i/n')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where the runs live')

@@ -35,7 +35,7 @@ def text(takes: str | None) -> str:
         parts.insert(1, f'{takes}: one or more')
     if any(flag.name == 'config' for flag in own):
         parts += ['', 'Fields, with their defaults, which the file of --config changes; set one by '
-                  '--config.FIELD=VALUE:', *fields()]  # fmt: skip
+                  '--config.FIELD=VALUE:', *fields()]
     return '\n'.join(parts)
 
 
@@ -70,4 +70,4 @@ def _entry(name, explained):
     return textwrap.fill(
         f'{name}{gap}{explained}'.rstrip(), 100, initial_indent='  ', subsequent_indent=' ' * 36,
         break_long_words=False, break_on_hyphens=False,
-    )  # fmt: skip
+    )

@@ -15,7 +15,7 @@ FIELDS = {
     'model.widths': (8,), 'shifts.acquisition': 0.0, 'shifts.flips': False, 'shifts.turns': False,
     'rounds': 40, 'eval_every': 10, 'checkpoint_every': 5, 'local_steps': 2, 'batch_size': 4,
     'fedgen.support': 4, 'data.image_size': 16,
-}  # fmt: skip
+}
 
 
 def small_run(folder):
@@ -50,7 +50,7 @@ def start(config, workdir, *flags, **environment):
         cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'FEDGEN_CACHE': config.data.cache,
              **environment},
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+    )
 
 
 def finish(process):

@@ -81,7 +81,7 @@ def dice():
     return Algorithm(
         init, init_private, client_update, server_update, None, None,
         title='dice', keeps=True, server_model=False, sizes={},
-    )  # fmt: skip
+    )
 
 
 def roll(cells, num_devices, client_map):

@@ -20,5 +20,5 @@ def test_a_benchmark_runs(command):
     done = subprocess.run(
         [sys.executable, '-m', f'benchmarks.{name}', *flags],
         cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True,
-    )  # fmt: skip
+    )
     assert done.returncode == 0 and done.stdout, done.stderr

@@ -101,5 +101,5 @@ def test_rooms_import_downwards_only():
     upwards = [
         f'{file.relative_to(ROOT)} imports {room}' for file, own in files.items()
         for room in imported_by(file) if level[room] < level[own]
-    ]  # fmt: skip
+    ]
     assert not upwards

@@ -29,7 +29,7 @@ def end_of(config, workdir, **changes):
 
 
 @pytest.mark.parametrize('changes', [{'data.images': 'disk'}, {'cohort': 2},
-                                     {'cohort': 2, 'data.images': 'disk'}])  # fmt: skip
+                                     {'cohort': 2, 'data.images': 'disk'}])
 def test_where_the_images_wait_changes_no_bit(config, tmp_path, changes):
     seen, state = end_of(config, tmp_path / 'a')
     seen_too, state_too = end_of(config, tmp_path / 'b', **changes)
@@ -52,7 +52,7 @@ def test_private_states_of_a_cohort_are_its_own(config, tmp_path):
         any((x[i] != y).any() for x, y in zip(
             jax.tree.leaves(first.private_C['theta']), jax.tree.leaves(first.state.shared['first'])
         )) for i in range(2)
-    ]  # fmt: skip
+    ]
     assert moved == [i == learned for i in range(2)]
 
 
@@ -75,7 +75,7 @@ def virtual(tmp_path):
         'data.virtual': 50, 'data.held_out': 'synthetic-2', 'data.cache': str(tmp_path / 'cache'),
         'cohort': 4, 'rounds': 3, 'model.widths': (8,), 'local_steps': 1, 'batch_size': 4,
         'fedgen.support': 4, 'shifts.acquisition': 0.0, 'eval_every': 3, 'checkpoint_every': 3,
-    })  # fmt: skip
+    })
     return c
 
 
@@ -115,7 +115,7 @@ def test_the_next_cohort_is_fetched_while_a_round_trains(virtual, monkeypatch):
     'changes',
     [{'cohort': 0}, {'data.source': 'folder', 'data.root': 'x'}, {'algorithm': 'local_only'},
      {'fedgen.descriptor': 'onehot'}],
-)  # fmt: skip
+)
 def test_virtual_centers_are_refused_where_they_make_no_sense(config, virtual, changes):
     virtual.update_from_flattened_dict(changes)
     if virtual.data.source == 'folder':

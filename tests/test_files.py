@@ -14,7 +14,7 @@ NAMES = [
     '..', '.', '../../evil', '/etc', 'St/Luke', 'st%2Fluke', 'St%2FLuke', 'pooled', 'POOLED',
     'Clinic A, Bonn', 'clinic a, bonn', '007', 'x' * 300, 'x' * 301, 'X' * 300, 'a.', 'a', 'A',
     'Köln', 'köln', 'Ko\u0308ln', '東京', 'a\nb', 'con\0', '~', '=', 'a=b', ' a', '-rf', 'a:b', '*',
-]  # fmt: skip
+]
 
 
 def test_no_two_names_are_one_file_even_where_case_is_ignored(tmp_path):
@@ -33,7 +33,7 @@ def test_a_name_that_hashes_like_another_is_none():
     assert file_name(file_name('St/Luke').lower()) != file_name('St/Luke')
     assert [file_name(x) for x in ('east', 'jtsc-jiangxi', 'site_1', '007', 'v1.2')] == [
         'east', 'jtsc-jiangxi', 'site_1', '007', 'v1.2'
-    ]  # fmt: skip
+    ]
 
 
 def test_home(monkeypatch, tmp_path):

@@ -180,7 +180,7 @@ def test_how_long_compiling_took_last_time(capsys):
     display('a run', False).compiling(12.3)
     assert capsys.readouterr().out.splitlines() == [
         'a run: compiling ... (12 s last time)', 'a run: compiling ...'
-    ]  # fmt: skip
+    ]
 
 
 STRANGE = ('St/Luke', '..', '../../evil', 'pooled', 'Clinic A, Bonn', '007', 'x' * 300, 'ST/LUKE')
@@ -235,7 +235,7 @@ def test_statistics_of_the_layout_before_are_read_and_moved(run, config, tmp_pat
     onboard(run, remove='east')
     assert sorted(f.name for f in (run / 'statistics').rglob('*.json')) == [
         'pooled.json', 'west.json'
-    ]  # fmt: skip
+    ]
 
 
 def test_a_change_that_was_cut_short_is_told(run):

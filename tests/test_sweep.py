@@ -18,7 +18,7 @@ def test_runs_cover_the_grid_and_stand_by_method():
     assert [r['method'] for r in runs] == ['p'] * 4 + ['q'] * 4
     assert {(r['data.held_out'], r['seed']) for r in runs[:4]} == {
         ('x', 0), ('x', 1), ('y', 0), ('y', 1)
-    }  # fmt: skip
+    }
 
 
 def test_parts_cover_the_runs_once_each():

@@ -88,7 +88,7 @@ def test_summary_has_what_the_tables_need(whole):
     assert set(summary) >= {
         'task', 'algorithm', 'seed', 'held_out', 'rounds', 'device', 'score_on', 'seen',
         'unseen', 'center_model', 'controls', 'cost',
-    }  # fmt: skip
+    }
     assert set(summary['seen']['centers']) == {'east', 'north', 'south'}
     assert set(summary['unseen']['centers']) == {'west'}
     assert summary['seen']['centers']['east']['n'] == 3  # its test split
@@ -198,7 +198,7 @@ def test_a_center_too_small_to_split_scores_nothing(tiny):
     one = center._replace(
         examples=take(center.examples, np.arange(1)), split=center.split[:1],
         path=center.path[:1], unit=center.unit[:1],
-    )  # fmt: skip
+    )
     assert score_stranger(done, one, 'test') == {'n': 0}
     nothing = take(center.examples, np.arange(0))
     assert score(done, model_of(done, center.examples), nothing) == {'n': 0}

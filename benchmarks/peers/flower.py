@@ -75,7 +75,7 @@ def main():
         strategy = Strict(
             fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=WORK['clients'],
             min_available_nodes=WORK['clients'],
-        )  # fmt: skip
+        )
         strategy.start(
             grid,
             ArrayRecord(network(WORK['model']).state_dict()),
@@ -87,7 +87,7 @@ def main():
     run_simulation(
         server, client(WORK), WORK['clients'],
         backend_config={'client_resources': {'num_cpus': 1, 'num_gpus': 0.0}},
-    )  # fmt: skip
+    )
     seconds = np.diff(at).tolist()
     print(json.dumps({'Flower': {'seconds': seconds[1:], 'first': seconds[0]}}))
 

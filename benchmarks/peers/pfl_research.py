@@ -69,7 +69,7 @@ def main():
         ),
         NNEvalHyperParams(local_batch_size=None),
         [clock],
-    )  # fmt: skip
+    )
     seconds = np.diff(clock.at).tolist()
     print(json.dumps({'pfl-research': {'seconds': seconds[1:], 'first': seconds[0]}}))
 

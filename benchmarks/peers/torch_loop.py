@@ -22,7 +22,7 @@ def network(model: str) -> nn.Module:
             nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
             nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-        )  # fmt: skip
+        )
     layers, channels = [], 3
     for width in (32, 64, 64):
         layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.ReLU()]

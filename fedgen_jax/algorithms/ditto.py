@@ -34,7 +34,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         theta, own_loss, statistics_T = learn(
             local, private['theta'], data, stream(key, 'own'), local.schedule(shared['round']),
             near(shared),
-        )  # fmt: skip
+        )
         own = {'theta': theta}
         if local.statistics == 'running':
             own['statistics'] = mean_of_steps(statistics_T)
@@ -47,4 +47,4 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     return base._replace(
         init_private=init_private, client_update=client_update, personalize=personalize,
         title='Ditto', keeps=True,
-    )  # fmt: skip
+    )

@@ -74,4 +74,4 @@ def fedavg(
     return Algorithm(
         init, init_private, client_update, server_update, None, personalize,
         title='FedAvg', keeps=False, server_model=True, sizes={'base': 'theta'},
-    )  # fmt: skip
+    )

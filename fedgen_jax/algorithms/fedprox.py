@@ -33,7 +33,7 @@ def proximal(local: Local, mu: float):
         def gradient(params, batch, tau, key):
             value, grads = task_gradient(local)(params, batch, tau, key)
             pull = jax.tree.map(lambda g, p, sent: g + mu * (p - sent), grads, params,
-                                shared['theta'])  # fmt: skip
+                                shared['theta'])
             return value, pull
 
         return gradient

@@ -54,4 +54,4 @@ def local_only(local: Local) -> Algorithm:
     return Algorithm(
         init, init_private, client_update, next_round, None, personalize,
         title='Local only', keeps=True, server_model=False, sizes={'base': 'first'},
-    )  # fmt: skip
+    )

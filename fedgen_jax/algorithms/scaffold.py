@@ -84,4 +84,4 @@ def scaffold(
         init=init, init_private=init_private, client_update=client_update,
         server_update=server_update, title='SCAFFOLD', keeps=True,
         sizes={'base': 'theta', 'variate': 'variate'},
-    )  # fmt: skip
+    )

@@ -115,7 +115,7 @@ def _facts(center: Center, source: Source) -> tuple[Facts, list[bytes | None]]:
         tuple(collections.Counter(s for s in center.size if s).most_common()),
         _grays(histogram),
         sum(n for n in count.values() if n > 1), blank, tuple(assumed.most_common()),
-    )  # fmt: skip
+    )
     return facts, prints
 
 
@@ -144,7 +144,7 @@ def _on_reading(rows: Sequence[Facts]) -> list[str]:
         {r.center: '{} of 256 grays, {} to {}'.format(*r.grays)
          for r in rows if r.grays[0] < FEW_GRAYS and r.blank < r.images},
         'few gray values: where files hold fewer bits than their type, save them in its full range',
-    )  # fmt: skip
+    )
     return notes + _line(
         {r.center: f'{r.blank} of {r.images}' for r in rows if r.blank >= A_FIFTH * r.images},
         'images of one color alone: correct or remove them',
@@ -221,7 +221,7 @@ def _on_classes(source: Source, rows: Sequence[Facts]) -> list[str]:
                      'scored'),
         *_line(one, 'all examples are of one class: correct the table if others should be there'),
         *_line(lacks, 'no example of a class: its scores leave the class out'),
-    ]  # fmt: skip
+    ]
     nowhere = [name for name, k in zip(names, total_K) if not k]
     if nowhere and np.any(total_K):
         notes.append(

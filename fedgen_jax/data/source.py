@@ -190,5 +190,5 @@ def _check_train(manifest, source, target, unseen):
             raise DataError(
                 f'{where}: center {center.name!r} has no {target} in any of its '
                 f'{int(train.sum())} training rows: {way}', kind_of(field, way),
-            )  # fmt: skip
+            )
     raise_first(mistakes, 'centers')

@@ -118,7 +118,7 @@ def _scan_labels(manifest, classes, max_boxes):
             f'{manifest.file}: class {name!r} reads like a missing value and is learned: leave '
             'its cells empty, or list it in "classes" of classes.json if it is meant'
             for name in classes if words.may_be_missing(name)
-        ]  # fmt: skip
+        ]
     mistakes = []
     for row in manifest.rows:
         if row.label and row.label not in classes:

@@ -152,7 +152,7 @@ def round_of_clients(
             message = protection.client(
                 protected, keep_if(sane, Message(contribution, metrics)),
                 stream(draw, 'protect'), client_id, id_K,
-            )  # fmt: skip
+            )
             message = keep_if(real, message)
             private = jax.tree.map(lambda a, b: jnp.where(sane, a, b), new, private)
             counts = tuple(x.astype(jnp.float32) for x in (real & sane, real & ~sane))

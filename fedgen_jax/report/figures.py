@@ -18,7 +18,7 @@ from fedgen_jax.report.compare import Gap
 
 CENTER_COLORS = (
     '#0072b2', '#009e73', '#cc79a7', '#b8860b', '#56b4e9', '#7a7a7a', '#6a3d9a', '#a65628',
-)  # fmt: skip
+)
 UNSEEN_COLOR = '#d55e00'
 MARKERS = {'seen': 'o', 'unseen': '*', 'updated': 'D', 'joined': 's', 'left': 'X'}
 
@@ -147,14 +147,14 @@ def descriptor_map(clouds: Sequence[Cloud]) -> str:
             axes.scatter(
                 *at, s=size, marker=MARKERS[c.kind], color=color[c.name], edgecolors='white',
                 linewidths=1.2, zorder=4,
-            )  # fmt: skip
+            )
             text = c.name if c.kind == 'seen' else f'{c.name} ({c.kind})'
             _label(axes, at, text, below=_crowded(at, list(place.values())))
             if c.kind == 'updated' and (c.name, 'seen') in place:
                 axes.annotate(
                     '', at, place[c.name, 'seen'], zorder=3,
                     arrowprops={'arrowstyle': '->', 'color': '#222222', 'shrinkA': 7, 'shrinkB': 7},
-                )  # fmt: skip
+                )
         share = 100 * pca.explained_variance_ratio_
         axes.set_xlabel(f'first principal direction ({share[0]:.0f}% of the variance)')
         axes.set_ylabel(f'second ({share[1]:.0f}%)')
@@ -192,12 +192,12 @@ def _forest_panel(axes, panel, methods):
         at = [
             (gap.fold[center], methods.index(m))
             for m, gap in panel.gaps.items() if center in gap.fold
-        ]  # fmt: skip
+        ]
         color = CENTER_COLORS[i % len(CENTER_COLORS)]
         axes.scatter(
             *zip(*at), s=26, alpha=0.9, linewidths=0, zorder=4, color=color,
             marker=_SHAPES[i % len(_SHAPES)], label=center,
-        )  # fmt: skip
+        )
     axes.set_yticks(range(len(methods)), [])
     axes.set_ylim(len(methods) - 0.4, -0.6)
     axes.set_title(panel.title, fontsize=11)
@@ -219,7 +219,7 @@ def _label(axes, at, text, below):
         text, at, xytext=(9, -14 if below else 7), textcoords='offset points', fontsize=9.5,
         zorder=5,
         bbox={'facecolor': 'white', 'alpha': 0.75, 'edgecolor': 'none', 'pad': 0.8},
-    )  # fmt: skip
+    )
 
 
 def _center_colors(clouds):

@@ -120,7 +120,7 @@ def changes_of(workdir: pathlib.Path, seen: Sequence[str]) -> Changes | None:
         name for name in own
         if name in seen
         and (name in last['centers'] or (workdir / 'onboard' / file_name(name)).is_dir())
-    )  # fmt: skip
+    )
     gone = [*(name for name in seen if name not in own), last['removed']]
     removed = tuple(dict.fromkeys(name for name in gone if name and name not in own))
     changed = {name: own[name] for name in (*joined, *updated)}
@@ -220,7 +220,7 @@ def report_run(
         said_by = {
             name: (fed, client) for name, (_, fed) in models.items()
             if client is not None or summaries[name]['server_model']
-        }  # fmt: skip
+        }
         return strip_of(said_by, center, kind, run.config.score_on, len(models) > 1)
 
     centers: list[tuple[Center, str, int | None]]

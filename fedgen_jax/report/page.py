@@ -25,7 +25,7 @@ SUBSET_SIZE = 12  # images, of each small dot of the map
 COLORS = (
     ('#0072b2', '#56b4e9'), ('#d55e00', '#e8b27d'), ('#7a7a7a', '#bdbdbd'), ('#009e73', '#80cfb9'),
     ('#cc79a7', '#e6bcd3'), ('#b8860b', '#dcc385'),
-)  # fmt: skip
+)
 
 
 class Strip(NamedTuple):
@@ -149,12 +149,12 @@ def _unseen_note(summaries):
         notes += [
             'Their models come from what the other centers learned and from unlabelled images of '
             'their own, and are scored on others of their images.'
-        ]  # fmt: skip
+        ]
     if borrow:
         notes += [
             f'{" and ".join(borrow)}: the centers share no model, so an unseen center is scored '
             "under each seen center's model in turn, and the mean is shown."
-        ]  # fmt: skip
+        ]
     return ' '.join(notes)
 
 
@@ -170,7 +170,7 @@ def _scores_table(methods, summaries, metric):
     controls = {
         f'{name}, shuffled (control)': s['controls']['shuffled']
         for name, s in summaries.items() if s['controls']['shuffled']
-    }  # fmt: skip
+    }
     tuned = {_own_row(name, s): s.get('finetuned') for name, s in summaries.items()}
     centers = list(dict.fromkeys(c for blocks in methods.values() for c in _merged(blocks)))
 
@@ -220,7 +220,7 @@ def _notes(controls, tuned, counts):
     return notes + [
         f'{c}: {name} is left out of the mean ({s["boxes"][name]} boxes).'
         for c, s in counts.items() for name in s.get('left_out', ())
-    ]  # fmt: skip
+    ]
 
 
 def _score(value):

@@ -79,7 +79,7 @@ def overview(sets: Mapping[str, Sequence[Summary]], reference: str | None = None
                 None if method == ours
                 else paired(rows[ours], rows[method], 'own', group, metric, lower)
                 for group in GROUPS
-            ]  # fmt: skip
+            ]
             body.append([title, method, *scores, *(_interval(g, lower) for g in gaps)])
             title = ''  # once, before the set's first method
     head = ['set', 'method', *GROUPS, *(f'{ours} less it, {group}' for group in GROUPS)]
@@ -128,7 +128,7 @@ def _incomplete(rows) -> list[str]:
     return [
         f'**Not all runs are finished.** Of {len(all_)} pairs of held-out centers and seed, '
         f'{"; ".join(short)}: means of different pairs cannot be compared.'
-    ]  # fmt: skip
+    ]
 
 
 def _body(rows, columns, lower) -> list[list[str]]:
@@ -215,7 +215,7 @@ def _paired(rows, reference, metric, lower):
     body = [
         [row, *(text(runs, *kind) for kind in kinds)]
         for row, runs in rows.items() if row != reference
-    ]  # fmt: skip
+    ]
     head = [f'{reference} less …', 'seen', 'seen, both fine-tuned', 'unseen']
     kept = [j for j in range(len(head)) if any(line[j] != NONE for line in body)]
     folds = len({r['held_out'] for r in rows[reference]})

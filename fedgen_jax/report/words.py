@@ -5,7 +5,7 @@ from fedgen_jax.schema import Summary
 ABBREVIATIONS = {
     'map': 'mAP', 'ap50': 'AP50', 'ap75': 'AP75', 'froc': 'FROC', 'iou': 'IoU', 'hd95': 'HD95',
     'assd': 'ASSD', 'dice': 'Dice', 'dice_volume': 'Dice of volumes',
-}  # fmt: skip
+}
 NONE = '–'
 NO_SCORE = (
     'no seen center has a score: the test images of each show nothing, or fewer than 10 boxes of '

@@ -58,7 +58,7 @@ def to_coco(box_NxMx4: np.ndarray, box_class_NxM: np.ndarray, classes: Sequence[
         {'image_id': i + 1, 'category_id': int(c) + 1, 'bbox': to_xywh(box), 'iscrowd': 0}
         for i, (boxes, of) in enumerate(zip(box_NxMx4, box_class_NxM))
         for box, c in zip(boxes, of) if c >= 0
-    ]  # fmt: skip
+    ]
     for i, a in enumerate(annotations):
         a['id'], a['area'] = i + 1, a['bbox'][2] * a['bbox'][3]
     return {
@@ -75,7 +75,7 @@ def to_results(predictions: dict) -> list[dict]:
         {'image_id': i, 'category_id': int(c) + 1, 'bbox': to_xywh(box), 'score': float(s)}
         for i, boxes in enumerate(detected, start=1)
         for box, c, s in zip(*boxes) if s >= LEAST_SCORE
-    ]  # fmt: skip
+    ]
 
 
 def to_folder_results(

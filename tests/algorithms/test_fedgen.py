@@ -28,14 +28,14 @@ LOCAL = Local(
     model=CNN(3, widths=(8,)), task=classification('abc'), image_size=16, plain=chain(),
     shift=DARKER, optimizer=optax.sgd(RATE), schedule=lambda round_: 1.0, steps=1, batch=4,
     prevalence='natural', weighting='examples', finetune=(2, 0.1),
-)  # fmt: skip
+)
 
 
 def make(local_update='meta', release=None, **changes):
     fields = {
         'descriptor': 'learned', 'modes': MODES, 'options': OPTIONS, 'num_clients': 4,
         'support': 4, 'support_prevalence': 'same', 'pooled': 0.0, 'base': 0.0, **changes,
-    }  # fmt: skip
+    }
     return fedgen(LOCAL, Hypernet(**fields), optax.sgd(1.0), local_update, release)
 
 

@@ -91,7 +91,7 @@ def local(norm='group', weighting='examples'):
         model=CNN(4, widths=(8,), norm=norm), task=TASK, image_size=16, plain=chain(),
         shift=chain(), optimizer=optax.sgd(0.1), schedule=lambda round_: 1.0, steps=2, batch=4,
         prevalence='natural', weighting=weighting, finetune=(3, 0.1),
-    )  # fmt: skip
+    )
 
 
 def test_client_weights():

@@ -115,7 +115,7 @@ def finished(request, tmp_path_factory):
         'algorithm': request.param, 'rounds': 2, 'eval_every': 1, 'checkpoint_every': 1,
         'data.source': 'synthetic', 'data.centers': 3, 'data.examples': 20,
         'data.held_out': 'synthetic-2', 'data.cache': str(tmp_path_factory.mktemp('cache')),
-    })  # fmt: skip
+    })
     workdir = tmp_path_factory.mktemp(request.param) / 'run'
     return workdir, train(c, workdir, progress=False), c
 
@@ -171,7 +171,7 @@ def test_scaffold_begins_as_fedavg_to_the_bit_and_its_variates_sum_to_zero(clien
     assert_same(state.shared['theta'], expected.shared['theta'])
     state, private_C, _ = roll({'algorithm': 'scaffold'}, clients, rounds=3)
     total = jax.tree.map(lambda c_C, c: (c_C - c)[:3].sum(0), private_C['variate'],
-                         state.shared['variate'])  # fmt: skip
+                         state.shared['variate'])
     largest = max(np.abs(x).max() for x in jax.tree.leaves(private_C['variate']))
     assert max(np.abs(x).max() for x in jax.tree.leaves(total)) < 1e-5 * largest
     assert not any(x[3].any() for x in jax.tree.leaves(private_C['variate']))  # no examples

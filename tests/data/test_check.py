@@ -91,7 +91,7 @@ def test_classes():
 
 def test_patients_and_sizes():
     one(notes(center('a'), center('b', split=[0] * 20, unit=('p',) * 20)),
-        "center 'b' (patient 'p', 20 images)", 'column patient')  # fmt: skip
+        "center 'b' (patient 'p', 20 images)", 'column patient')
     one(notes(center('a'), center('b', n=3)), "center 'b' (3 images)", 'fewer than 5')
     one(notes(center('a'), center('b', split=[0, 1] * 10)), "center 'b' (no test)", 'split')
 
@@ -110,7 +110,7 @@ def test_what_was_assumed_is_told_once_a_center():
         ('left lung', 'right lung', 'heart'), ('LungLeft', 'x', 'y'), ('lung_L', 'lung_R', 'x'),
         ('LV', 'RV', 'myocardium'), ('kidney l', 'kidney r', 'x'), ('RIGHT', 'x', 'y'),
     ],
-)  # fmt: skip
+)
 def test_sides_and_flips(classes):
     found = notes(center('a'), classes=classes)
     one(found, 'flips', repr(classes[0]))
@@ -120,7 +120,7 @@ def test_sides_and_flips(classes):
 @pytest.mark.parametrize(
     'classes', [('bright', 'upright', 'cleft'), ('L', 'M', 'S'), ('type L', 'x', 'y'),
                 ('lice', 'rice', 'mice')],
-)  # fmt: skip
+)
 def test_what_only_looks_like_sides(classes):
     assert notes(center('a'), classes=classes) == ()
 
@@ -158,7 +158,7 @@ def test_the_command(small_folder, manifest_writer):
         {'image': f'images/{r:02d}.png', 'center': 'north' if r < 8 else 'south',
          'split': ('train', 'val', 'test')[r // 2 % 3], 'label': 'ab'[r % 2]}
         for r in range(2, 14)
-    ]  # fmt: skip
+    ]
     manifest_writer(small_folder, rows, ('image', 'center', 'split', 'label'))
     code, out, _ = check(small_folder, '--image_size=16')
     assert code == 0 and 'note' not in out

@@ -107,7 +107,7 @@ def other_images(d):
     'change',
     [text_ids, whole_floats, no_crowds, polygons, to_rle(True), to_rle(False), base_names,
      other_folders, renamed_folders, other_images],
-)  # fmt: skip
+)
 def test_forms_of_one_file(read, change):
     before = read()
     after = read(change)
@@ -183,7 +183,7 @@ def test_categories_that_differ_in_spelling_alone_are_told(read):
 @pytest.mark.parametrize('shape', [
     [[]], [[1, 2, 3]], [['a', 'b']], {'size': [12, 10], 'counts': [0, 4, 116]},
     {'size': [10, 12], 'counts': [0, 4]}, {'counts': [0, 120]}, 7, [[float('nan')] * 6],
-])  # fmt: skip
+])
 def test_a_broken_segmentation_is_refused(read, shape):
     def change(d):
         del d['annotations'][0]['bbox']

@@ -96,7 +96,7 @@ def test_a_slope_of_its_own_on_each_slice_keeps_one_gray_for_one_value(
         write_dicom(
             tmp_path / f'{i}.dcm', np.full((8, 8), stored), RescaleSlope=slope,
             RescaleIntercept=0, SeriesInstanceUID='1.2', BitsStored=16, HighBit=15, **place(i),
-        )  # fmt: skip
+        )
     image = folder(tmp_path, manifest_writer, *({'image': f'{i}.dcm'} for i in range(4)))
     values = image.examples.image[:, 0, 0, 0]
     assert values.tolist() == [128, 128, 255, 26]  # of 10000, 10000, 20000 and 2000
@@ -109,7 +109,7 @@ def write_series(root, folder, of, **fields):
         write_dicom(
             root / f'{folder}/{i}.dcm', np.full((8, 8), stored), RescaleSlope=slope, BitsStored=16,
             HighBit=15, RescaleIntercept=0, SeriesInstanceUID='1.2', **place(i), **fields,
-        )  # fmt: skip
+        )
 
 
 def test_a_series_in_two_folders_has_one_scale(tmp_path, manifest_writer):
@@ -192,7 +192,7 @@ def test_a_voi_table_follows_the_rescaling(tmp_path):
     found = gray_of(
         tmp_path, np.array([[0, 1, 5, 10, 99]]), VOILUTSequence=[item],
         RescaleSlope=1, RescaleIntercept=100,
-    )  # fmt: skip
+    )
     assert found.tolist() == [[0, 10, 50, 100, 100]]
 
 
@@ -227,7 +227,7 @@ def test_a_single_frame_of_an_enhanced_object_has_its_tags_in_groups(tmp_path):
             group(PixelValueTransformationSequence=[rescale], PixelMeasuresSequence=[measures])
         ],
         PerFrameFunctionalGroupsSequence=[group(FrameVOILUTSequence=[window])],
-    )  # fmt: skip
+    )
     picture = decode.open_image(str(tmp_path / 'x.dcm'))
     np.testing.assert_array_equal(np.asarray(picture.image)[..., 0], RAMP_GRAY)
     assert picture.aspect == 3
@@ -343,7 +343,7 @@ def test_masks_compressed_with_loss_are_refused(tmp_path):
     file = tmp_path / 'x.dcm'
     for syntax, pixels, lossy in (
         (JPEGBaseline8Bit, jpeg, None), (JPEG2000, j2k, None), (JPEG2000, j2k, '01'),
-    ):  # fmt: skip
+    ):
         write_dicom(file, SQUARES, syntax, pixels, LossyImageCompression=lossy, **BYTES)
         with pytest.raises(ValueError, match='compressed with loss'):
             decode.read_mask(str(file), 4)

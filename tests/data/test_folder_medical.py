@@ -165,7 +165,7 @@ def test_a_nifti_mask_lies_on_its_dicom_series(small_folder, manifest_writer):
         write_dicom(
             small_folder / 's' / f'{z}.dcm', np.where(seen, 4000, 0), SeriesInstanceUID='1',
             ImageOrientationPatient=[1, 0, 0, 0, 1, 0], ImagePositionPatient=[-7, -7, z],
-        )  # fmt: skip
+        )
     rows = [{'image': 's', 'center': 'c', 'mask': 'm.nii'}]
     examples = load_masks(small_folder, manifest_writer, rows).examples
     np.testing.assert_array_equal(examples.target['mask'] == 1, examples.image[..., 0] > 128)
@@ -187,7 +187,7 @@ def test_a_mask_that_lies_otherwise_in_space_is_refused(
         write_dicom(
             small_folder / 's' / f'{z}.dcm', np.zeros((8, 8)), SeriesInstanceUID='1',
             InstanceNumber=z, **(place if orientation else {}),
-        )  # fmt: skip
+        )
     rows = [{'image': image, 'center': 'c', 'mask': 'm.nii'}]
     with pytest.raises(DataError, match='row 2, field mask.*otherwise in space'):
         load_masks(small_folder, manifest_writer, rows)
@@ -210,7 +210,7 @@ def write_pair(
     own = np.diag([-of_image[1], -of_image[0], 1, 1.0])
     nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 3), np.uint8), own), root / 'v.nii')
     return {'nifti': ('s', 'm.nii'), 'series': ('s', 't'), 'slice': ('s/1.dcm', 't/1.dcm'),
-            'volumes': ('v.nii', 'm.nii'), 'mixed': ('v.nii', 't')}[kind]  # fmt: skip
+            'volumes': ('v.nii', 'm.nii'), 'mixed': ('v.nii', 't')}[kind]
 
 
 KINDS = ('nifti', 'series', 'slice', 'volumes', 'mixed')
@@ -254,7 +254,7 @@ def test_slices_are_compared_one_by_one(tmp_path):
     for image, mask, same in (
         ('s/1.dcm', 't/1.dcm', True), ('s/1.dcm', 't/2.dcm', False), ('s/1.dcm', 'm.nii#1', True),
         ('s/1.dcm', 'm.nii#2', False), ('v.nii#1', 'm.nii#1', True), ('v.nii#1', 'm.nii#0', False),
-    ):  # fmt: skip
+    ):
         assert volumes.same_place(tmp_path, image, mask) == same, (image, mask)
 
 

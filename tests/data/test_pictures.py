@@ -32,7 +32,7 @@ STORED = {  # how a picture is stored so that a viewer, who obeys the tag, shows
     2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
     5: lambda x: x.swapaxes(0, 1), 6: lambda x: np.rot90(x), 7: lambda x: np.rot90(x[::-1]),
     8: lambda x: np.rot90(x, -1),
-}  # fmt: skip
+}
 
 
 def save_turned(file, x, orientation):
@@ -65,7 +65,7 @@ def test_boxes_lie_on_the_turned_picture(tmp_path, manifest_writer):
         'images': [{'id': 1, 'file_name': 'x.png', 'width': 48, 'height': 32}],
         'annotations': [{'id': 1, 'image_id': 1, 'category_id': 1, 'bbox': [4, 2, 16, 10]}],
         'categories': [{'id': 1, 'name': 'cell'}],
-    }))  # fmt: skip
+    }))
     source = load(tmp_path, 48, 0, tmp_path / 'cache', require_train=False, target='box')
     examples = source.centers[0].examples
     bright = np.argwhere(examples.image[0, ..., 0] > 0)
@@ -163,7 +163,7 @@ def tiff(data, width, height, bits, tags=(), samples=1):
     entries = {
         256: width, 257: height, 258: 8 if head else bits, 259: 1, 262: 1 if samples == 1 else 2,
         273: 8 + len(head), 277: samples, 278: height, 279: len(data), **dict(tags),
-    }  # fmt: skip
+    }
     out = b'II*\0' + struct.pack('<I', 8 + len(head) + len(data)) + head + data
     out += struct.pack('<H', len(entries))
     for tag in sorted(entries):

@@ -79,7 +79,7 @@ def test_it_depends_on_the_seed_and_the_center_alone():
 def test_the_draw_never_changes():
     assert split(12, stratum=[i % 2 for i in range(12)]).tolist() == [
         0, 0, 1, 0, 0, 2, 0, 1, 2, 0, 0, 0,
-    ]  # fmt: skip
+    ]
 
 
 def test_the_order_of_images_does_not_matter():

@@ -38,7 +38,7 @@ def test_a_mask_is_padded_then_resized(width, height, rows):
         cover = [
             Image.fromarray((canvas == v).astype(np.float32))
             .resize((size, size), Image.Resampling.BOX) for v in values
-        ]  # fmt: skip
+        ]
         wanted = values[np.argmax(np.stack(cover), axis=0)]
         np.testing.assert_array_equal(decode.square_mask(x, size), wanted)
 

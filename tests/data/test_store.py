@@ -37,7 +37,7 @@ def make_records(n=10, size=6, seed=0):
         yield Record(
             image, target, f'é{i % 2}', f'path/{i}', 'p' if i else '', 'val' if i else '',
             size=f'{i} x 6', assumed='turned\nfirst page' if i else '',
-        )  # fmt: skip
+        )
 
 
 def assert_same(a, b):

@@ -20,7 +20,7 @@ def write(small_folder, manifest_writer):
 
     def folder(rows, columns=COLUMNS, classes=None, **options):
         rows = [{'image': f'images/{r + 2:02d}.png', 'center': 'c', **row}
-                for r, row in enumerate(rows)]  # fmt: skip
+                for r, row in enumerate(rows)]
         manifest_writer(small_folder, rows, columns)
         names = {'mask_classes': ['none', 'cell', 'nucleus'], **(classes or {})}
         (small_folder / 'classes.json').write_text(json.dumps(names))
@@ -57,7 +57,7 @@ def test_a_missing_value_is_no_class(write, word):
         ('benign', 'ben\u200bign'), ('1.50', '1.5'),
         ('benign', 'b\u0435nign'), ('non-tumor', 'non\u2011tumor'), ('1', '1e0'),
     ],
-)  # fmt: skip
+)
 def test_spellings_of_one_class_are_refused(write, one, other):
     rows = labels('x', one, other, 'y')
     with pytest.raises(DataError, match='row 3, field label: .* differ in spelling alone') as error:
@@ -115,7 +115,7 @@ def test_a_mistake_in_labels_that_are_not_learned_is_a_note(write, small_folder)
     ('word', 'number'),
     [('validation', 1), ('valid', 1), ('dev', 1), ('Val', 1), ('Train', 0), ('TRAINING', 0),
      ('Test', 2), ('testing', 2)],
-)  # fmt: skip
+)
 def test_words_for_splits(write, word, number):
     assert write([{'label': 'a', 'split': word}]).centers[0].split.tolist() == [number]
 
@@ -217,7 +217,7 @@ def test_255_has_one_meaning_at_a_center(small_folder, write, values, row):
 
 @pytest.mark.parametrize('values', [
     [[0, 1, 255], [0, 255], [0, 1]], [[0, 1], [255], [1, 2]], [[0, 2], [0], [1, 255]],
-])  # fmt: skip
+])
 def test_255_beside_classes_is_unknown(small_folder, write, values):
     target = masks(small_folder, write, values, 'ccc').centers[0].examples.target
     assert len(target['mask']) == 3
@@ -246,7 +246,7 @@ def dicoms(root, write, ids, studies, series=None, column=(), center='c'):
         data.SeriesInstanceUID = series[i] if series else f'9.{i}'
         data.save_as(root / f'{i}.dcm', enforce_file_format=True)
         rows.append({'image': f'{i}.dcm', 'center': center, 'label': 'ab'[i % 2],
-                     'patient': column[i] if column else ''})  # fmt: skip
+                     'patient': column[i] if column else ''})
     source = write(rows)
     return source.centers[0], source.notes
 
@@ -256,7 +256,7 @@ MANY = [f'1.{i}' for i in range(12)]
 
 @pytest.mark.parametrize('ids', [
     ['ANONYMOUS'] * 12, ['0'] * 9 + ['p', 'q', 'r'], ['q'] * 12, ['Anonymized'] * 6 + ['anon'] * 6,
-])  # fmt: skip
+])
 def test_one_patient_id_for_everybody_is_no_patient(small_folder, write, ids):
     center, notes = dicoms(small_folder, write, ids, MANY)
     assert len(set(center.unit)) == 12 and len(set(center.split)) == 3

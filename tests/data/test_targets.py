@@ -36,7 +36,7 @@ def with_ages(root, manifest_writer, ages):
         {'image': f'images/{r:02d}.png', 'center': 'north' if r < 8 else 'south',
          'label': 'ab'[r % 2], 'age': age}
         for r, age in zip(range(2, 14), ages)
-    ]  # fmt: skip
+    ]
     manifest_writer(root, rows, ('image', 'center', 'label', 'age'))
     return root
 

@@ -50,7 +50,7 @@ def test_every_draw_has_its_own_address():
     keys = [
         jax.random.key_data(address(key, name, r, c)).tolist()
         for name in ('client', 'cohort', 'init') for r in (0, 1, 2) for c in (0, 1, 2)
-    ]  # fmt: skip
+    ]
     assert len({tuple(k) for k in keys}) == len(keys)
     assert jax.random.key_data(stream(key, 'shift')).tolist() != (
         jax.random.key_data(stream(key, 'query')).tolist()

@@ -24,7 +24,7 @@ def test_flops_are_those_of_the_convolutions_and_little_more(client_map, devices
     data = Examples(
         np.zeros((4, BATCH, SIZE, SIZE, 3), np.uint8),
         {'label': np.zeros((4, BATCH), np.int32)}, np.ones((4, BATCH), np.float32),
-    )  # fmt: skip
+    )
     data_C, id_C = shard_clients((data, np.arange(4, dtype=np.int32)), mesh)
     args = (*init_run(algorithm, mesh, key, id_C), data_C, id_C, key, np.int32(0), np.int32(1))
     cost = cost_of(make_rounds(algorithm, mesh, client_map).lower(*args).compile(), 4, mesh, c)

@@ -41,7 +41,7 @@ def test_a_protection_knows_the_round_s_clients_and_keeps_a_state(cells):
     protection = Protection(
         lambda: jnp.int32(0), client, lambda state, message, key: (message, state + 1),
         lambda s: s, lambda *_: {},
-    )  # fmt: skip
+    )
     mesh = client_mesh(2)
     data_C = pad_clients(cells, C)
     masked, plain = (

@@ -28,7 +28,7 @@ from fedgen_jax.random import address, stream
     ('clients', 'padded', 'num'),
     [(1, True, 1), (6, True, 1), (20, True, 5), (64, True, 8), (10_000, True, 8),
      (20, False, 5), (256, False, 8), (55, False, 5), (99, False, 3)],
-)  # fmt: skip
+)
 def test_many_clients_take_a_cpu_s_cores_as_devices(clients, padded, num):
     """On the eight of these tests."""
     assert suitable_devices(clients, padded) == num
@@ -46,7 +46,7 @@ def rolled(cells):
 def test_draws_are_identical_on_any_devices_and_map(cells, rolled, num_devices, client_map):
     ([(state, private_C)], metrics), ([(state_1, private_1)], metrics_1) = (
         roll(cells, num_devices, client_map), rolled,
-    )  # fmt: skip
+    )
     assert_same(private_C, private_1)
     for name in ('noise', 'index'):
         np.testing.assert_array_equal(state.shared[name], state_1.shared[name])
@@ -138,7 +138,7 @@ def test_one_compilation_serves_a_run_and_dispatches_are_equal_to_the_bit(fedgen
     assert_same(one_by_one[3], together[1])
     assert rounds._cache_size() == 1
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one_by_one[0][0].shared['phi'],
-                         one_by_one[3][0].shared['phi'])  # fmt: skip
+                         one_by_one[3][0].shared['phi'])
     assert max(jax.tree.leaves(moved)) > 0
 
 
@@ -166,7 +166,7 @@ def collectives(rounds, started):
     kinds = set(re.findall(
         r'(all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter|all-reduce)'
         r'(?:-start)?\(', text,
-    ))  # fmt: skip
+    ))
     total = 0
     for result in re.findall(r'= (.*?) all-reduce(?:-start)?\(', text):
         for shape in re.findall(r'(?:f32|s32|u32)\[([\d,]*)\]', result):

@@ -84,7 +84,7 @@ def test_phi_learns_at_step_0_and_psi_after_step_1(parts):
     zero = [
         path for path, x in flax.traverse_util.flatten_dict(parts.phi).items()
         if path[-1] == 'kernel' and not x.any()
-    ]  # fmt: skip
+    ]
     flat = flax.traverse_util.flatten_dict(to_phi)
     assert zero and all(largest(flat[path]) > 0 for path in zero)  # every target can start
     assert largest(to_psi) == 0
@@ -148,7 +148,7 @@ def test_far_from_training_the_change_fades():
     faded, plain = Parts(('head',), fade=4.0), Parts(('head',), fade=0.0)
     phi, std = faded.moved(0.5), np.sqrt(faded.normal.var)
     near, far = ({k: f.change(phi, s * std) for k, f in (('faded', faded), ('plain', plain))}
-                 for s in (1.0, 15.0))  # fmt: skip
+                 for s in (1.0, 15.0))
     for path, change in near['plain'].items():
         np.testing.assert_allclose(near['faded'][path], change, rtol=1e-5, atol=1e-6)
     assert largest(far['plain']) > 0.1

@@ -40,7 +40,7 @@ def call(*args, **environment):
         (['launch.summarize'], 'DIR'),
         (['launch.summarize', 'nowhere'], 'nowhere'),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_is_one_line(args, message):
     done = call(*args)
     assert done.returncode == 2

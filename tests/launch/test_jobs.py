@@ -53,7 +53,7 @@ def stand_in(tmp_path):
     environment = {
         **os.environ, 'PATH': f'{folder}:{os.environ["PATH"]}', 'PYTHON': sys.executable,
         'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'LOG': str(tmp_path / 'log'),
-    }  # fmt: skip
+    }
 
     def put(name, text):
         (folder / name).write_text(f'#!/bin/bash\n{text}')
@@ -127,7 +127,7 @@ def test_an_indexed_job_runs_every_part_once(stand_in):
             env={**environment, 'JOB_COMPLETION_INDEX': str(i)}, check=True,
         ).stdout
         for i in range(3)
-    ]  # fmt: skip
+    ]
     flags_told = '-m|launch.sweep|--config=a file|--workdir=x|--stopped_code=1|'
     assert told == [f'{flags_told}--part={i}/3|' for i in (1, 2, 3)]
 
@@ -167,7 +167,7 @@ def test_a_slurm_job_whose_time_is_up_saves_and_queues_again(config, stand_in, t
         ['sbatch', '--nodes=1', 'launch/slurm.sh', 'launch.train', f'--config={file}',
          f'--workdir={run}'],
         cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    )
     while not (run / 'metrics.jsonl').exists():
         assert job.poll() is None, job.communicate()[0]
         time.sleep(0.1)
@@ -183,7 +183,7 @@ def test_a_tpu_slice_gets_the_code_and_the_flags_as_they_are(stand_in, tmp_path)
     subprocess.run(
         [ROOT / 'launch' / 'tpu_vm.sh', 'slice', 'zone', 'launch.train', '--workdir=a b'],
         cwd=ROOT, env=environment, check=True,
-    )  # fmt: skip
+    )
     last = (tmp_path / 'log').read_text().splitlines()[-1].removeprefix('--command=')
     python = tmp_path / 'fedgen_jax' / '.venv' / 'bin' / 'python'
     python.parent.mkdir(parents=True)

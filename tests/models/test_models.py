@@ -35,7 +35,7 @@ def test_every_norm_runs_and_is_named_for_the_generator(name, norm):
     assert ('batch_stats' in variables) == (norm == 'batch')
 
     modes = {path: mode_of(role, ('input', 'film', 'lowrank', 'head'))
-             for path, _, role in shapes_of(variables['params'])}  # fmt: skip
+             for path, _, role in shapes_of(variables['params'])}
     assert None not in modes.values()  # nothing of a model is out of the generator's reach
     assert {p[-1] for p, m in modes.items() if m == 'film'} == {'scale', 'bias'}
     assert {p[-1] for p, m in modes.items() if m == 'lowrank'} == {'kernel'}
@@ -111,7 +111,7 @@ def test_bfloat16_products_have_float32_weights_outputs_and_gradients(name):
 def check_bfloat16(name):
     x = jnp.tile(X, (1, 2, 2, 1))
     full, half = (MODELS[name](5, norm='batch', dtype=d, **SMALL[name])
-                  for d in ('float32', 'bfloat16'))  # fmt: skip
+                  for d in ('float32', 'bfloat16'))
     variables = jax.jit(lambda k: half.init(k, x, train=True))(jax.random.key(1))
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
 

@@ -69,7 +69,7 @@ def test_many_clients_kernels_at_once_are_each_by_itself(features):
         )
 
     assert_close(jax.lax.map(lambda a: gradients(*a), (x, kernel)),
-                 jax.vmap(gradients)(x, kernel))  # fmt: skip
+                 jax.vmap(gradients)(x, kernel))
 
 
 def test_conv_as_matmul_refuses_groups_and_dilation():

@@ -29,7 +29,7 @@ def summary(method, held_out, seed, seen, unseen, **changes):
         'privacy': {},
         'config': {'method': method, 'seed': seed, 'client': {'lr': 0.1, 'clip': 1.0}},
         **changes,
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture

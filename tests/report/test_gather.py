@@ -70,7 +70,7 @@ def test_who_came_and_went_is_shown(run):
     changes = changes_of(run, ['synthetic-0', 'synthetic-1'])
     assert (changes.joined, changes.updated, changes.removed) == (
         ('newcomer',), ('synthetic-0',), ('synthetic-1',)
-    )  # fmt: skip
+    )
     table = section_of(changes, 'balanced_accuracy').table
     assert table.rows[0] == ['newcomer: joined', '12', '0.432', '1.3', '512.3', '1.50']
     assert [row[0] for row in table.rows[1:]] == ['synthetic-0: new data', 'synthetic-1: left']

@@ -36,7 +36,7 @@ def summary(score, center_model=None, **changes):
             'compile_seconds': 1.0, 'parameters': {'base': 12345},
         },
         **changes,
-    }  # fmt: skip
+    }
 
 
 def line(round_, s):
@@ -60,7 +60,7 @@ def page(tmp_path_factory):
     kinds = [
         ('north', 'seen'), (NASTY, 'left'), ('far', 'unseen'), ('north', 'updated'),
         ('new', 'joined'),
-    ]  # fmt: skip
+    ]
     image = rng.integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     path = tmp_path_factory.mktemp('report') / 'report.html'
     write_report(
@@ -76,7 +76,7 @@ def page(tmp_path_factory):
         ],
         sections=[Section('Section', 'Text.', Table('', ['', 'a'], [['row', '0.111']]))],
         tiles=[('0.999', 'of it')],
-    )  # fmt: skip
+    )
     return path.read_text()
 
 

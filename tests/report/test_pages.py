@@ -51,7 +51,7 @@ def test_a_part_is_replaced_and_the_rest_stays(summaries, tmp_path):
     ('<!-- overview a/x.jsonl b/x.jsonl -->\n<!-- end -->', 'each once'),
     ('<!-- tables x.jsonl -->\n<!-- tables y.jsonl -->\n<!-- end -->', 'no <!-- end --> before'),
     ('<!-- table x.jsonl -->\n<!-- end -->', 'page.md: <!-- table .* one of overview, tables'),
-])  # fmt: skip
+])
 def test_a_mistake_in_a_page_is_one_line(tmp_path, part, message):
     (tmp_path / 'page.md').write_text(part)
     with pytest.raises(ValueError, match=message):

@@ -25,7 +25,7 @@ def test_one_old_switch_becomes_two():
         **made.pop('hypernet'), 'local': made.pop('local'),
         'generator_lr': made['server'].pop('generator_lr'),
         'descriptor_lr': made['server'].pop('descriptor_lr'),
-    }  # fmt: skip
+    }
     assert now == made
 
 
@@ -57,7 +57,7 @@ def test_a_younger_algorithm_keeps_its_own_title():
     ('fedavg', 0.0, 'FedAvg', True),
     ('local', 0.75, 'Local only + shifts', False),
     ('fedgen', 0.75, 'FedGen', True),
-])  # fmt: skip
+])
 def test_a_summary_has_a_title_and_says_who_has_a_model(
     algorithm, acquisition, title, server_model
 ):

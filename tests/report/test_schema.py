@@ -21,7 +21,7 @@ def test_an_earlier_summary_conforms_once_it_is_read(conforms):
 
 @pytest.mark.parametrize('change', [
     {'seed': '0'}, {'more': 1}, {'score_on': 'train'}, {'unseen': {}}, {'cost': None},
-])  # fmt: skip
+])
 def test_what_differs_from_the_schema_does_not_conform(make, conforms, change):
     assert conforms(make('m', 'x', 0, 0.1, 0.1), schema.Summary)
     assert not conforms({**make('m', 'x', 0, 0.1, 0.1), **change}, schema.Summary)

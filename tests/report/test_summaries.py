@@ -50,7 +50,7 @@ def test_methods_come_in_the_configurations_order(make):
     ({'task': 'detection'}, 'task is classification and detection'),
     ({'held_out': 'x', 'seed': 0}, "two runs have method='ours', data.held_out='x' and seed=0"),
     ({'config': {'client': {'lr': 0.2}}}, 'have client.lr=0.1 and 0.2: give'),
-])  # fmt: skip
+])
 def test_runs_that_a_table_would_mix_are_refused(summaries, tmp_path, change, message):
     folder = write(tmp_path, [summaries[0], {**summaries[1], **change}])
     with pytest.raises(ValueError, match=message):

@@ -91,7 +91,7 @@ def read_coco(
             np.array([b.box_class for b in of_path[image.path]], np.int32),
         )
         for image in images.values() if image.path
-    }  # fmt: skip
+    }
     return Coco(boxes, classes, _notes(file, content, images, found))
 
 
@@ -245,7 +245,7 @@ def _notes(file, content, images, found) -> tuple[str, ...]:
     by_base = [
         (e['file_name'], path) for e in content['images']
         for path in [images[key_of(e['id'])].path] if path and by_base_alone(e['file_name'], path)
-    ]  # fmt: skip
+    ]
     if by_base:
         notes.append(
             f'{file}: {len(by_base)} images are told by their base name alone, the first '

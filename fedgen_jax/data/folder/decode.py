@@ -29,7 +29,7 @@ __all__ = [
     'NOT_SQUARE', 'SUFFIXES', 'Picture', 'Problem', 'check_suffix', 'extra', 'file_of', 'kind_of',
     'one_kind_of_error', 'open_image', 'original_boxes', 'plain_path', 'read_image', 'read_mask',
     'scale_of_series', 'square_boxes', 'square_frame', 'square_image', 'square_mask',
-]  # fmt: skip
+]
 
 SUFFIXES = (*pictures.SUFFIXES, '.dcm', *nifti.SUFFIXES)
 NOT_SQUARE = 'pixels that are not square: resampled by their spacing'

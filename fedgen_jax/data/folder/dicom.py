@@ -19,7 +19,7 @@ _HEADER = (
     'Rows', 'Columns', 'ImagePositionPatient', 'ImageOrientationPatient', *_SPACING,
     'PixelAspectRatio', 'SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence',
     *dicom_gray.TAGS,
-)  # fmt: skip
+)
 _COLORS = ('RGB', 'YBR_FULL', 'YBR_FULL_422', 'YBR_ICT', 'YBR_RCT')
 # Its tracebacks and warnings: what matters is raised.
 logging.getLogger('pydicom').addHandler(logging.NullHandler())

@@ -24,7 +24,7 @@ TAGS = (
     'BitsStored', 'HighBit', 'Modality', 'ModalityLUTSequence', 'PixelRepresentation',
     'RescaleIntercept', 'RescaleSlope', 'VOILUTFunction', 'VOILUTSequence', 'WindowCenter',
     'WindowWidth',
-)  # fmt: skip
+)
 
 
 class Table(NamedTuple):

@@ -25,7 +25,7 @@ def settle(pairs: Sequence[tuple]) -> tuple[list, list[str]]:
             unit_of[center, patient] = part
             doubts.append(f'center {center!r} (PatientID {patient!r} in {parts})')
         believed += [f'center {center!r} (PatientID {patient!r} in {n} studies)'
-                     for patient, n in many.items()]  # fmt: skip
+                     for patient, n in many.items()]
     rows = []
     for row, image in pairs:
         if not row.patient:
@@ -38,12 +38,12 @@ def settle(pairs: Sequence[tuple]) -> tuple[list, list[str]]:
         notes.insert(0, (
             f'{words.listed(believed, 4)}: counts as one person: if anonymizing wrote it for '
             'several, add a column patient'
-        ))  # fmt: skip
+        ))
     if doubts:
         notes.insert(0, (
             f'{words.listed(doubts, 4)}: no PatientID of one person, so each of these counts as a '
             'patient: if one person has several, add a column patient'
-        ))  # fmt: skip
+        ))
     return rows, notes
 
 
@@ -84,7 +84,7 @@ def _names(by_center) -> list[str]:
     notes += [
         f'center {name!r} reads like a missing value and counts as a center: correct its name'
         for name in by_center if words.may_be_missing(name)
-    ]  # fmt: skip
+    ]
     twice, missing = [], []
     for center, of in by_center.items():
         count = collections.Counter(row.patient for row, _ in of if row.patient)
@@ -93,7 +93,7 @@ def _names(by_center) -> list[str]:
         missing += [
             f'center {center!r} ({number} images of {name!r})'
             for name, number in count.items() if words.may_be_missing(name)
-        ]  # fmt: skip
+        ]
     if twice:
         notes.append(
             f'{words.listed(twice, 4)}: patients that differ in spelling alone count as several: '

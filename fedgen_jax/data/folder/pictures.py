@@ -22,7 +22,7 @@ _TURNS = dict(zip(range(2, 9), (
     Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
-)))  # fmt: skip
+)))
 _BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 258, 259, 262, 274
 _MAX_SAMPLE, _S_MAX_SAMPLE = 281, 341
 _LOSSY = (6, 7, 34892, 50001, 50002)  # TIFF's numbers of JPEG, WebP and JPEG XL

@@ -150,7 +150,7 @@ def _read(folder, row, scale_of, image_size) -> tuple[Record, list]:
     record = Record(
         square, arrays, row.center, row.image, row.patient, row.split, row.volume,
         size=f'{image.width} x {image.height}', assumed='\n'.join(assumed),
-    )  # fmt: skip
+    )
     return record, told
 
 

@@ -35,7 +35,7 @@ def square_mask(mask_HxW: np.ndarray, size: int, aspect: float = 1.0) -> np.ndar
             float(v == UNKNOWN),
         )
         for v in values
-    ]  # fmt: skip
+    ]
     return values[np.argmax(np.stack(cover), axis=0)]
 
 

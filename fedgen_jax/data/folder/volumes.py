@@ -100,7 +100,7 @@ def _alike(a: Place, b: Place, step: float) -> bool:
             place.corner + place.row * (place.spacing or spacing)[1] * (a.size[1] - 1),
         ])
         for place in (a, b)
-    )  # fmt: skip
+    )
     return np.allclose(first, second, rtol=0, atol=min(*spacing, step) / 4)
 
 

@@ -11,13 +11,13 @@ MISSING = frozenset({
     '', 'nan', 'na', 'n/a', 'n.a.', '#n/a', '#na', '<na>', 'nat', 'none', 'null', 'nil', '(null)',
     'missing', 'undefined', 'not available', 'not applicable', '?', '??', '-', '--', '.', '_',
     'n.a', 'n/d', 'k.a.', '#value!', '#ref!', '#name?', '#num!', '#null!', '#div/0!',
-})  # fmt: skip
+})
 
 # What may be the name of a class, and is often that of none.
 DOUBTFUL = frozenset({
     'unknown', 'unlabeled', 'unlabelled', 'not labeled', 'not labelled', 'undetermined', 'tbd',
     'todo', 'not done', 'nd', 'n.d.',
-})  # fmt: skip
+})
 
 # What anonymizing writes in place of a patient.
 _NOBODY = '(anon|anonym|anonymous|anonymi[sz]ed)( ?patient)?|de-?identified|redacted|xxx+|0+'
@@ -40,7 +40,7 @@ _SPLIT_OF = {
     'train': 'train', 'training': 'train',
     'val': 'val', 'valid': 'val', 'validation': 'val', 'dev': 'val', 'development': 'val',
     'test': 'test', 'testing': 'test',
-}  # fmt: skip
+}
 
 
 def is_missing(word: str) -> bool:
