@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -214,11 +213,3 @@ def test_the_cache_can_be_named(monkeypatch, tmp_path):
     monkeypatch.setenv('FEDGEN_CACHE', str(tmp_path))
     assert store.cache_folder() == tmp_path
     assert store.cache_folder('x').name == 'x'
-
-
-def test_reading_back_is_fast(tmp_path):
-    stored({}, lambda: make_records(1751, 48), {}, tmp_path)
-    start = time.perf_counter()
-    records, _ = stored({}, lambda: iter(()), {}, tmp_path)
-    assert len(list(records)) == 1751
-    assert time.perf_counter() - start < 2
