@@ -130,12 +130,20 @@ def test_a_stranger_is_scored_and_a_report_renders(finished):
     assert summary['cost']['parameters']['base'] > 0
 
 
+class OnceBegun(threading.Event):
+    """It is set when it is asked for the second time: after the first round."""
+
+    def is_set(self):
+        before = super().is_set()
+        self.set()
+        return before
+
+
 def test_a_stopped_run_resumes_bit_identically(finished):
     workdir, summary, c = finished
-    stop, again = threading.Event(), workdir.parent / 'again'
-    stop.set()
+    again = workdir.parent / 'again'
     with pytest.raises(Stopped):
-        train(c, again, progress=False, stop=stop)
+        train(c, again, progress=False, stop=OnceBegun())
     assert restore(again).round == 1
     summary_too = train(c, again, progress=False)
     assert_same(restore(again).state, restore(workdir).state)
