@@ -25,7 +25,7 @@ lint: $(VENV)/installed
 	$(PY) -m mypy
 
 test: lint
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 # Runs killed at random moments, and what they end with: minutes.
 test-survival: $(VENV)/installed

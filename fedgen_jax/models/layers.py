@@ -132,4 +132,4 @@ def magnify(x_BxHxWx3: jax.Array, zoom: jax.Array) -> jax.Array:
 
 def head(num_outputs: int, x: jax.Array) -> jax.Array:
     """The last layer of a classifier: [B, I] in any type -> float32 [B, num_outputs]."""
-    return nn.Dense(num_outputs, dtype=x.dtype, name='head')(x).astype(jnp.float32)
+    return nn.Dense(num_outputs, name='head')(x.astype(jnp.float32))

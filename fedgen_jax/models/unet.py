@@ -90,17 +90,19 @@ def up(net: UNet | Detector, maps: Sequence[jax.Array], train: bool, to: int) ->
 def head(
     num_outputs: int, x: jax.Array, bias_init, kernel_init=nn.linear.default_kernel_init
 ) -> jax.Array:
-    """The last layer, 1x1: any type -> float32."""
+    """The last layer, 1x1: any type -> float32.
+
+    In float32 itself, for its bias's gradient is a sum over all pixels.
+    """
     layer = nn.Conv(
         num_outputs,
         (1, 1),
-        dtype=x.dtype,
         kernel_init=kernel_init,
         bias_init=bias_init,
         conv_general_dilated=convolution,
         name='head',
     )
-    return layer(x).astype(jnp.float32)
+    return layer(x.astype(jnp.float32))
 
 
 def check_size(x_BxHxWx3: jax.Array, multiple: int) -> None:

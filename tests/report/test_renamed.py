@@ -26,6 +26,7 @@ def test_one_old_switch_becomes_two():
         'generator_lr': made['server'].pop('generator_lr'),
         'descriptor_lr': made['server'].pop('descriptor_lr'),
     }
+    assert now['shifts'].pop('preset') == 'brightfield'  # what it was in effect
     assert now == made
 
 
