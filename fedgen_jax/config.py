@@ -47,7 +47,7 @@ def base() -> ConfigDict:
     c.model.depth = 1  # layers, or blocks (resnet), a stage
     c.model.norm = 'group'  # group | batch | instance
     c.model.standardize = 'image'  # of the input: none | image | channel
-    c.model.dtype = 'float32'  # of products: float32 | bfloat16; weights, sums and the last layer: float32
+    c.model.dtype = 'float32'  # of products: float32 | bfloat16; weights and sums: float32
 
     c.statistics = 'own'  # batch norm's, of finished models: own | running | frozen
     c.start = ConfigDict()
