@@ -45,7 +45,9 @@ def assert_agree(a, b):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * float(np.abs(y).max()))
 
 
-@pytest.mark.parametrize(('num', 'cohort'), [(2, 2), (4, 0)])
+@pytest.mark.parametrize(
+    ('num', 'cohort'), [(2, 2), pytest.param(4, 0, marks=pytest.mark.survival)]
+)
 def test_processes_agree_with_one_and_read_each_other_s_checkpoints(
     config, alone, tmp_path, num, cohort
 ):
