@@ -167,7 +167,7 @@ def _init_variables(local, key):
 def start_statistics(local: Local) -> Tree:
     """The batch statistics that `Local.start` brings."""
     if local.start is None:
-        raise ValueError("model.statistics='frozen': needs the statistics of model.start")
+        raise ValueError("statistics='frozen': needs those of start.weights")
     return local.start.get('batch_stats', {})
 
 

@@ -9,11 +9,13 @@ import pytest
 from configs.common import base
 from fedgen_jax.algorithms.local import (
     Local,
+    apply_model,
     class_mix,
     client_weight,
     draw_indices,
     finish,
     init_model,
+    learn,
     weigh,
 )
 from fedgen_jax.data.examples import Examples
@@ -174,3 +176,39 @@ def test_finetuning_needs_labels_and_lowers_their_loss():
 
     jax.tree.map(np.testing.assert_array_equal, done(None)['params'], theta)
     assert loss(done(data)) < loss(done(None)) - 0.01
+
+
+def test_frozen_statistics_are_the_start_s_in_training_too():
+    batch = local(norm='batch')
+    start = batch.model.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    start = {**start, 'batch_stats': jax.tree.map(lambda x: x + 0.3, start['batch_stats'])}
+    frozen = batch._replace(statistics='frozen', start=start)
+    x = jax.random.uniform(jax.random.key(1), (4, 16, 16, 3))
+    outputs, kept = apply_model(frozen, start['params'], x)
+    np.testing.assert_array_equal(outputs, batch.model.apply(start, x, train=False))
+    assert kept == {}
+    theta = init_model(frozen, jax.random.key(2))
+    jax.tree.map(np.testing.assert_array_equal, theta, start['params'])
+    done = finish(frozen, theta, examples([0, 1]), None, jax.random.key(3))
+    jax.tree.map(np.testing.assert_array_equal, done['batch_stats'], start['batch_stats'])
+    with pytest.raises(ValueError, match="'frozen': needs those of start.weights"):
+        apply_model(batch._replace(statistics='frozen'), theta, x)
+
+
+class HeadAlone(CNN):
+    """A network of which only the head learns."""
+
+    @staticmethod
+    def roles(path):
+        return 'head' if path[0] == 'head' else 'frozen'
+
+
+def test_weights_that_a_model_calls_frozen_stay():
+    head = local()._replace(model=HeadAlone(4, widths=(8,)))
+    theta = init_model(head, jax.random.key(0))
+    new, _, _ = jax.jit(lambda data: learn(head, theta, data, jax.random.key(1), 1.0))(
+        jax.tree.map(jnp.asarray, examples([0, 1, 2, 3]))
+    )
+    for name in theta:
+        same = jax.tree.map(lambda a, b: bool((a == b).all()), theta[name], new[name])
+        assert all(jax.tree.leaves(same)) == (name != 'head')
