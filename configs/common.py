@@ -18,7 +18,6 @@ def tuned() -> ConfigDict:
     c.fedgen.modes = ('input', 'film', 'lowrank')  # a generated head memorizes the client
     c.fedgen.support = 32
     c.fedgen.jitter = 0.3
-    c.fedgen.fade = 0.5
     c.finetune.steps = 50
     c.finetune.lr = 0.003
     return c

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 
 from fedgen_jax.algorithms.base import State
 from fedgen_jax.engine.processes import from_first, is_first
@@ -117,6 +119,34 @@ def read(
                     problem = _in_short(error)
             warnings.warn(f'{folder}: {problem}: the checkpoint before is read', stacklevel=2)
     return 0, like
+
+
+def server_weights(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """The base weights of a run's last checkpoint by name, 'params/...', and 'batch_stats/...'.
+
+    Raises ValueError where the folder is no run, or its server has no model.
+    """
+    if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
+        raise ValueError(f'{workdir}/checkpoints: missing, so this is no run of launch.train')
+    with contextlib.closing(_open(workdir, read_only=True)) as checkpoints:
+        step = checkpoints.latest_step()
+        if step is None:
+            raise ValueError(f'{workdir}/checkpoints: no checkpoint yet')
+        if problem := _damage(_folder(checkpoints, step)):
+            raise ValueError(f'{_folder(checkpoints, step)}: {problem}')
+        like = jax.tree.map(
+            lambda x: np.empty(x.shape, x.dtype), checkpoints.item_metadata(step).tree
+        )
+        state, _ = checkpoints.restore(step, args=ocp.args.StandardRestore(like))
+    shared = state['shared']
+    if 'theta' not in shared:
+        raise ValueError(f'{workdir}: its server has no model: start from a run of another method')
+    kinds = {'params': shared['theta'], 'batch_stats': shared.get('statistics', {})}
+    return {
+        f'{kind}/{name}': np.asarray(x)
+        for kind, tree in kinds.items()
+        for name, x in flatten_dict(tree, sep='/').items()
+    }
 
 
 def _read_step(checkpoints, step, like):

@@ -51,7 +51,7 @@ def base() -> ConfigDict:
 
     c.statistics = 'own'  # batch norm's, of finished models: own | running | frozen
     c.start = ConfigDict()
-    c.start.weights = ''  # a pretrained network: a file .npz or module:function; empty: drawn
+    c.start.weights = ''  # an .npz, module:function, or a finished run's folder; empty: drawn
     c.start.keep = ()  # beginnings of weights' names that are drawn all the same
     c.start.seed = 0  # of those
 

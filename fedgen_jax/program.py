@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from fedgen_jax import checkpoint
 from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.local import Local, images_of
@@ -23,7 +24,8 @@ from fedgen_jax.algorithms.optimizers import optimizer, schedule
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
 from fedgen_jax.models import FITTING, MODELS
-from fedgen_jax.models.start import start_of
+from fedgen_jax.files import expand
+from fedgen_jax.models.start import read_weights, start_of
 from fedgen_jax.privacy import Protection, clip
 from fedgen_jax.privacy import chain as chain_protections
 from fedgen_jax.registry import choose, look_up
@@ -130,9 +132,37 @@ def make_algorithm(
         weighting=c.weighting,
         finetune=(c.finetune.steps, c.finetune.lr),
         statistics=choose('statistics', c.statistics, ('own', 'running', 'frozen')),
-        start=start_of(model, c.start, image_size) if c.start.weights else None,
+        start=start_variables(c, model, classes, image_size),
     )
     return look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, num_clients), local
+
+
+def start_variables(
+    c: ConfigDict, model: nn.Module, classes: Sequence[str], image_size: int
+) -> dict | None:
+    """What `start.weights` names: a file, a function, or the folder of a finished run."""
+    if not c.start.weights:
+        return None
+    folder = expand(c.start.weights)
+    if not folder.is_dir():
+        found = read_weights(c.start.weights)
+        return start_of(model, found, tuple(c.start.keep), c.start.seed, image_size)
+    found = checkpoint.server_weights(folder)
+    known = json.loads((folder / 'federation.json').read_text())['classes']
+    if list(known) != list(classes) and 'params/head' not in c.start.keep:
+        raise ValueError(
+            f'start.weights={c.start.weights!r}: its classes are {", ".join(known)}, here they are '
+            f"{', '.join(classes)}: pass --config.start.keep=('params/head',) for a new last layer"
+        )
+    keep = tuple(c.start.keep)
+    if c.statistics == 'own':
+        keep += ('batch_stats',)  # drawn: never used, for a center takes its own
+    elif c.model.get('norm') == 'batch' and not any(k.startswith('batch_stats') for k in found):
+        raise ValueError(
+            f'start.weights={c.start.weights!r}: kept no batch statistics (statistics=own there), '
+            f'and statistics={c.statistics!r} needs them'
+        )
+    return start_of(model, found, keep, c.start.seed, image_size)
 
 
 def make_model(c: ConfigDict, task: Task) -> nn.Module:

@@ -28,6 +28,7 @@ ADDED = {
     'data.virtual': 0,
     'data.images': 'memory',
     'shifts.preset': 'brightfield',
+    'fedgen.theta': 'joint',
 }
 
 _TITLES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local_only': 'Local only'}
@@ -42,6 +43,9 @@ def config(made: Mapping[str, Any]) -> dict[str, Any]:
             value = group.pop(name)
             for field in new:
                 _set_if_absent(now, field, value)
+    fedgen = now.get('fedgen', {})
+    if isinstance(fedgen.get('base'), (int, float)):  # once a share of episodes, now an algorithm
+        fedgen['base_share'] = fedgen.pop('base')
     for field, value in ADDED.items():
         _set_if_absent(now, field, value)
     if 'algorithm' in now:

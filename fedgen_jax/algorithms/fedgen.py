@@ -1,23 +1,16 @@
 """FedGen: a hypernetwork generates each client's model from the client's feature distribution.
 
-State: base `theta`, generator `phi`, descriptor network `psi`.  An episode draws a virtual center
-`tau`, applies it to a support set and to a query batch of one client, and lowers
+State: base `theta`, generator `phi`, descriptor network `psi`; a client's refined model is
+theta (+) G_phi(m), with m its descriptor.  Episodes (`algorithms.episodes`) teach the generator.
 
-    L(query; theta (+) G_phi(m)),   m = mean over the support of g_psi(tau(x)),
-
-so the generator learns the map from distribution to weights, not a table of clients.
-
-Two local updates share one wire format, a change shaped like (theta, phi, psi) that is summed:
-
-    'meta'     each of the T steps is an episode, and moves (theta, phi, psi);
-    'weights'  one virtual center a round: T steps move the refined weights W alone, and the
-               client pulls its change back, (W_T - W_0)^T dW_0 / d(theta, phi, psi), as pFedHN
-               does at the server (Shamsian et al. 2021, eq. 3).
+    'residual'  theta takes the gradient of the base algorithm alone, any of `ALGORITHMS` that has a
+                server's model, and is that algorithm's to the bit.  phi and psi take the refined
+                loss's, with theta held still: the generator can only add.
+    'joint'     theta takes the refined loss's gradient too, and there is no other base.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -25,35 +18,42 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from fedgen_jax.algorithms.base import Algorithm, State, Tree, server_step
+from fedgen_jax.algorithms.base import Algorithm, State, Tree, next_round, server_step
+from fedgen_jax.algorithms.episodes import (
+    Hypernet,
+    Parts,
+    fixed_descriptor,
+    generated,
+    meta,
+    pull_back,
+    sampled,
+    vectors,
+)
+from fedgen_jax.algorithms.fedavg import fedavg
 from fedgen_jax.algorithms.local import (
     Local,
-    batch_at,
-    batch_loss,
-    class_mix,
     client_weight,
-    draw_indices,
     finish,
     images_of,
     init_model,
-    init_statistics,
-    learn,
     weigh,
     weighed,
 )
 from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.hypernet.descriptor import Descriptor
-from fedgen_jax.hypernet.generator import MODES, Generator, Normal, refine, shapes_of
+from fedgen_jax.hypernet.generator import MODES, Generator, Normal, shapes_of
 from fedgen_jax.models.roles import roles_of
 from fedgen_jax.random import stream
 from fedgen_jax.registry import choose, look_up
 
-GROUPS = ('theta', 'phi', 'psi')
 NETWORKS = {'moments': Descriptor}
 
 
 def defaults() -> ConfigDict:
     c = ConfigDict()
+    c.theta = 'residual'  # whose gradient moves the base: its own (residual) | the refined (joint)
+    c.base = 'fedavg'  # residual: the base's algorithm, as `algorithm`
+    c.phase = 'with'  # residual: the generator learns with the base | after it, on start.weights
     c.local = 'meta'  # the local update: meta | weights
     c.descriptor = 'learned'  # learned | constant | onehot (the controls)
     c.network = 'moments'  # that makes the descriptor: moments | module:class
@@ -61,64 +61,16 @@ def defaults() -> ConfigDict:
     c.code = 32  # length of the code between descriptor and weights
     c.rank = 8  # of lowrank
     c.bound = 1.0  # no generated number is larger
-    c.fade = 4.0  # squared distance beyond which the change shrinks; 0: never
+    c.fade = 0.0  # squared distance beyond which the change shrinks; 0: never
     c.support = 16  # S, the most images in a support set
     c.support_prevalence = 'same'  # classification: same | natural | balanced | mixed
     c.pooled = 0.2  # share of episodes mixed with the pooled descriptor
-    c.base = 0.1  # share of episodes on the base alone
+    c.base_share = 0.0  # share of episodes on the base alone
     c.jitter = 0.0  # noise on an episode's descriptor, in standard deviations
     c.client_rates = (1.0, 1.0)  # steps of phi and psi on the client, times theta's
     c.generator_lr = 1.0  # of phi at the server, as a multiple of server.lr
     c.descriptor_lr = 1.0  # of psi at the server, as a multiple of server.lr
     return c
-
-
-class Hypernet(NamedTuple):
-    """How models are generated.
-
-    descriptor:  what a client's model is generated from: 'learned'; or, as controls, 'constant'
-                 (the same vector for all) or 'onehot' (the client's number; an unseen client gets
-                 the uniform vector over the `num_clients`).
-    modes:       what is generated (hypernet/generator.py); () turns the generator off.
-    options:     the remaining fields of `Generator`, as (name, value) pairs.
-    support:     S, the most images in a support set; its size is drawn from 4 .. S.
-    support_prevalence: class mix of the support: 'same' as the query's, or as `Local.prevalence`.
-    pooled:      share of episodes whose descriptor is mixed with the pooled one.
-    base:        share of episodes on the base alone, so that it stands where the change fades.
-    jitter:      noise on an episode's descriptor, in standard deviations of those that training
-                 met: neighboring descriptors then get neighboring models.
-    rates:       the steps of phi and psi on the client, as multiples of theta's ('meta' only).
-    """
-
-    descriptor: str
-    modes: tuple[str, ...]
-    options: tuple
-    num_clients: int
-    support: int
-    support_prevalence: str
-    pooled: float
-    base: float
-    jitter: float = 0.0
-    rates: tuple[float, float] = (1.0, 1.0)
-
-    @property
-    def learned(self) -> bool:
-        """Whether descriptors are made from images."""
-        return bool(self.modes) and self.descriptor == 'learned'
-
-
-class Parts(NamedTuple):
-    """What the functions below work with.
-
-    release: (m_E, key) -> m_E, replaces each support's descriptor by a released one, through which
-        no gradient flows: what example-level privacy needs; None: as it is.
-    """
-
-    local: Local
-    hypernet: Hypernet
-    network: nn.Module
-    generator: Generator
-    release: Callable[[jax.Array, jax.Array], jax.Array] | None
 
 
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
@@ -134,7 +86,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
             ('same', 'natural', 'balanced', 'mixed'),
         ),
         pooled=h.pooled,
-        base=h.base,
+        base_share=h.base_share,
         jitter=h.jitter,
         rates=tuple(h.client_rates),
     )
@@ -146,7 +98,33 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     }
     by_group = optax.partition(groups, lambda weights: {k: k for k in weights})
     network = look_up('fedgen.network', h.network, NETWORKS)()
-    return fedgen(local, hypernet, by_group, h.local, network=network)
+    choose('fedgen.theta', h.theta, ('residual', 'joint'))
+    if choose('fedgen.phase', h.phase, ('with', 'after')) == 'after' and not c.start.weights:
+        raise ValueError(
+            "fedgen.phase='after': needs a finished base: --config.start.weights=RUN, its folder"
+        )
+    base = None
+    if h.theta == 'residual':
+        base = base_of(c, local, num_clients)
+    elif h.base != 'fedavg' or h.phase != 'with':
+        raise ValueError("fedgen.theta='joint': has no base of its own: fedgen.base and "
+                         "fedgen.phase belong to 'residual'")
+    return fedgen(
+        local, hypernet, by_group, h.local, network=network, base=base, after=h.phase == 'after'
+    )
+
+
+def base_of(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
+    """The algorithm of `fedgen.base`, whose server's model is refined."""
+    from fedgen_jax.algorithms import ALGORITHMS  # which has this module
+
+    name = c.fedgen.base
+    if name == 'fedgen':
+        raise ValueError("fedgen.base='fedgen': another algorithm than itself")
+    base = look_up('fedgen.base', name, ALGORITHMS).build(c, local, num_clients)
+    if not (base.server_model and base.sum_only):
+        raise ValueError(f'fedgen.base={name!r}: has no model at the server to refine, or no sum')
+    return base
 
 
 def fedgen(
@@ -156,46 +134,100 @@ def fedgen(
     local_update: str = 'meta',
     release: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
     network: nn.Module | None = None,
+    base: Algorithm | None = None,
+    after: bool = False,
 ) -> Algorithm:
-    """See the module's text.  `server` moves {'theta', 'phi', 'psi'} together."""
+    """See the module's text.
+
+    server: moves {'phi', 'psi'}, and without a base 'theta' with them.
+    base:   of the residual form, with `theta` in its `shared`; None: the joint form.
+    after:  the base is finished, and stays as it began (`Local.start`).
+    """
     update = choose('fedgen.local', local_update, {'meta': meta, 'weights': pull_back})
+    if base and not hypernet.modes and not after:
+        return base._replace(title=title_of(hypernet, base))
     template = jax.eval_shape(lambda k: init_model(local, k), jax.random.key(0))
     role_of = roles_of(local.model)
     generator = Generator(shapes_of(template, role_of), hypernet.modes, **dict(hypernet.options))
-    parts = Parts(local, hypernet, network or Descriptor(), generator, release)
-
-    def server_update(state, total):
-        first = state.shared['round'] == 0
-        state = server_step(server, state, total)
-        return averaged(state, total, first) if hypernet.modes else state
-
-    return Algorithm(
-        init=functools.partial(init, parts, server),
+    groups = ('phi', 'psi') if base else ('theta', 'phi', 'psi')
+    parts = Parts(local, hypernet, network or Descriptor(), generator, groups, release)
+    learn_at = functools.partial(client_update, parts, update)
+    move = functools.partial(server_update, parts, server)
+    first = functools.partial(init, parts, server)
+    under: Algorithm = base or fedavg(local, server)
+    algorithm = Algorithm(
+        init=functools.partial(first, under),
         init_private=lambda state, client_id: {'id': client_id},
-        client_update=functools.partial(client_update, parts, update),
-        server_update=server_update,
+        client_update=learn_at,
+        server_update=move,
         describe=functools.partial(describe, parts) if hypernet.learned else None,
         personalize=functools.partial(personalize, parts),
-        title=title_of(hypernet),
+        title=title_of(hypernet, base),
         keeps=bool(hypernet.modes) and hypernet.descriptor == 'onehot',
         server_model=True,
-        sizes={'base': 'theta', 'generator': 'phi', 'descriptor': 'psi'},
+        sizes={**under.sizes, 'generator': 'phi', 'descriptor': 'psi'},
+    )
+    return over(base, algorithm, after) if base else algorithm
+
+
+def over(base: Algorithm, generator: Algorithm, after: bool) -> Algorithm:
+    """Base and generator in the same rounds: neither's sums nor steps depend on the other's."""
+
+    def init(key):
+        state = generator.init(key)
+        return state._replace(
+            optimizer={'base': base.init(key).optimizer, 'generator': state.optimizer}
+        )
+
+    def client_update(shared, private, data, key):
+        sent, private, metrics = base.client_update(shared, private, data, key)
+        own, _, told = generator.client_update(shared, private, data, key)
+        return {'base': sent, 'generator': own}, private, {**metrics, 'refined_loss': told['loss']}
+
+    def client_update_after(shared, private, data, key):
+        own, _, told = generator.client_update(shared, private, data, key)
+        return {'generator': own}, private, told
+
+    def server_update(state, total):
+        moved = generator.server_update(
+            state._replace(optimizer=state.optimizer['generator']), total['generator']
+        )
+        below = state._replace(optimizer=state.optimizer['base'])
+        below = next_round(below) if after else base.server_update(below, total['base'])
+        added = {k: moved.shared[k] for k in ('phi', 'psi', 'pooled', 'normal') if k in moved.shared}
+        return below._replace(
+            shared={**below.shared, **added},
+            optimizer={'base': below.optimizer, 'generator': moved.optimizer},
+        )
+
+    return generator._replace(
+        init=init,
+        init_private=base.init_private,
+        client_update=client_update_after if after else client_update,
+        server_update=server_update,
+        keeps=generator.keeps or base.keeps,
     )
 
 
-def title_of(hypernet: Hypernet) -> str:
-    """Its name for people, which says which control it is."""
+def title_of(hypernet: Hypernet, base: Algorithm | None = None) -> str:
+    """Its name for people, which says which control it is, and on which base."""
+    name = 'FedGen' if base else 'FedGen, joint'
+    if base and base.title != 'FedAvg':
+        name += f' on {base.title}'
     if not hypernet.modes:
-        return 'FedGen, no generator'
+        return name + ', no generator'
     controls = {'constant': ', constant descriptor', 'onehot': ', one-hot descriptor'}
-    return 'FedGen' + controls.get(hypernet.descriptor, '')
+    return name + controls.get(hypernet.descriptor, '')
 
 
-def init(parts: Parts, server: optax.GradientTransformation, key: jax.Array) -> State:
-    """The first state; without a generator, FedAvg's with two empty groups beside it."""
+def init(
+    parts: Parts, server: optax.GradientTransformation, base: Algorithm, key: jax.Array
+) -> State:
+    """The first state; without a generator, the base's with two empty groups beside it."""
     local, hypernet = parts.local, parts.hypernet
-    weights = {'theta': init_model(local, key), 'phi': {}, 'psi': {}}
-    more = {'round': jnp.int32(0), **init_statistics(local, key)}
+    first = base.init(key).shared
+    weights = {'theta': first['theta'], 'phi': {}, 'psi': {}}
+    more = {k: v for k, v in first.items() if k != 'theta'}
     if hypernet.modes:
         m_E = fixed_descriptor(hypernet, jnp.int32(-1)) if not hypernet.learned else None
         if m_E is None:
@@ -205,99 +237,7 @@ def init(parts: Parts, server: optax.GradientTransformation, key: jax.Array) -> 
         normal = Normal(jnp.zeros_like(m_E), jnp.ones_like(m_E))
         weights['phi'] = parts.generator.init(stream(key, 'phi'), m_E, normal)['params']
         more |= {'pooled': m_E, 'normal': normal}
-    return State({**weights, **more}, server.init(weights))
-
-
-def fixed_descriptor(hypernet: Hypernet, client_id: jax.Array) -> jax.Array:
-    """The controls' descriptors [E]; client_id -1: an unseen client."""
-    if hypernet.descriptor == 'constant':
-        return jnp.ones(8) / 8**0.5
-    one = jax.nn.one_hot(client_id, hypernet.num_clients)
-    return jnp.where(client_id >= 0, one, 1 / hypernet.num_clients)
-
-
-def vectors(parts: Parts, psi: Tree, x_BxHxWx3: jax.Array) -> jax.Array:
-    """g_psi of each image: [B, E]."""
-    v_BxE: Any = parts.network.apply({'params': psi}, x_BxHxWx3)
-    return v_BxE
-
-
-def generated(parts: Parts, weights: Tree, normal: Normal, m_E: jax.Array, on=1.0) -> Tree:
-    """theta (+) on * G_phi(m)."""
-    change = parts.generator.apply({'params': weights['phi']}, m_E, normal)
-    return refine(weights['theta'], jax.tree.map(lambda c: on * c, change))
-
-
-def support_descriptor(parts: Parts, weights, private, data, key, tau) -> jax.Array:
-    """The descriptor [E] of an episode's support."""
-    local, hypernet = parts.local, parts.hypernet
-    if not hypernet.learned:
-        return fixed_descriptor(hypernet, private['id'])
-    prevalence, mix_key = local.prevalence, stream(key, 'prevalence')
-    if hypernet.support_prevalence != 'same':
-        prevalence, mix_key = hypernet.support_prevalence, stream(key, 'support_prevalence')
-    mix_K = class_mix(mix_key, prevalence, local.task.num_strata)
-    index_S = draw_indices(local.task, data, stream(key, 'support'), hypernet.support, mix_K)
-    batch = batch_at(local, data, index_S, stream(key, 'support_images'), tau)
-    low = min(4, hypernet.support)
-    size = jax.random.randint(stream(key, 'support_size'), (), low, hypernet.support + 1)
-    use_S = (jnp.arange(hypernet.support) < size).astype(jnp.float32)
-    v_SxE = vectors(parts, weights['psi'], batch.image)
-    m_E = jnp.sum(use_S[:, None] * v_SxE, 0) / use_S.sum()
-    if parts.release is not None:
-        m_E = jax.lax.stop_gradient(parts.release(m_E, stream(key, 'release')))
-    return m_E
-
-
-def episode_weights(parts: Parts, weights, shared, private, data, key, tau) -> tuple[Tree, Tree]:
-    """The refined weights of an episode, and the descriptor of its support."""
-    hypernet = parts.hypernet
-    if not hypernet.modes:
-        return weights['theta'], ()
-    m_E = support_descriptor(parts, weights, private, data, key, tau)
-    a, b = jax.random.uniform(stream(key, 'pooled'), (2,))
-    share = jnp.where(a < hypernet.pooled, jnp.where(b < 0.5, 1.0, 2 * b - 1), 0.0)
-    mixed_E = share * shared['pooled'] + (1 - share) * m_E
-    if hypernet.jitter:
-        noise_E = jax.random.normal(stream(key, 'jitter'), m_E.shape)
-        mixed_E += hypernet.jitter * jnp.sqrt(shared['normal'].var) * noise_E
-    on = jax.random.uniform(stream(key, 'base')) >= hypernet.base
-    return generated(parts, weights, shared['normal'], mixed_E, on.astype(jnp.float32)), m_E
-
-
-def meta(parts: Parts, shared, private, data, key):
-    """T episodes, each a step on (theta, phi, psi): (change, mean loss, statistics, m_TxE)."""
-    local, hypernet = parts.local, parts.hypernet
-
-    def gradient(weights, batch, tau, key):
-        def loss(w):
-            params, m_E = episode_weights(parts, w, shared, private, data, key, tau)
-            value, statistics = batch_loss(local, params, batch)
-            return value, (statistics, m_E)
-
-        return jax.value_and_grad(loss, has_aux=True)(weights)
-
-    factor = local.schedule(shared['round'])
-    factors = {k: factor * rate for k, rate in zip(GROUPS, (1.0, *hypernet.rates))}
-    weights = {k: shared[k] for k in GROUPS}
-    new, loss, (statistics_T, m_TxE) = learn(local, weights, data, key, factors, gradient)
-    return jax.tree.map(jnp.subtract, new, weights), loss, statistics_T, m_TxE
-
-
-def pull_back(parts: Parts, shared, private, data, key):
-    """T steps on the refined weights of one virtual center, then the generator's VJP."""
-    local = parts.local
-    weights = {k: shared[k] for k in GROUPS}
-    tau = local.shift.sample(stream(key, 'shift'))
-    params, pull, m_E = jax.vjp(
-        lambda w: episode_weights(parts, w, shared, private, data, key, tau), weights, has_aux=True
-    )
-    one_center = local
-    if parts.hypernet.modes:
-        one_center = local._replace(shift=local.shift._replace(sample=lambda key: tau))
-    new, loss, statistics_T = learn(one_center, params, data, key, local.schedule(shared['round']))
-    (delta,) = pull(jax.tree.map(jnp.subtract, new, params))
-    return delta, loss, statistics_T, jax.tree.map(lambda x: x[None], m_E)
+    return State({**weights, **more}, server.init({k: weights[k] for k in parts.groups}))
 
 
 def client_update(parts: Parts, update: Callable, shared, private, data, key):
@@ -315,11 +255,11 @@ def client_update(parts: Parts, update: Callable, shared, private, data, key):
     return contribution, private, {'loss': loss}
 
 
-def sampled(parts: Parts, shared, data, key) -> jax.Array:
-    """The client's own descriptor [E] in training, from a sample of its unshifted images."""
-    size = 2 * parts.hypernet.support
-    index = draw_indices(parts.local.task, data, stream(key, 'statistic'), size, None)
-    return vectors(parts, shared['psi'], images_of(data.image[index])).mean(0)
+def server_update(parts: Parts, server: optax.GradientTransformation, state: State, total: Tree):
+    """A step on what learned, and the round's descriptors mixed in."""
+    first = state.shared['round'] == 0
+    state = server_step(server, state, total)
+    return averaged(state, total, first) if parts.hypernet.modes else state
 
 
 def averaged(state: State, total: Tree, first: jax.Array) -> State:

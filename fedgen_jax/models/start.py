@@ -11,37 +11,41 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from fedgen_jax.registry import look_up
 
 COLLECTIONS = ('params', 'batch_stats')
 
 
-def start_of(model: nn.Module, c: ConfigDict, image_size: int) -> dict:
-    """The variables that training begins with: pretrained ones, and drawn ones by `c.keep`.
+def start_of(
+    model: nn.Module,
+    found: dict[str, np.ndarray],
+    keep: tuple[str, ...],
+    seed: int,
+    image_size: int,
+) -> dict:
+    """The variables that training begins with: found ones, and drawn ones by `keep`.
 
-    c.weights: an .npz whose arrays are named 'params/conv_0_0/kernel', 'batch_stats/...'; or
-        'module:function', which returns such a dict.
-    c.keep: beginnings of names that keep what `c.seed` draws ('params/head' for other classes).
+    found:  arrays by name, 'params/conv_0_0/kernel', 'batch_stats/...' (`read_weights`).
+    keep:   beginnings of names that keep what `seed` draws ('params/head' for other classes).
 
     Raises ValueError for a name that the model has and the weights lack, or the other way round,
     and for another shape.
     """
     blank = jnp.zeros((1, image_size, image_size, 3))
-    drawn = jax.jit(model.init)(jax.random.key(c.seed), blank)
+    drawn = jax.jit(model.init)(jax.random.key(seed), blank)
     wanted = {
         f'{kind}/{name}': np.asarray(x)
         for kind in COLLECTIONS
         for name, x in flax.traverse_util.flatten_dict(drawn.get(kind, {}), sep='/').items()
     }
-    merged = merge(wanted, read_weights(c.weights), tuple(c.keep))
+    merged = merge(wanted, found, keep)
     tree = flax.traverse_util.unflatten_dict(merged, sep='/')
     return {kind: tree.get(kind, {}) for kind in COLLECTIONS}
 
 
 def read_weights(weights: str) -> dict[str, np.ndarray]:
-    """{name: array}, from a file or from a function."""
+    """{name: array}, from an .npz of named arrays, or a function 'module:function'."""
     if ':' in weights:
         return look_up('start.weights', weights, {})()
     path = pathlib.Path(weights).expanduser()

@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from fedgen_jax.algorithms.fedgen import Hypernet, fedgen
+from fedgen_jax.algorithms.episodes import Hypernet
+from fedgen_jax.algorithms.fedgen import fedgen
 from fedgen_jax.algorithms.local import Batch, Local, batch_loss, images_of
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.hypernet.descriptor import Descriptor
@@ -34,7 +35,7 @@ LOCAL = Local(
 def make(local_update='meta', release=None, **changes):
     fields = {
         'descriptor': 'learned', 'modes': MODES, 'options': OPTIONS, 'num_clients': 4,
-        'support': 4, 'support_prevalence': 'same', 'pooled': 0.0, 'base': 0.0, **changes,
+        'support': 4, 'support_prevalence': 'same', 'pooled': 0.0, 'base_share': 0.0, **changes,
     }
     return fedgen(LOCAL, Hypernet(**fields), optax.sgd(1.0), local_update, release)
 
@@ -135,7 +136,7 @@ def test_a_client_without_examples_sends_exact_zeros():
 
 def test_the_base_share_turns_the_generator_off():
     """An episode on the base alone gives the generator no gradient."""
-    delta = contribution(examples(5), base=1.0)['delta']
+    delta = contribution(examples(5), base_share=1.0)['delta']
     assert not any(x.any() for x in jax.tree.leaves((delta['phi'], delta['psi'])))
     assert any(x.any() for x in jax.tree.leaves(delta['theta']))
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import KEY, C, assert_close, assert_same, configured, drawn_clients, roll
 
 from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.config import base
@@ -20,38 +21,9 @@ from fedgen_jax.run import restore
 from fedgen_jax.shifts import gamma
 from fedgen_jax.train import train
 
-KEY = jax.random.key(3)
-C = 4
-
-
-def configured(changes):
-    c = base()
-    c.model.widths, c.local_steps, c.batch_size, c.fedgen.support = (8,), 2, 4, 4
-    c.shifts.acquisition, c.shifts.flips, c.shifts.turns = 0.0, False, False
-    c.data.image_size, c.client.lr = 16, 0.1
-    c.update_from_flattened_dict(changes)
-    return c
-
-
 @pytest.fixture(scope='module')
 def clients():
-    """Three drawn centers and one without examples, [4, 8, ...]."""
-    drawn = [c.examples for c in synthetic.centers(3, 8, 16, seed=0)]
-    drawn = [e._replace(target={'label': e.target['label']}) for e in drawn]
-    nobody = jax.tree.map(np.zeros_like, drawn[0])
-    return stack([*drawn, nobody])
-
-
-def roll(changes, data_C, order=range(C), rounds=2):
-    """(state, private_C, metrics) after some rounds, on one device, as NumPy."""
-    algorithm, _ = make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)
-    mesh, order = client_mesh(1), np.array(order)
-    data_C = jax.tree.map(lambda x: x[order], data_C)
-    data_C, id_C = shard_clients((data_C, order.astype(np.int32)), mesh)
-    state, private_C = init_run(algorithm, mesh, KEY, np.arange(C, dtype=np.int32))
-    private_C = jax.tree.map(lambda x: x[order], private_C)
-    run = make_rounds(algorithm, mesh, 'map')
-    return jax.device_get(run(state, private_C, data_C, id_C, KEY, np.int32(0), np.int32(rounds)))
+    return drawn_clients()
 
 
 @pytest.fixture(scope='module', params=ALGORITHMS)
@@ -60,18 +32,6 @@ def rolled(request, clients):
     changes = {'algorithm': request.param}
     algorithm, _ = make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)
     return request.param, algorithm, roll(changes, clients)
-
-
-def assert_same(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-def assert_close(a, b, rtol):
-    def close(x, y):
-        np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * max(np.abs(y).max(), 1e-3))
-
-    jax.tree.map(close, a, b)
 
 
 def test_it_says_what_the_rest_of_the_code_asks(rolled):

@@ -5,10 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from fedgen_jax.models import CNN
-from fedgen_jax.models.start import start_of
+from fedgen_jax.models.start import read_weights, start_of
 
 MODEL = CNN(3, widths=(8,), norm='batch')
 
@@ -23,8 +22,8 @@ def flat(tree):
 
 def start(tmp_path, weights, keep=()):
     np.savez(tmp_path / 'weights.npz', **weights)
-    c = ConfigDict({'weights': str(tmp_path / 'weights.npz'), 'keep': keep, 'seed': 0})
-    return flat(start_of(MODEL, c, 16))
+    found = read_weights(str(tmp_path / 'weights.npz'))
+    return flat(start_of(MODEL, found, keep, 0, 16))
 
 
 def test_found_weights_replace_all(tmp_path):
@@ -64,6 +63,5 @@ def test_what_is_not_explained_is_one_line(tmp_path, change, message):
 
 
 def test_no_file_is_one_line(tmp_path):
-    c = ConfigDict({'weights': str(tmp_path / 'none.npz'), 'keep': (), 'seed': 0})
     with pytest.raises(ValueError, match='start.weights=.*cannot be read'):
-        start_of(MODEL, c, 16)
+        read_weights(str(tmp_path / 'none.npz'))

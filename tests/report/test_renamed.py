@@ -21,8 +21,10 @@ def test_one_old_switch_becomes_two():
     now = renamed.config(made)
     assert now['shifts'].pop('flips') is now['shifts'].pop('turns') is False
     del made['shifts']['plain']
+    hypernet = made.pop('hypernet')
+    hypernet['base_share'] = hypernet.pop('base')  # `base` is an algorithm now
     assert now.pop('fedgen') == {
-        **made.pop('hypernet'), 'local': made.pop('local'),
+        **hypernet, 'theta': 'joint', 'local': made.pop('local'),
         'generator_lr': made['server'].pop('generator_lr'),
         'descriptor_lr': made['server'].pop('descriptor_lr'),
     }

@@ -1,0 +1,68 @@
+"""FedGen's residual form: the base is its own algorithm's to the bit, whatever the generator is."""
+
+import jax
+import numpy as np
+import pytest
+from families import KEY, assert_same, configured, drawn_clients, roll
+
+from fedgen_jax.data import synthetic
+from fedgen_jax.program import make_algorithm
+
+BASES = ('fedavg', 'scaffold')
+
+
+@pytest.fixture(scope='module')
+def clients():
+    return drawn_clients()
+
+
+@pytest.fixture(scope='module', params=BASES)
+def based(request, clients):
+    """(base, its state after three rounds, FedGen's on it)."""
+    base = request.param
+    alone = roll({'algorithm': base}, clients, rounds=3)[0]
+    return base, alone, roll({'fedgen.base': base}, clients, rounds=3)[0]
+
+
+def test_the_base_is_its_algorithm_s_to_the_bit(based):
+    _, alone, over = based
+    for name, value in alone.shared.items():
+        assert_same(over.shared[name], value)
+    assert_same(over.optimizer['base'], alone.optimizer)
+
+
+def test_the_generator_has_learned_something(based):
+    base, _, over = based
+    algorithm, _ = make_algorithm(configured({'fedgen.base': base}), 16, synthetic.CLASSES, 3)
+    first = jax.jit(algorithm.init)(KEY)
+    for name in ('phi', 'psi'):
+        moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), over.shared[name], first.shared[name])
+        assert max(jax.tree.leaves(moved)) > 1e-5
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [{'fedgen.descriptor': 'constant'}, {'fedgen.local': 'weights'}, {'fedgen.modes': ()}],
+)
+def test_controls_share_the_base(changes, based, clients):
+    base, alone, _ = based
+    if base == 'fedavg':
+        state = roll(changes, clients, rounds=3)[0]
+        assert_same(state.shared['theta'], alone.shared['theta'])
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'fedgen.base': 'local_only'}, 'no model at the server'),
+        ({'fedgen.base': 'fedgen'}, 'another algorithm than itself'),
+        ({'fedgen.base': 'none'}, 'fedgen.base='),
+        ({'fedgen.theta': 'joint', 'fedgen.base': 'scaffold'}, "belong to 'residual'"),
+        ({'fedgen.phase': 'after'}, 'start.weights=RUN'),
+        ({'fedgen.phase': 'before'}, 'fedgen.phase='),
+    ],
+)
+def test_what_does_not_fit_is_one_line(changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)
+    assert '\n' not in str(error.value)
