@@ -55,6 +55,10 @@ def base() -> ConfigDict:
     c.start.keep = ()  # beginnings of weights' names that are drawn all the same
     c.start.seed = 0  # of those
 
+    c.input = ConfigDict()
+    c.input.canonical = 'none'  # none | a name of canonical.PRESETS | module:name
+    c.input.zoom = (0.5, 2.0)  # the least and largest magnification; (1.0, 1.0): colors alone
+
     c.shifts = ConfigDict()
     c.shifts.flips = True  # left to right, drawn for each image: not where left and right differ
     c.shifts.turns = True  # quarter turns, drawn for each image: not where up and down differ

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fedgen_jax.canonical import on_canonical, own_change
 from fedgen_jax.data.examples import SPLITS, Center, Examples, of_split, pad, take
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.run import Trained
@@ -33,6 +34,7 @@ def statistic_of(trained: Trained, images: Examples) -> descriptor.Statistic:
     """
     if trained.program.describe is None:
         raise ValueError(f'{trained.program.algorithm.title}: has no learned descriptor')
+    images = canonical(trained, images, images)
     vectors = trained.program.describe(trained.shared, images.image)
     psi = descriptor.hash_of(trained.shared['psi'])
     own = descriptor.statistic(vectors, images.weight, psi)
@@ -62,11 +64,20 @@ def model_of(
         private = jax.tree.map(lambda x: x[client], trained.private_C)
     if m_E is None and trained.program.describe:
         m_E = descriptor.mean(statistic_of(trained, unlabelled))
-    padded = pad(unlabelled, trained.length)
-    labelled = labelled and pad(labelled, trained.length)
-    return trained.program.personalize(
+    padded = pad(canonical(trained, unlabelled, unlabelled), trained.length)
+    if labelled is not None:
+        labelled = pad(canonical(trained, unlabelled, labelled), trained.length)
+    variables = trained.program.personalize(
         trained.shared, private, padded, labelled, trained.key, m_E
     )
+    change = own_change(trained.program.input, trained.reference, unlabelled)
+    return variables if change is None else {**variables, 'canonical': change}
+
+
+def canonical(trained: Trained, unlabelled: Examples, examples: Examples) -> Examples:
+    """A center's examples on canonical input, by its unlabelled images; else as they are."""
+    made = trained.program.input
+    return on_canonical(made, own_change(made, trained.reference, unlabelled), examples)
 
 
 def score(trained: Trained, variables: Any, examples: Examples) -> Scores:

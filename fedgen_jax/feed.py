@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fedgen_jax.canonical import on_canonical, own_change
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import Examples, of_split, stack
 from fedgen_jax.data.targets import target_of
@@ -29,7 +30,7 @@ def all_steps(run: Run, state, private_C, first: int):
     mesh = run.program.mesh
     id_C = shard_clients(client_ids(len(run.seen), run.program), mesh)
     # One shape for every choice of held-out centers.
-    data_C = stack([of_split(c, 'train') for c in run.seen], run.length)
+    data_C = stack([training_examples(run, i) for i in range(len(run.seen))], run.length)
     data_C = shard_clients(pad_clients(data_C, mesh.size), mesh)
 
     def arguments(state, private_C):
@@ -113,7 +114,16 @@ def cohorts(run: Run, first: int) -> Iterator[Cohort]:
 
 
 def training_examples(run: Run, number: int) -> Examples:
-    """What a client learns from; a virtual center is drawn here and stored nowhere."""
+    """What a client learns from, on canonical input where the run has one.
+
+    A virtual center is drawn here and stored nowhere.
+    """
+    examples = _own_examples(run, number)
+    made = run.program.input
+    return on_canonical(made, own_change(made, run.reference, examples), examples)
+
+
+def _own_examples(run, number):
     if number < len(run.seen):
         return of_split(run.seen[number], 'train')
     d = run.config.data

@@ -186,9 +186,8 @@ def _read_centers(done, data, update, own) -> tuple[Center, ...]:
 
 
 def _trained(done: Restored, length: int) -> Trained:
-    return Trained(
-        done.program, done.state.shared, None, (), (), length, jax.random.key(done.config.seed)
-    )
+    key = jax.random.key(done.config.seed)
+    return Trained(done.program, done.state.shared, None, (), (), length, key, done.reference)
 
 
 def _params(done: Restored, m_E: np.ndarray) -> Any:

@@ -21,15 +21,19 @@ from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.local import Local, images_of
 from fedgen_jax.algorithms.optimizers import optimizer, schedule
+from fedgen_jax.canonical import PRESETS as canonical_presets
+from fedgen_jax.canonical import Input, carried_back, make_input
+from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
-from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.files import expand
+from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.models.start import read_weights, start_of
 from fedgen_jax.privacy import Protection, clip
 from fedgen_jax.privacy import chain as chain_protections
 from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
+from fedgen_jax.shifts.geometry import check_zoom
 from fedgen_jax.tasks import TASKS, Task
 
 # Images at a time where a whole center is described or predicted: as many as this, and no more
@@ -46,8 +50,11 @@ _RUN_FIELDS = (
 class Program(NamedTuple):
     """Compiled functions of a method; `rounds` as `engine.rounds.make_rounds` returns it.
 
+    input:       the canonical input of its centers; None: images as they are.
     describe:    (shared, image uint8 [N, H, W, 3]) -> [N, E] on the host; None as in `Algorithm`.
-    predict:     (variables, image uint8 [N, H, W, 3]) -> predictions on the host.
+    predict:     (variables, image uint8 [N, H, W, 3]) -> predictions on the host.  Where the
+                 variables have 'canonical', a `Change`, the images go through it first, and what
+                 is predicted is carried back to their own places.
     personalize: `Algorithm.personalize`.
     """
 
@@ -56,6 +63,7 @@ class Program(NamedTuple):
     mesh: jax.sharding.Mesh
     protection: Protection
     rounds: jax.stages.Wrapped
+    input: Input | None
     describe: Callable | None
     predict: Callable
     personalize: Callable
@@ -80,11 +88,20 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
     algorithm, local = make_algorithm(c, image_size, classes, num_clients)
     protection = make_protection(c)
     mesh = client_mesh(c.devices)
+    canonical = make_canonical(c, target_of(local.task.target).edge, protection)
 
     @jax.jit
     def predict(variables, image_BxHxWx3):
+        variables = dict(variables)
+        change = variables.pop('canonical', None)
+        if change is not None:
+            examples = Examples(image_BxHxWx3, {}, jnp.ones(len(image_BxHxWx3)))
+            image_BxHxWx3 = canonical.move(change, examples).image
         outputs = local.model.apply(variables, images_of(image_BxHxWx3), train=False)
-        return local.task.predict(outputs)
+        found = local.task.predict(outputs)
+        if change is None:
+            return found
+        return carried_back(change, found, image_BxHxWx3.shape[1:3], canonical.edge)
 
     describe = algorithm.describe and functools.partial(in_chunks, jax.jit(algorithm.describe))
     return Program(
@@ -93,6 +110,7 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
         mesh,
         protection,
         make_rounds(algorithm, mesh, c.client_map, protection),
+        canonical,
         describe,
         functools.partial(in_chunks, predict),
         jax.jit(algorithm.personalize),
@@ -183,6 +201,16 @@ def make_model(c: ConfigDict, task: Task) -> nn.Module:
 
 
 NOT_OPTIONS = ('num_outputs', 'parent', 'name')
+
+
+def make_canonical(c: ConfigDict, edge: str, protection: Protection) -> Input | None:
+    """The canonical input that a configuration names."""
+    if c.input.canonical == 'none':
+        return None
+    canonical = look_up('input.canonical', c.input.canonical, canonical_presets)()
+    low, high = c.input.zoom
+    check_zoom(low, high, edge)
+    return make_input(canonical, (low, high), edge, protection.statistic)
 
 
 def make_protection(c: ConfigDict) -> Protection:

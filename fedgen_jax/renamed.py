@@ -29,6 +29,7 @@ ADDED = {
     'data.images': 'memory',
     'shifts.preset': 'brightfield',
     'fedgen.theta': 'joint',
+    'input.canonical': 'none',
 }
 
 _TITLES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local_only': 'Local only'}

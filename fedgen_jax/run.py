@@ -11,20 +11,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
+from fedgen_jax.canonical import mean_moments
 from fedgen_jax.config import complete
 from fedgen_jax.data.check import tell
-from fedgen_jax.data.examples import Center, Source
+from fedgen_jax.data.examples import Center, Source, of_split
 from fedgen_jax.data.source import draw, load
 from fedgen_jax.engine.processes import is_first, to_host
 from fedgen_jax.engine.rounds import shapes_of_run, shard_clients
 from fedgen_jax.federation import federation_of, other_data, other_names
-from fedgen_jax.files import expand
+from fedgen_jax.files import expand, write_json
 from fedgen_jax.program import Program, build, make_task
 from fedgen_jax.registry import choose
 
 
 class Run(NamedTuple):
-    """A configured run, before or after training."""
+    """A configured run, before or after training.
+
+    reference: the seen centers' mean moments [M], of the canonical input; None without one.
+    """
 
     config: ConfigDict
     classes: tuple[str, ...]
@@ -33,6 +37,7 @@ class Run(NamedTuple):
     unseen: tuple[Center, ...]
     length: int
     key: jax.Array
+    reference: np.ndarray | None = None
 
 
 class Trained(NamedTuple):
@@ -40,6 +45,7 @@ class Trained(NamedTuple):
 
     private_C: the seen centers' private states, on the host.
     length:    what a center's images are padded to where a compiled function takes them whole.
+    reference: as of `Run`.
     """
 
     program: Program
@@ -49,6 +55,7 @@ class Trained(NamedTuple):
     unseen: tuple[Center, ...]
     length: int
     key: jax.Array
+    reference: np.ndarray | None = None
 
 
 def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Source:
@@ -115,7 +122,10 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
     program = build(config, source.classes, len(seen))
     check_cohort(config, len(seen), program)
     length = max(len(c.split) for c in source.centers)
-    return Run(config, source.classes, program, seen, unseen, length, jax.random.key(config.seed))
+    key, reference = jax.random.key(config.seed), None
+    if program.input:
+        reference = mean_moments(program.input, (of_split(c, 'train') for c in seen))
+    return Run(config, source.classes, program, seen, unseen, length, key, reference)
 
 
 def check_cohort(c: ConfigDict, num_seen: int, program: Program) -> None:
@@ -163,7 +173,9 @@ def after_training(run: Run, state, private_C) -> Trained:
     # What many processes hold together, each scores by itself.
     shared = state.shared if jax.process_count() == 1 else to_host(state.shared)
     private_C = to_host(private_C)
-    return Trained(run.program, shared, private_C, run.seen, run.unseen, run.length, run.key)
+    return Trained(
+        run.program, shared, private_C, run.seen, run.unseen, run.length, run.key, run.reference
+    )
 
 
 class Restored(NamedTuple):
@@ -177,6 +189,7 @@ class Restored(NamedTuple):
     state: Any
     private_C: Any
     round: int
+    reference: np.ndarray | None = None
 
 
 def check_is_run(workdir: pathlib.Path) -> None:
@@ -201,7 +214,9 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     if not round_:
         raise ValueError(f'{workdir}/checkpoints: no checkpoint yet: let launch.train reach one')
     classes, seen, unseen = (tuple(federation[k]) for k in ('classes', 'seen', 'unseen'))
-    return Restored(config, classes, seen, unseen, program, state, private_C, round_)
+    return Restored(
+        config, classes, seen, unseen, program, state, private_C, round_, read_reference(workdir)
+    )
 
 
 def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restored, Run]:
@@ -215,7 +230,7 @@ def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restor
     done = restore(workdir)
     if data:
         done.config.data.root = data
-    run = prepare(done.config, done.classes)
+    run = prepare(done.config, done.classes)._replace(reference=done.reference)
     was, now = read_federation(workdir), data_of(run)
     if found := other_names(was, now):
         raise ValueError(
@@ -224,6 +239,19 @@ def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restor
     if found := other_data(was, now):
         warnings.warn(f'{place_of(run)}: {found} ({workdir}): these are scored', stacklevel=2)
     return done, run
+
+
+def write_reference(workdir: pathlib.Path, run: Run) -> None:
+    """`reference.json`: what newcomers' images are brought to, of a run with canonical input."""
+    if run.reference is not None:
+        value = {'canonical': run.config.input.canonical, 'mean': run.reference.tolist()}
+        write_json(workdir / 'reference.json', value)
+
+
+def read_reference(workdir: pathlib.Path) -> np.ndarray | None:
+    """The mean moments [M]; None of a run without canonical input."""
+    file = workdir / 'reference.json'
+    return np.array(json.loads(file.read_text())['mean'], np.float32) if file.exists() else None
 
 
 def read_federation(workdir: str | pathlib.Path) -> dict[str, Any]:

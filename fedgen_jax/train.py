@@ -37,6 +37,7 @@ from fedgen_jax.run import (
     read_federation,
     refusal,
     settings_of,
+    write_reference,
 )
 from fedgen_jax.statistics import save_statistics
 from fedgen_jax.summary import summarize, title_of
@@ -99,6 +100,7 @@ def _train(run: Run, workdir, progress, stop, title):
             private_C = on_devices(own_C, private_C, run.program)
         write_json(workdir / 'config.json', run.config.to_dict())
         write_json(workdir / 'federation.json', federation)
+        write_reference(workdir, run)
         keep_lines(workdir / 'metrics.jsonl', first, run.config)
         if first < run.config.rounds and is_first():
             (workdir / 'summary.json').unlink(missing_ok=True)  # of a shorter run

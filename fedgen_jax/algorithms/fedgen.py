@@ -46,6 +46,7 @@ from fedgen_jax.models.roles import roles_of
 from fedgen_jax.random import stream
 from fedgen_jax.registry import choose, look_up
 
+GENERATOR = ('phi', 'psi', 'pooled', 'normal')  # its entries of `shared`
 NETWORKS = {'moments': Descriptor}
 
 
@@ -194,9 +195,9 @@ def over(base: Algorithm, generator: Algorithm, after: bool) -> Algorithm:
         )
         below = state._replace(optimizer=state.optimizer['base'])
         below = next_round(below) if after else base.server_update(below, total['base'])
-        added = {k: moved.shared[k] for k in ('phi', 'psi', 'pooled', 'normal') if k in moved.shared}
+        own = {k: moved.shared[k] for k in GENERATOR if k in moved.shared}
         return below._replace(
-            shared={**below.shared, **added},
+            shared={**below.shared, **own},
             optimizer={'base': below.optimizer, 'generator': moved.optimizer},
         )
 

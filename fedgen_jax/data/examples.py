@@ -65,8 +65,8 @@ class Source(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def take(examples: Examples, index: np.ndarray) -> Examples:
-    """The examples at `index` (integers or booleans over N)."""
+def take(examples: Examples, index: np.ndarray | slice) -> Examples:
+    """The examples at `index` (integers or booleans over N, or a slice of them)."""
     return Examples(
         examples.image[index],
         {k: v[index] for k, v in examples.target.items()},

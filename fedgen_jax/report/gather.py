@@ -10,7 +10,7 @@ import numpy as np
 
 from fedgen_jax import renamed
 from fedgen_jax.data.examples import Center, Examples, of_split, take
-from fedgen_jax.evaluate import model_of
+from fedgen_jax.evaluate import canonical, model_of
 from fedgen_jax.files import file_name
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
@@ -41,7 +41,8 @@ def read_lines(workdir: str | pathlib.Path) -> list[dict]:
 def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
     """A center's (learned) descriptor, and those of random subsets of its training images."""
     assert done.program.describe is not None
-    vectors_NxE = done.program.describe(done.shared, adapted_on(center).image)
+    images = adapted_on(center)
+    vectors_NxE = done.program.describe(done.shared, canonical(done, images, images).image)
     rng = np.random.default_rng(0)
     size = min(SUBSET_SIZE, len(vectors_NxE))
     subsets = [

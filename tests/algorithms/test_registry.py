@@ -10,16 +10,15 @@ import pytest
 from families import KEY, C, assert_close, assert_same, configured, drawn_clients, roll
 
 from fedgen_jax.algorithms import ALGORITHMS
-from fedgen_jax.config import base
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import stack
-from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, shard_clients
 from fedgen_jax.interrupt import Stopped
 from fedgen_jax.program import make_algorithm
 from fedgen_jax.report.gather import report_run
 from fedgen_jax.run import restore
 from fedgen_jax.shifts import gamma
 from fedgen_jax.train import train
+
 
 @pytest.fixture(scope='module')
 def clients():

@@ -36,7 +36,8 @@ def test_the_generator_has_learned_something(based):
     algorithm, _ = make_algorithm(configured({'fedgen.base': base}), 16, synthetic.CLASSES, 3)
     first = jax.jit(algorithm.init)(KEY)
     for name in ('phi', 'psi'):
-        moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), over.shared[name], first.shared[name])
+        now, then = over.shared[name], first.shared[name]
+        moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), now, then)
         assert max(jax.tree.leaves(moved)) > 1e-5
 
 
