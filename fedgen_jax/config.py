@@ -81,7 +81,10 @@ def base() -> ConfigDict:
 
     c.finetune = ConfigDict()
     c.finetune.steps = 0  # labelled steps at each seen center after training; 0: none
-    c.finetune.lr = 0.01
+    c.finetune.lr = 0.01  # of the first of them; it falls to zero
+    # A seen center's own model is the best of these on its validation images: refined | finetuned
+    # | local_only.  Empty: refined, without a choice.
+    c.finetune.choose = ()
 
     c.privacy = ConfigDict()
     c.privacy.clip = 0.0  # largest norm of a client's whole contribution; 0: none

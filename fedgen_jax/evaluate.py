@@ -132,11 +132,14 @@ class Predicted(NamedTuple):
     path: tuple[str, ...]
 
 
-def predict_seen(trained: Trained, client: int, split: str) -> Predicted:
-    """A seen center's own refined model on its `split`."""
+def predict_seen(
+    trained: Trained, client: int, split: str, variables: Any = None
+) -> Predicted:
+    """A seen center's model on its `split`; by default the one generated for it."""
     center = trained.seen[client]
     of = center.split == SPLITS.index(split)
-    variables = model_of(trained, of_split(center, 'train'), client)
+    if variables is None:
+        variables = model_of(trained, of_split(center, 'train'), client)
     return predict_on(trained, variables, center, of)
 
 
@@ -191,9 +194,13 @@ def concatenate(parts: Sequence[Predicted]) -> Predicted:
     return Predicted(predictions, examples, sum((p.path for p in parts), ()))
 
 
-def score_seen(trained: Trained, split: str) -> dict:
-    """Each seen center's own refined model on its `split`; 'pooled': on all of them together."""
-    found = [predict_seen(trained, i, split) for i in range(len(trained.seen))]
+def score_seen(trained: Trained, split: str, models: Sequence[Any] = ()) -> dict:
+    """Each seen center's model on its `split`; 'pooled': on all of them together.
+
+    models: variables, one a center; by default the refined ones.
+    """
+    models = models or [None] * len(trained.seen)
+    found = [predict_seen(trained, i, split, v) for i, v in enumerate(models)]
     centers = {c.name: metrics_of(trained, p) for c, p in zip(trained.seen, found)}
     return {**(block(trained, centers) or {}), 'pooled': metrics_of(trained, concatenate(found))}
 
@@ -272,27 +279,14 @@ def score_shuffled(trained: Trained, split: str) -> dict | None:
     }
 
 
-def score_finetuned(trained: Trained, split: str) -> dict:
-    """Each seen center's model after labelled fine-tuning there; unseen centers have no labels."""
-    centers = {}
-    for i, c in enumerate(trained.seen):
-        train = of_split(c, 'train')
-        variables = model_of(trained, train, i, labelled=train)
-        centers[c.name] = score(trained, variables, of_split(c, split))
-    return {'seen': block(trained, centers)}
-
-
-def evaluate(trained: Trained, split: str, finetune: bool) -> dict:
-    """All scores of `summary.json`."""
+def evaluate(trained: Trained, split: str) -> dict:
+    """The scores of models that are generated, without a label of the center they are for."""
     unseen = block(trained, {c.name: score_stranger(trained, c, split) for c in trained.unseen})
     shuffled = score_shuffled(trained, split)
     sampled = shuffled and others_of(len(trained.seen)).shape[1]
-    scores = {
+    return {
         'seen': score_seen(trained, split),
         'unseen': unseen,
         'center_model': score_center_model(trained, split),
         'controls': {'shuffled': shuffled, 'sampled': sampled},
     }
-    if finetune:
-        scores['finetuned'] = score_finetuned(trained, split)
-    return scores

@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 from fedgen_jax import checkpoint
 from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.algorithms.base import Algorithm
-from fedgen_jax.algorithms.local import Local, images_of
-from fedgen_jax.algorithms.optimizers import optimizer, schedule
+from fedgen_jax.algorithms.local import Local, alone, images_of
+from fedgen_jax.algorithms.optimizers import optimizer, own_steps, schedule
 from fedgen_jax.canonical import PRESETS as canonical_presets
 from fedgen_jax.canonical import Input, carried_back, make_input
 from fedgen_jax.data.examples import Examples
@@ -56,6 +56,7 @@ class Program(NamedTuple):
                  variables have 'canonical', a `Change`, the images go through it first, and what
                  is predicted is carried back to their own places.
     personalize: `Algorithm.personalize`.
+    alone:       (unlabelled, labelled, key) -> variables of a model that a center learns alone.
     """
 
     task: Task
@@ -67,6 +68,7 @@ class Program(NamedTuple):
     describe: Callable | None
     predict: Callable
     personalize: Callable
+    alone: Callable
 
 
 def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Program:
@@ -77,7 +79,7 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     shared['devices'] = config.devices or suitable_devices(a_round, padded=not config.cohort)
     for field in _RUN_FIELDS:
         shared.pop(field, None)  # a run that is older than the field lacks it
-    if config.client.schedule == 'constant':
+    if config.client.schedule == 'constant' and 'local_only' not in config.finetune.choose:
         del shared['rounds']  # a longer run shares the program
     return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
 
@@ -114,6 +116,7 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
         describe,
         functools.partial(in_chunks, predict),
         jax.jit(algorithm.personalize),
+        jax.jit(functools.partial(alone, local)),
     )
 
 
@@ -148,7 +151,8 @@ def make_algorithm(
         batch=c.batch_size,
         prevalence=c.prevalence,
         weighting=c.weighting,
-        finetune=(c.finetune.steps, c.finetune.lr),
+        finetune=own_steps(c, c.finetune.steps, c.finetune.lr),
+        alone=own_steps(c, c.get('rounds', 0) * c.local_steps, c.client.lr),
         statistics=choose('statistics', c.statistics, ('own', 'running', 'frozen')),
         start=start_variables(c, model, classes, image_size),
     )

@@ -23,6 +23,9 @@ from fedgen_jax.files import expand, write_json
 from fedgen_jax.program import Program, build, make_task
 from fedgen_jax.registry import choose
 
+# What a seen center's own model may be (`own.own_model`).
+CHOICES = ('refined', 'finetuned', 'local_only')
+
 
 class Run(NamedTuple):
     """A configured run, before or after training.
@@ -105,6 +108,10 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
     classes: those of a trained model; the folder's own names in another order would be relabelled.
     """
     choose('score_on', config.score_on, ('test', 'val'))
+    for kind in config.finetune.choose:
+        choose('finetune.choose', kind, CHOICES)
+    if 'finetuned' in config.finetune.choose and config.finetune.steps < 1:
+        raise ValueError("finetune.choose='finetuned': needs finetune.steps of at least 1")
     for field in ('rounds', 'local_steps', 'batch_size', 'eval_every', 'checkpoint_every'):
         if config[field] < 1:
             raise ValueError(f'{field}={config[field]}: at least 1')

@@ -37,6 +37,18 @@ class Finetuned(TypedDict):
     seen: Block
 
 
+class Own(TypedDict):
+    """Where a seen center chooses its own model on its validation images: `seen` is of its choice.
+
+    generated: scores of the refined models, made without labels.  chosen: {center: kind}.
+    candidates: {kind: scores of that kind at all centers}.
+    """
+
+    generated: SeenBlock
+    chosen: dict[str, str]
+    candidates: dict[str, SeenBlock]
+
+
 class Controls(TypedDict):
     """Scores under descriptors of other centers."""
 
@@ -73,6 +85,7 @@ class Summary(TypedDict):
     center_model: Groups | None
     controls: Controls
     finetuned: NotRequired[Finetuned]
+    own: NotRequired[Own]
     cost: Cost
     privacy: dict[str, Any]
     config: dict[str, Any]

@@ -10,6 +10,7 @@ from fedgen_jax.evaluate import (
     predict_seen,
     predict_unseen,
 )
+from fedgen_jax.own import score_own
 from fedgen_jax.program import num_bytes
 from fedgen_jax.run import Run, after_training, reopen, settings_of
 from fedgen_jax.tasks.coco_metrics import only_images, to_folder_results
@@ -19,7 +20,9 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
     """The content of `summary.json`."""
     c = run.config
     shared = state.shared
-    scores = evaluate(after_training(run, state, private_C), c.score_on, c.finetune.steps > 0)
+    done = after_training(run, state, private_C)
+    scores = evaluate(done, c.score_on)
+    scores |= score_own(done, c.score_on, c.finetune.steps > 0, tuple(c.finetune.choose))
     contribution = jax.eval_shape(
         run.program.algorithm.client_update,
         shared,

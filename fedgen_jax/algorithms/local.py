@@ -17,6 +17,16 @@ from fedgen_jax.tasks.base import Task
 Tree = Any
 
 
+class Steps(NamedTuple):
+    """A center's own labelled learning, outside the rounds.
+
+    optimizer: of `count` steps; its learning rate falls to zero over them.
+    """
+
+    count: int  # type: ignore[assignment]  # a tuple's own method has the name
+    optimizer: optax.GradientTransformation
+
+
 class Local(NamedTuple):
     """How a client learns: the same values for every algorithm of a comparison.
 
@@ -28,7 +38,8 @@ class Local(NamedTuple):
     batch:      B, images a step.
     prevalence: class mix of a batch: 'natural', 'balanced', or 'mixed' (a random mix a step).
     weighting:  a client's weight in the sum: its 'examples', or 'uniform'.
-    finetune:   (steps, learning rate) of the labelled fine-tuning after training.
+    finetune:   the labelled fine-tuning of a finished model.
+    alone:      learning from first weights, as without a federation.
     statistics: whose batch statistics a finished model has: 'own' (those of the center's own
                 unlabelled images), 'running' (the last round's mean over steps and clients, in
                 `shared`; of local-only learning the client's) or 'frozen' (`start`'s, which
@@ -47,7 +58,8 @@ class Local(NamedTuple):
     batch: int
     prevalence: str
     weighting: str
-    finetune: tuple[int, float]
+    finetune: Steps
+    alone: Steps
     statistics: str = 'own'
     start: Tree = None
 
@@ -242,13 +254,21 @@ def weighed(local: Local, data: Examples, delta: Tree, statistics_T: Tree = ()) 
     return contribution
 
 
-def finetune(local: Local, params: Tree, labelled: Examples, key: jax.Array) -> Tree:
-    """The labelled fine-tuning of a finished model at one client, on unshifted images."""
-    steps, rate = local.finetune
-    gentle = local._replace(
-        shift=chain(), optimizer=optax.sgd(rate, momentum=0.9), steps=steps
-    )
-    return learn(gentle, params, labelled, stream(key, 'finetune'), 1.0)[0]
+def learn_alone(
+    local: Local, params: Tree, labelled: Examples, key: jax.Array, steps: Steps
+) -> tuple[Tree, Tree]:
+    """A center's own labelled learning, on unshifted images: (weights, the last steps' statistics).
+    """
+    own = local._replace(shift=chain(), optimizer=steps.optimizer, steps=steps.count)
+    params, _, statistics_T = learn(own, params, labelled, key, 1.0)
+    return params, mean_of_steps(jax.tree.map(lambda x_T: x_T[-10:], statistics_T))
+
+
+def alone(local: Local, unlabelled: Examples, labelled: Examples, key: jax.Array) -> Tree:
+    """Variables of the model that a center learns without the others, from first weights."""
+    first = init_model(local, key)
+    params, statistics = learn_alone(local, first, labelled, stream(key, 'alone'), local.alone)
+    return finish(local, params, unlabelled, None, key, statistics)
 
 
 def finish(
@@ -261,14 +281,17 @@ def finish(
 ) -> Tree:
     """Variables of a finished model: fine-tuned, given labels, and with its statistics.
 
-    statistics: those that training kept, where `Local.statistics` is 'running'.
+    statistics: those that training kept, where `Local.statistics` is 'running'; fine-tuning keeps
+        its own.
 
     By default, batch normalization's statistics are those of the client's own unlabelled images
     under the finished weights (AdaBN, Li et al. 2018): they never leave the client, and an unseen
     client has them as a seen one does.
     """
     if labelled is not None:
-        params = finetune(local, params, labelled, key)
+        params, statistics = learn_alone(
+            local, params, labelled, stream(key, 'finetune'), local.finetune
+        )
     if local.statistics == 'running':
         return {'params': params, 'batch_stats': statistics}
     if local.statistics == 'frozen':

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from fedgen_jax.algorithms.local import Steps
+
 
 def optimizer(field: str, c: ConfigDict) -> optax.GradientTransformation:
     """The optimizer of `client` or `server`."""
@@ -16,6 +18,13 @@ def optimizer(field: str, c: ConfigDict) -> optax.GradientTransformation:
     if c.optimizer == 'adam':
         return optax.adam(c.lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
     raise ValueError(f'{field}.optimizer={c.optimizer!r}: one of sgd, adam')
+
+
+def own_steps(c: ConfigDict, steps: int, lr: float) -> Steps:
+    """Labelled steps of a center by itself, with the clients' optimizer, annealed to zero."""
+    own = c.client.copy_and_resolve_references().unlock()
+    own.lr = optax.cosine_decay_schedule(lr, max(steps, 1))
+    return Steps(steps, optimizer('client', own))
 
 
 def schedule(c: ConfigDict) -> Callable[[jax.Array], jax.Array]:

@@ -10,7 +10,7 @@ import pytest
 
 from fedgen_jax.algorithms.episodes import Hypernet
 from fedgen_jax.algorithms.fedgen import fedgen
-from fedgen_jax.algorithms.local import Batch, Local, batch_loss, images_of
+from fedgen_jax.algorithms.local import Batch, Local, Steps, batch_loss, images_of
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.hypernet.descriptor import Descriptor
 from fedgen_jax.hypernet.generator import Generator, refine, shapes_of
@@ -25,10 +25,11 @@ OPTIONS = (('code', 8), ('rank', 2))
 # Every draw of this shift is the same virtual center, so that a test can play it too.
 DARKER = Shift(lambda key: jnp.float32(0.7), lambda tau, key, image, target: (tau * image, target))
 
+STEPS = Steps(2, optax.sgd(0.1))
 LOCAL = Local(
     model=CNN(3, widths=(8,)), task=classification('abc'), image_size=16, plain=chain(),
     shift=DARKER, optimizer=optax.sgd(RATE), schedule=lambda round_: 1.0, steps=1, batch=4,
-    prevalence='natural', weighting='examples', finetune=(2, 0.1),
+    prevalence='natural', weighting='examples', finetune=STEPS, alone=STEPS,
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 from configs.common import base
 from fedgen_jax.algorithms.local import (
     Local,
+    Steps,
     apply_model,
     class_mix,
     client_weight,
@@ -88,11 +89,14 @@ def test_weighing_is_exact_zero_where_the_weight_is():
     np.testing.assert_array_equal(weigh(jnp.float32(3), tree)['x'][2], 6)
 
 
+STEPS = Steps(3, optax.sgd(0.1))
+
+
 def local(norm='group', weighting='examples'):
     return Local(
         model=CNN(4, widths=(8,), norm=norm), task=TASK, image_size=16, plain=chain(),
         shift=chain(), optimizer=optax.sgd(0.1), schedule=lambda round_: 1.0, steps=2, batch=4,
-        prevalence='natural', weighting=weighting, finetune=(3, 0.1),
+        prevalence='natural', weighting=weighting, finetune=STEPS, alone=STEPS,
     )
 
 

@@ -1,0 +1,66 @@
+"""A seen center's own model: what its labels make of the model that was generated for it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fedgen_jax.canonical import own_change
+from fedgen_jax.data.examples import of_split, pad
+from fedgen_jax.evaluate import Scores, canonical, metrics_in, model_of, score, score_seen
+from fedgen_jax.run import Trained
+
+
+def own_model(trained: Trained, client: int, kind: str) -> Any:
+    """One of the models that a seen center may choose from (`run.CHOICES`)."""
+    train = of_split(trained.seen[client], 'train')
+    if kind == 'refined':
+        return model_of(trained, train, client)
+    if kind == 'finetuned':
+        return model_of(trained, train, client, labelled=train)
+    padded = pad(canonical(trained, train, train), trained.length)
+    variables = trained.program.alone(padded, padded, trained.key)
+    change = own_change(trained.program.input, trained.reference, train)
+    return variables if change is None else {**variables, 'canonical': change}
+
+
+def choose_own(trained: Trained, kinds: Sequence[str], split: str) -> dict:
+    """Each seen center's own model: of those of `kinds` the best on its validation images.
+
+    Ties, as where a center has no validation images, go to the first.  Returns {'seen': scores of
+    the chosen on `split`, 'generated': those of the refined models, 'chosen': {center: kind},
+    'candidates': {kind: its scores at all centers}}.
+    """
+    models = {k: [own_model(trained, i, k) for i in range(len(trained.seen))] for k in kinds}
+    best = []
+    for i, center in enumerate(trained.seen):
+        val = of_split(center, 'val')
+        best.append(kinds[best_of([score(trained, models[k][i], val) for k in kinds])])
+    chosen = [models[kind][i] for i, kind in enumerate(best)]
+    return {
+        'seen': score_seen(trained, split, chosen),
+        'generated': score_seen(trained, split),
+        'chosen': {c.name: kind for c, kind in zip(trained.seen, best)},
+        'candidates': {k: score_seen(trained, split, models[k]) for k in kinds},
+    }
+
+
+def best_of(scores: Sequence[Scores]) -> int:
+    """The place of the highest headline score, the first metric of all; of ties the first."""
+    names = [m for s in scores for m in metrics_in(s)]
+    return int(np.argmax([s.get(names[0], 0.0) for s in scores])) if names else 0
+
+
+def score_own(trained: Trained, split: str, finetune: bool, kinds: Sequence[str]) -> dict:
+    """What a center's labels add to `evaluate`: 'finetuned', and 'seen' and 'own' of its choice.
+
+    finetune: whether fine-tuned models are scored.  kinds: what a seen center chooses from.
+    """
+    scores = {}
+    if kinds:
+        own = choose_own(trained, kinds, split)
+        scores = {'seen': own.pop('seen'), 'own': own}
+    if finetune:
+        models = [own_model(trained, i, 'finetuned') for i in range(len(trained.seen))]
+        scores['finetuned'] = {'seen': score_seen(trained, split, models)}
+    return scores
