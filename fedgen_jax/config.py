@@ -86,6 +86,10 @@ def base() -> ConfigDict:
     # | local_only.  Empty: refined, without a choice.
     c.finetune.choose = ()
 
+    c.oracle = ConfigDict()
+    c.oracle.steps = 0  # labelled steps at unseen centers, scored as a bound; 0: none
+    c.oracle.lr = 0.05  # of the first of them; it falls to zero
+
     c.privacy = ConfigDict()
     c.privacy.clip = 0.0  # largest norm of a client's whole contribution; 0: none
 

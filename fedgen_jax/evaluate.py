@@ -124,6 +124,16 @@ def mean_scores(scores: Sequence[Any]) -> Any:
     return first
 
 
+def cross_fits(center: Center, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs (adapted on, scored on) of an unseen center's images, booleans [N]; none is empty."""
+    if split == 'val':
+        pairs = [(center.split == SPLITS.index('train'), center.split == SPLITS.index('val'))]
+    else:
+        first = halves(center)
+        pairs = [(first, ~first), (~first, first)]
+    return [(adapt, on) for adapt, on in pairs if adapt.any() and on.any()]
+
+
 class Predicted(NamedTuple):
     """What a center's refined model says of images: predictions and targets lead with N."""
 
@@ -164,16 +174,11 @@ def predict_unseen(
     client: a seen center whose private model it borrows; m_E: replaces its descriptor.  Batch
     statistics are cross-fitted all the same.
     """
-    if split == 'val':
-        pairs = [tuple(center.split == SPLITS.index(name) for name in ('train', 'val'))]
-    else:
-        first = halves(center)
-        pairs = [(first, ~first), (~first, first)]
     parts = [
         predict_on(
             trained, model_of(trained, take(center.examples, adapt), client, m_E), center, on
         )
-        for adapt, on in pairs if adapt.any() and on.any()
+        for adapt, on in cross_fits(center, split)
     ]
     if not parts:  # one patient: nothing is left to score
         variables = model_of(trained, center.examples, client, m_E)

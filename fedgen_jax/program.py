@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from fedgen_jax import checkpoint
 from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.algorithms.base import Algorithm
-from fedgen_jax.algorithms.local import Local, alone, images_of
+from fedgen_jax.algorithms.local import Local, alone, fitted, images_of
 from fedgen_jax.algorithms.optimizers import optimizer, own_steps, schedule
 from fedgen_jax.canonical import PRESETS as canonical_presets
 from fedgen_jax.canonical import Input, carried_back, make_input
@@ -57,6 +57,7 @@ class Program(NamedTuple):
                  is predicted is carried back to their own places.
     personalize: `Algorithm.personalize`.
     alone:       (unlabelled, labelled, key) -> variables of a model that a center learns alone.
+    fitted:      `algorithms.local.fitted`, (params, unlabelled, labelled, key, roles).
     """
 
     task: Task
@@ -69,6 +70,7 @@ class Program(NamedTuple):
     predict: Callable
     personalize: Callable
     alone: Callable
+    fitted: Callable
 
 
 def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Program:
@@ -117,6 +119,7 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
         functools.partial(in_chunks, predict),
         jax.jit(algorithm.personalize),
         jax.jit(functools.partial(alone, local)),
+        jax.jit(functools.partial(fitted, local), static_argnames='roles'),
     )
 
 
@@ -152,6 +155,7 @@ def make_algorithm(
         prevalence=c.prevalence,
         weighting=c.weighting,
         finetune=own_steps(c, c.finetune.steps, c.finetune.lr),
+        oracle=own_steps(c, c.oracle.steps, c.oracle.lr),
         alone=own_steps(c, c.get('rounds', 0) * c.local_steps, c.client.lr),
         statistics=choose('statistics', c.statistics, ('own', 'running', 'frozen')),
         start=start_variables(c, model, classes, image_size),

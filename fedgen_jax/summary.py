@@ -10,6 +10,7 @@ from fedgen_jax.evaluate import (
     predict_seen,
     predict_unseen,
 )
+from fedgen_jax.oracle import score_oracle
 from fedgen_jax.own import score_own
 from fedgen_jax.program import num_bytes
 from fedgen_jax.run import Run, after_training, reopen, settings_of
@@ -22,6 +23,8 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
     shared = state.shared
     done = after_training(run, state, private_C)
     scores = evaluate(done, c.score_on)
+    if c.oracle.steps:
+        scores['oracle'] = score_oracle(done, c.score_on)
     scores |= score_own(done, c.score_on, c.finetune.steps > 0, tuple(c.finetune.choose))
     contribution = jax.eval_shape(
         run.program.algorithm.client_update,

@@ -1,6 +1,6 @@
 """A client's local learning: the same for every algorithm of a comparison."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -40,6 +40,7 @@ class Local(NamedTuple):
     weighting:  a client's weight in the sum: its 'examples', or 'uniform'.
     finetune:   the labelled fine-tuning of a finished model.
     alone:      learning from first weights, as without a federation.
+    oracle:     the fitting of a part of the weights to an unseen center's labels, as a bound.
     statistics: whose batch statistics a finished model has: 'own' (those of the center's own
                 unlabelled images), 'running' (the last round's mean over steps and clients, in
                 `shared`; of local-only learning the client's) or 'frozen' (`start`'s, which
@@ -60,6 +61,7 @@ class Local(NamedTuple):
     weighting: str
     finetune: Steps
     alone: Steps
+    oracle: Steps
     statistics: str = 'own'
     start: Tree = None
 
@@ -255,13 +257,45 @@ def weighed(local: Local, data: Examples, delta: Tree, statistics_T: Tree = ()) 
 
 
 def learn_alone(
-    local: Local, params: Tree, labelled: Examples, key: jax.Array, steps: Steps
+    local: Local,
+    params: Tree,
+    labelled: Examples,
+    key: jax.Array,
+    steps: Steps,
+    roles: Collection[str] | None = None,
 ) -> tuple[Tree, Tree]:
     """A center's own labelled learning, on unshifted images: (weights, the last steps' statistics).
+
+    roles: of the weights that learn (`models.roles`); None: all.
     """
     own = local._replace(shift=chain(), optimizer=steps.optimizer, steps=steps.count)
-    params, _, statistics_T = learn(own, params, labelled, key, 1.0)
+    role_of = roles_of(local.model)
+
+    def gradient(params, batch, tau, key):
+        value, grads = task_gradient(local)(params, batch, tau, key)
+
+        def keep(path, g):
+            return g if role_of(tuple(k.key for k in path)) in roles else jnp.zeros_like(g)
+
+        return value, jax.tree_util.tree_map_with_path(keep, grads)
+
+    of_roles = None if roles is None else gradient
+    params, _, statistics_T = learn(own, params, labelled, key, 1.0, of_roles)
     return params, mean_of_steps(jax.tree.map(lambda x_T: x_T[-10:], statistics_T))
+
+
+def fitted(
+    local: Local,
+    params: Tree,
+    unlabelled: Examples,
+    labelled: Examples,
+    key: jax.Array,
+    roles: Collection[str],
+) -> Tree:
+    """Variables of a model whose weights of some roles are fitted to labelled examples."""
+    key_fit = stream(key, 'oracle')
+    params, statistics = learn_alone(local, params, labelled, key_fit, local.oracle, roles)
+    return finish(local, params, unlabelled, None, key, statistics)
 
 
 def alone(local: Local, unlabelled: Examples, labelled: Examples, key: jax.Array) -> Tree:

@@ -10,21 +10,24 @@ from ml_collections import ConfigDict
 from fedgen_jax.algorithms.local import Steps
 
 
-def optimizer(field: str, c: ConfigDict) -> optax.GradientTransformation:
-    """The optimizer of `client` or `server`."""
+def optimizer(
+    field: str, c: ConfigDict, lr: optax.ScalarOrSchedule | None = None
+) -> optax.GradientTransformation:
+    """The optimizer of `client` or `server`; lr: in place of the field's own."""
+    lr = c.lr if lr is None else lr
     if c.optimizer == 'sgd':
-        step = optax.sgd(c.lr, momentum=c.momentum or None)
+        step = optax.sgd(lr, momentum=c.momentum or None)
         return optax.chain(optax.clip_by_global_norm(c.clip), step) if c.get('clip') else step
     if c.optimizer == 'adam':
-        return optax.adam(c.lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
+        return optax.adam(lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
     raise ValueError(f'{field}.optimizer={c.optimizer!r}: one of sgd, adam')
 
 
 def own_steps(c: ConfigDict, steps: int, lr: float) -> Steps:
     """Labelled steps of a center by itself, with the clients' optimizer, annealed to zero."""
-    own = c.client.copy_and_resolve_references().unlock()
-    own.lr = optax.cosine_decay_schedule(lr, max(steps, 1))
-    return Steps(steps, optimizer('client', own))
+    decay = optax.cosine_decay_schedule(lr, max(steps, 1))
+    falling = optimizer('client', c.client, lambda step: decay(step.astype(jnp.float32)))
+    return Steps(steps, falling)
 
 
 def schedule(c: ConfigDict) -> Callable[[jax.Array], jax.Array]:

@@ -45,8 +45,9 @@ def _moments(image_HxWx3):
     pixels, dark = real_P.sum(), nucleus_P.sum()
     area = dark / len(real_P)
     inside_3 = (nucleus_P[:, None] * density_Px3).sum(0) / jnp.maximum(dark, 1)
-    seen = (pixels > 0.25 * len(real_P)).astype(jnp.float32)
-    found = seen * (inside_3[:2].mean() > CONTRAST) * (dark >= 4)
+    seen = pixels > 0.25 * len(real_P)
+    found = seen & (inside_3[:2].mean() > CONTRAST) & (dark >= 4)
+    seen, found = (x.astype(jnp.float32) for x in (seen, found))
     log_3 = jnp.log(jnp.clip(inside_3, 0.02, 10.0))
     of_nuclei = jnp.concatenate([log_3 / DENSITY, jnp.log(jnp.maximum(area, 1e-3))[None] / AREA])
     values = [seen[None], seen * back_3 / BACKGROUND, found[None], found * of_nuclei]
@@ -65,7 +66,7 @@ def _background(light_Px3, real_P):
     count = real_P.sum()
     sorted_P = jnp.sort(mean_P)[::-1]
     high, low = (sorted_P[(share * count).astype(jnp.int32)] for share in (0.03, 0.2))
-    use_P = real_P * (mean_P <= high) * (mean_P >= low)
+    use_P = jnp.where((mean_P <= high) & (mean_P >= low), real_P, 0)
     return (use_P[:, None] * _density(light_Px3)).sum(0) / jnp.maximum(use_P.sum(), 1)
 
 

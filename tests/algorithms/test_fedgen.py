@@ -29,7 +29,7 @@ STEPS = Steps(2, optax.sgd(0.1))
 LOCAL = Local(
     model=CNN(3, widths=(8,)), task=classification('abc'), image_size=16, plain=chain(),
     shift=DARKER, optimizer=optax.sgd(RATE), schedule=lambda round_: 1.0, steps=1, batch=4,
-    prevalence='natural', weighting='examples', finetune=STEPS, alone=STEPS,
+    prevalence='natural', weighting='examples', finetune=STEPS, alone=STEPS, oracle=STEPS,
 )
 
 

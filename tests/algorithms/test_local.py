@@ -8,15 +8,19 @@ import pytest
 
 from configs.common import base
 from fedgen_jax.algorithms.local import (
+    Batch,
     Local,
     Steps,
     apply_model,
+    batch_loss,
     class_mix,
     client_weight,
     draw_indices,
     finish,
+    images_of,
     init_model,
     learn,
+    learn_alone,
     weigh,
 )
 from fedgen_jax.data.examples import Examples
@@ -96,7 +100,7 @@ def local(norm='group', weighting='examples'):
     return Local(
         model=CNN(4, widths=(8,), norm=norm), task=TASK, image_size=16, plain=chain(),
         shift=chain(), optimizer=optax.sgd(0.1), schedule=lambda round_: 1.0, steps=2, batch=4,
-        prevalence='natural', weighting=weighting, finetune=STEPS, alone=STEPS,
+        prevalence='natural', weighting=weighting, finetune=STEPS, alone=STEPS, oracle=STEPS,
     )
 
 
@@ -216,3 +220,29 @@ def test_weights_that_a_model_calls_frozen_stay():
     for name in theta:
         same = jax.tree.map(lambda a, b: bool((a == b).all()), theta[name], new[name])
         assert all(jax.tree.leaves(same)) == (name != 'head')
+
+
+# ------------------------------------------------------------------ a center's own learning
+
+
+def test_only_weights_of_the_named_roles_are_fitted():
+    data = jax.tree.map(jnp.asarray, examples([0, 1, 2, 3]))
+    params = init_model(local(), jax.random.key(0))
+    fit = jax.jit(learn_alone, static_argnums=(0, 4, 5))
+    new, _ = fit(local(), params, data, jax.random.key(1), STEPS, ('input', 'norm'))
+    moved = jax.tree_util.tree_map_with_path(
+        lambda path, a, b: (path[0].key, bool(np.any(a != b))), new, params
+    )
+    for name, changed in jax.tree.leaves(moved, is_leaf=lambda x: isinstance(x, tuple)):
+        assert changed == (name == 'input' or name.startswith('norm')), name
+
+
+def test_a_center_s_own_learning_lowers_its_loss():
+    data = jax.tree.map(jnp.asarray, examples([0, 1, 2, 3]))
+    params, longer = init_model(local(), jax.random.key(0)), Steps(40, optax.sgd(0.1))
+    new, _ = jax.jit(learn_alone, static_argnums=(0, 4))(
+        local(), params, data, jax.random.key(1), longer
+    )
+    batch = Batch(images_of(data.image), data.target, data.weight)
+    before, after = (batch_loss(local(), p, batch)[0] for p in (params, new))
+    assert after < 0.9 * before

@@ -1,0 +1,65 @@
+"""What labels add after training: a seen center's own model, and the oracle at an unseen one."""
+
+import numpy as np
+import pytest
+from families import configured
+
+from fedgen_jax.own import best_of
+from fedgen_jax.summary import evaluate_run
+from fedgen_jax.train import train
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """(folder, summary) of a small run with canonical input, a choice and an oracle."""
+    c = configured({
+        'rounds': 2, 'eval_every': 2, 'checkpoint_every': 2, 'algorithm': 'fedavg',
+        'input.canonical': 'brightfield', 'data.source': 'synthetic', 'data.centers': 3,
+        'data.examples': 20, 'data.held_out': 'synthetic-2', 'finetune.steps': 3,
+        'finetune.choose': ('refined', 'finetuned', 'local_only'), 'finetune.lr': 0.1,
+        'oracle.steps': 3, 'oracle.lr': 0.1, 'data.cache': str(tmp_path_factory.mktemp('cache')),
+    })
+    workdir = tmp_path_factory.mktemp('own') / 'run'
+    return workdir, train(c, workdir, progress=False)
+
+
+def test_each_center_s_scores_are_those_of_its_choice(run):
+    _, summary = run
+    own = summary['own']
+    assert set(own['candidates']) == {'refined', 'finetuned', 'local_only'}
+    for center, kind in own['chosen'].items():
+        assert summary['seen']['centers'][center] == own['candidates'][kind]['centers'][center]
+    assert own['generated'] == own['candidates']['refined']
+    assert summary['finetuned']['seen'] == own['candidates']['finetuned']
+
+
+def test_the_oracle_has_every_part(run):
+    _, summary = run
+    assert set(summary['oracle']) == {'input', 'norms', 'input and norms', 'all'}
+    images = summary['unseen']['centers']['synthetic-2']['n']
+    assert all(b['centers']['synthetic-2']['n'] == images for b in summary['oracle'].values())
+
+
+def test_the_checkpoint_gives_the_same_scores(run):
+    workdir, summary = run
+    again = evaluate_run(workdir)
+    for field in ('seen', 'own', 'unseen', 'oracle', 'finetuned'):
+        assert again[field] == summary[field]
+
+
+def test_the_best_is_the_first_of_ties():
+    assert best_of([{'a': 0.5, 'n': 3}, {'a': 0.7, 'n': 3}, {'a': 0.7, 'n': 3}]) == 1
+    assert best_of([{'n': 0}, {'n': 0}]) == 0
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'finetune.choose': ('best',)}, "finetune.choose='best': one of"),
+        ({'finetune.choose': ('finetuned',)}, 'needs finetune.steps'),
+    ],
+)
+def test_a_choice_that_is_none_is_one_line(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as error:
+        train(configured(changes), tmp_path / 'run', progress=False)
+    assert '\n' not in str(error.value) and not np.any([*tmp_path.iterdir()])
