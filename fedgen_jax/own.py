@@ -1,8 +1,9 @@
 """A seen center's own model: what its labels make of the model that was generated for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from fedgen_jax.canonical import own_change
@@ -12,26 +13,31 @@ from fedgen_jax.run import Trained
 
 
 def own_model(trained: Trained, client: int, kind: str) -> Any:
-    """One of the models that a seen center may choose from (`run.CHOICES`)."""
+    """One of the models that a seen center may choose from (`run.CHOICES`), on the host."""
     train = of_split(trained.seen[client], 'train')
     if kind == 'refined':
-        return model_of(trained, train, client)
+        return jax.device_get(model_of(trained, train, client))
     if kind == 'finetuned':
-        return model_of(trained, train, client, labelled=train)
+        return jax.device_get(model_of(trained, train, client, labelled=train))
     padded = pad(canonical(trained, train, train), trained.length)
-    variables = trained.program.alone(padded, padded, trained.key)
+    variables = jax.device_get(trained.program.alone(padded, padded, trained.key))
     change = own_change(trained.program.input, trained.reference, train)
     return variables if change is None else {**variables, 'canonical': change}
 
 
-def choose_own(trained: Trained, kinds: Sequence[str], split: str) -> dict:
-    """Each seen center's own model: of those of `kinds` the best on its validation images.
+def own_models(trained: Trained, kinds: Sequence[str]) -> dict[str, list]:
+    """{kind: a model for each seen center}."""
+    return {k: [own_model(trained, i, k) for i in range(len(trained.seen))] for k in kinds}
+
+
+def choose_own(trained: Trained, models: Mapping[str, Sequence], split: str) -> dict:
+    """Each seen center's own model: of `own_models` the best on its validation images.
 
     Ties, as where a center has no validation images, go to the first.  Returns {'seen': scores of
     the chosen on `split`, 'generated': those of the refined models, 'chosen': {center: kind},
     'candidates': {kind: its scores at all centers}}.
     """
-    models = {k: [own_model(trained, i, k) for i in range(len(trained.seen))] for k in kinds}
+    kinds = list(models)
     best = []
     for i, center in enumerate(trained.seen):
         val = of_split(center, 'val')
@@ -54,13 +60,24 @@ def best_of(scores: Sequence[Scores]) -> int:
 def score_own(trained: Trained, split: str, finetune: bool, kinds: Sequence[str]) -> dict:
     """What a center's labels add to `evaluate`: 'finetuned', and 'seen' and 'own' of its choice.
 
+    Of an algorithm over a base (`Program.base`) also {'base': the same of the base}; what a center
+    learns alone is the same for both.
+
     finetune: whether fine-tuned models are scored.  kinds: what a seen center chooses from.
     """
-    scores = {}
+    scores, base = {}, trained.program.base
+    models = own_models(trained, kinds)
     if kinds:
-        own = choose_own(trained, kinds, split)
+        own = choose_own(trained, models, split)
         scores = {'seen': own.pop('seen'), 'own': own}
     if finetune:
-        models = [own_model(trained, i, 'finetuned') for i in range(len(trained.seen))]
-        scores['finetuned'] = {'seen': score_seen(trained, split, models)}
+        tuned = models.get('finetuned') or own_models(trained, ['finetuned'])['finetuned']
+        scores['finetuned'] = {'seen': score_seen(trained, split, tuned)}
+    if base:
+        below = trained._replace(program=base)
+        again = own_models(below, [k for k in kinds if k != 'local_only'])
+        theirs = {k: again.get(k, models[k]) for k in kinds}
+        if kinds:
+            own = choose_own(below, theirs, split)
+            scores['base'] = {'seen': own.pop('seen'), 'own': own}
     return scores

@@ -56,6 +56,8 @@ class Program(NamedTuple):
                  variables have 'canonical', a `Change`, the images go through it first, and what
                  is predicted is carried back to their own places.
     personalize: `Algorithm.personalize`.
+    base:        the same data and tasks with the algorithm that is refined (`Algorithm.base`): it
+                 serves the same state.  None: there is none.
     alone:       (unlabelled, labelled, key) -> variables of a model that a center learns alone.
     fitted:      `algorithms.local.fitted`, (params, unlabelled, labelled, key, roles).
     """
@@ -71,6 +73,7 @@ class Program(NamedTuple):
     personalize: Callable
     alone: Callable
     fitted: Callable
+    base: 'Program | None' = None
 
 
 def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Program:
@@ -108,7 +111,7 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
         return carried_back(change, found, image_BxHxWx3.shape[1:3], canonical.edge)
 
     describe = algorithm.describe and functools.partial(in_chunks, jax.jit(algorithm.describe))
-    return Program(
+    program = Program(
         local.task,
         algorithm,
         mesh,
@@ -120,6 +123,12 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
         jax.jit(algorithm.personalize),
         jax.jit(functools.partial(alone, local)),
         jax.jit(functools.partial(fitted, local), static_argnames='roles'),
+    )
+    if not algorithm.base:
+        return program
+    personalize = jax.jit(algorithm.base.personalize)
+    return program._replace(
+        base=program._replace(algorithm=algorithm.base, describe=None, personalize=personalize)
     )
 
 

@@ -3,7 +3,9 @@
 import pathlib
 
 import jax
+from ml_collections import ConfigDict
 
+from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.data.examples import of_split, stack
 from fedgen_jax.evaluate import (
     evaluate,
@@ -25,7 +27,12 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
     scores = evaluate(done, c.score_on)
     if c.oracle.steps:
         scores['oracle'] = score_oracle(done, c.score_on)
-    scores |= score_own(done, c.score_on, c.finetune.steps > 0, tuple(c.finetune.choose))
+    own = score_own(done, c.score_on, c.finetune.steps > 0, tuple(c.finetune.choose))
+    if run.program.base:
+        below = evaluate(done._replace(program=run.program.base), c.score_on)
+        title = titled(run.program.base.algorithm, c)
+        scores['base'] = {'title': title, **below, **own.pop('base', {})}
+    scores |= own
     contribution = jax.eval_shape(
         run.program.algorithm.client_update,
         shared,
@@ -66,8 +73,12 @@ def title_of(run: Run) -> str:
 
     They are a part of every method that generates models, whose name does not mention them.
     """
-    algorithm, shifts = run.program.algorithm, run.config.shifts
-    shifted = shifts.acquisition or shifts.zoom != 1
+    return titled(run.program.algorithm, run.config)
+
+
+def titled(algorithm: Algorithm, c: ConfigDict) -> str:
+    """`title_of`, of an algorithm under a configuration."""
+    shifted = c.shifts.acquisition or c.shifts.zoom != 1
     return algorithm.title + (' + shifts' if shifted and 'generator' not in algorithm.sizes else '')
 
 

@@ -47,6 +47,8 @@ class Algorithm(NamedTuple):
                    Centers that are drawn for one round cannot take part where it does.
     server_model:  whether a stranger has a model; else it borrows a seen client's.
     sizes:         {part for people: the entry of `shared` that holds it}, to be counted.
+    base:          the algorithm whose model at the server it refines, and keeps as it would be
+                   alone; None: there is none.
     sum_only:      False: `server_update` needs every client's contribution by itself, as leaves
                    [C, ...] with exact zeros for padding.  No secure sum can serve it.
     """
@@ -62,6 +64,7 @@ class Algorithm(NamedTuple):
     server_model: bool
     sizes: Mapping[str, str]
     sum_only: bool = True
+    base: 'Algorithm | None' = None
 
 
 def server_step(server: optax.GradientTransformation, state: State, total: Tree) -> State:

@@ -207,6 +207,7 @@ def over(base: Algorithm, generator: Algorithm, after: bool) -> Algorithm:
         client_update=client_update_after if after else client_update,
         server_update=server_update,
         keeps=generator.keeps or base.keeps,
+        base=base,
     )
 
 
