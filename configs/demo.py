@@ -28,6 +28,19 @@ none of them on these.
 """
 
 from configs import common
+from configs.common import NO_SHIFTS
+
+# FedGen's base is FedAvg with every add-on, and is scored too.
+RUNS = {
+    'fedgen': {},
+    'fedavg': {
+        'algorithm': 'fedavg', 'input.canonical': 'none', 'statistics': 'running',
+        'finetune.choose': (), **NO_SHIFTS,
+    },
+    'local_only': {
+        'algorithm': 'local_only', 'input.canonical': 'none', 'finetune.choose': (), **NO_SHIFTS,
+    },
+}
 
 
 def get_config(task='classification'):
@@ -38,15 +51,19 @@ def get_config(task='classification'):
     c.checkpoint_every = 60
 
     c.data.source = 'synthetic'
-    c.data.centers = 6
-    c.data.held_out = 'synthetic-5'
-    c.data.examples = 300
+    c.data.centers = 8
+    c.data.held_out = 'synthetic-6,synthetic-7'
+    c.data.spread = 2.0
+    c.data.examples = 200
     c.data.image_size = 32
 
     c.model.widths = (16, 32, 64)
     # Normalization by each center's own statistics, from its unlabelled images.
     c.model.norm = 'batch'
-    c.finetune.steps = 0
+    c.input.canonical = 'brightfield'
+    c.finetune.steps = 200
+    c.finetune.lr = 0.05
+    c.finetune.choose = ('refined', 'finetuned', 'local_only')
     if task != 'classification':
         c.model.name = {'segmentation': 'unet', 'detection': 'detector'}[task]
         c.model.norm = 'group'

@@ -1,6 +1,7 @@
 """The scores that a finished run leaves behind: `summary.json`."""
 
 import pathlib
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -28,22 +29,15 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
     if c.oracle.steps:
         scores['oracle'] = score_oracle(done, c.score_on)
     own = score_own(done, c.score_on, c.finetune.steps > 0, tuple(c.finetune.choose))
-    if run.program.base:
-        below = evaluate(done._replace(program=run.program.base), c.score_on)
-        title = titled(run.program.base.algorithm, c)
-        scores['base'] = {'title': title, **below, **own.pop('base', {})}
+    algorithm, base = run.program.algorithm, run.program.base
+    if base:
+        scores['base'] = {
+            'title': titled(base.algorithm, c),
+            **evaluate(done._replace(program=base), c.score_on),
+            **own.pop('base', {}),
+            'cost': sizes_of(base.algorithm, run, shared, private_C),
+        }
     scores |= own
-    contribution = jax.eval_shape(
-        run.program.algorithm.client_update,
-        shared,
-        jax.eval_shape(lambda t: jax.tree.map(lambda x: x[0], t), private_C),
-        jax.tree.map(lambda x: x[0], stack([of_split(run.seen[0], 'train')])),
-        run.key,
-    )[0]
-    algorithm = run.program.algorithm
-    sent = shared if algorithm.server_model else {}
-    parts = {part: jax.tree.leaves(shared[name]) for part, name in algorithm.sizes.items()}
-
     return {
         'method': c.method or title_of(run),
         'title': title_of(run),
@@ -56,15 +50,29 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         'score_on': c.score_on,
         'lower_is_better': run.program.task.lower_is_better,
         **scores,
-        'cost': {
-            'bytes_up': num_bytes(contribution),
-            'bytes_down': num_bytes(sent),
-            **timing,
-            'parameters': {part: sum(x.size for x in xs) for part, xs in parts.items()},
-        },
+        'cost': {**timing, **sizes_of(algorithm, run, shared, private_C)},
         'server_model': algorithm.server_model,
         'privacy': run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
         'config': settings_of(c),
+    }
+
+
+def sizes_of(algorithm: Algorithm, run: Run, shared: Any, private_C: Any) -> dict[str, Any]:
+    """What a client sends and receives in a round, in bytes, and the parameters of each part."""
+    state = jax.eval_shape(algorithm.init, run.key)
+    sent = {k: shared[k] for k in state.shared} if algorithm.server_model else {}
+    contribution = jax.eval_shape(
+        algorithm.client_update,
+        shared,
+        jax.eval_shape(lambda t: jax.tree.map(lambda x: x[0], t), private_C),
+        jax.tree.map(lambda x: x[0], stack([of_split(run.seen[0], 'train')])),
+        run.key,
+    )[0]
+    parts = {part: jax.tree.leaves(shared[name]) for part, name in algorithm.sizes.items()}
+    return {
+        'bytes_up': num_bytes(contribution),
+        'bytes_down': num_bytes(sent),
+        'parameters': {part: sum(x.size for x in xs) for part, xs in parts.items()},
     }
 
 

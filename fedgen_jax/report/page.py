@@ -47,11 +47,12 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A further section, between the scores and the map."""
+    """A further section, between the scores and the map: a table, or example images, or both."""
 
     title: str
     text: str
-    table: Table
+    table: Table | None = None
+    strips: Sequence[Strip] = ()
 
 
 def write_report(
@@ -74,7 +75,7 @@ def write_report(
       lines: {method: lines of its `metrics.jsonl`}.
       clouds: descriptors, for the map; none: no map.
       strips: example images.
-      sections: further tables.
+      sections: further tables and images.
       tiles: (number, what it is) pairs at the top.
     """
     methods = methods_of(summaries)
@@ -98,11 +99,11 @@ def write_report(
         bars=figures.bars(scores, colors, unseen, label),
         tables=[_scores_table(methods, summaries, m) for m in first['seen']['mean']],
         curves=figures.curves(own, colors, metric, label) if any(own.values()) else '',
-        sections=sections,
+        sections=[s._replace(strips=[_shown(x) for x in s.strips]) for s in sections],
         map=figures.descriptor_map(clouds) if clouds else '',
         kinds={c.kind for c in clouds},
         subset_size=SUBSET_SIZE,
-        strips=[{'name': s.name, 'kind': s.kind, 'columns': _columns(s)} for s in strips],
+        strips=[_shown(s) for s in strips],
         left_out=len({c for of in scores.values() for c in of} - {s.name for s in strips}),
         mistakes=any(v.wrong for s in strips for column in s.columns for v in column),
         columns=COLUMNS,
@@ -252,8 +253,8 @@ def _cost_table(summaries):
     return Table('Cost', head, [row(name, cost) for name, cost in costs.items()], note)
 
 
-def _columns(strip):
-    return [
+def _shown(strip):
+    columns = [
         [
             {
                 'png': None if view.picture is None else _png(view.picture),
@@ -264,6 +265,7 @@ def _columns(strip):
         ]
         for column in strip.columns
     ]
+    return {'name': strip.name, 'kind': strip.kind, 'columns': columns}
 
 
 def _png(image_HxWx3):

@@ -3,7 +3,7 @@
 import json
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from fedgen_jax import renamed
 from fedgen_jax.schema import Groups, Summary
@@ -34,6 +34,14 @@ def read_summaries(
             )
     _check_rows(found, where)
     return found
+
+
+def base_of(summary: Summary) -> Summary:
+    """The summary of the base alone, of a run that refines one: same data, seeds and add-ons."""
+    base = dict(summary['base'])
+    timing = {'round_seconds': None, 'compile_seconds': None}
+    kept = {k: v for k, v in summary.items() if k not in ('base', 'own', 'finetuned', 'oracle')}
+    return cast(Summary, {**kept, **base, 'cost': {**timing, **base['cost']}})
 
 
 def in_order(summaries: Iterable[Summary], order: Sequence[str]) -> list[Summary]:

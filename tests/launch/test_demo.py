@@ -18,7 +18,7 @@ def tiny(tmp_path_factory):
     c.data.centers, c.data.held_out, c.data.examples = 3, 'synthetic-2', 40
     c.data.image_size = 16
     c.model.widths = (8, 8)
-    c.fedgen.support, c.fedgen.modes = 4, ('film',)
+    c.fedgen.support, c.fedgen.modes, c.finetune.steps = 4, ('film',), 2
     c.shifts.flips, c.shifts.turns, c.shifts.acquisition = False, False, 0.0
     return c
 
@@ -35,7 +35,7 @@ def test_demo_prints_what_its_files_hold(tiny, tmp_path, capsys):
     }
     fedgen = summaries['fedgen']
     blocks = [s[group] for s in summaries.values() for group in ('seen', 'unseen')]
-    blocks += [fedgen['center_model'][group] for group in ('seen', 'unseen')]
+    blocks += [fedgen['base'][group] for group in ('seen', 'unseen')]
     for block in blocks:
         score = f'{block["mean"]["balanced_accuracy"]:.3f}'
         assert score in printed and score in page
@@ -43,7 +43,7 @@ def test_demo_prints_what_its_files_hold(tiny, tmp_path, capsys):
     update = json.loads((tmp_path / 'update.json').read_text())
     assert update['center'] == 'synthetic-0'
     assert update['cost']['steps_at_others'] == update['cost']['bytes_at_others'] == 0
-    for model, scores in update['new_data'].items():
+    for model, scores in update['made_before'].items():
         assert f'{model:<28} {scores["balanced_accuracy"]:.3f}' in printed
         assert model in page
     for name in ('synthetic-0', 'synthetic-1', 'synthetic-2'):
