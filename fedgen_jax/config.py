@@ -49,7 +49,8 @@ def base() -> ConfigDict:
     c.model.standardize = 'image'  # of the input: none | image | channel
     c.model.dtype = 'float32'  # of products: float32 | bfloat16; weights and sums: float32
 
-    c.statistics = 'own'  # batch norm's, of finished models: own | running | frozen
+    c.statistics = 'own'  # batch norm's, of finished models: own | running | last | frozen
+    c.statistics_mix = 'natural'  # of predicted classes in own ones: natural | balanced
     c.start = ConfigDict()
     c.start.weights = ''  # an .npz, module:function, or a finished run's folder; empty: drawn
     c.start.keep = ()  # beginnings of weights' names that are drawn all the same
@@ -58,6 +59,9 @@ def base() -> ConfigDict:
     c.input = ConfigDict()
     c.input.canonical = 'none'  # none | a name of canonical.PRESETS | module:name
     c.input.zoom = (0.5, 2.0)  # the least and largest magnification; (1.0, 1.0): colors alone
+
+    c.loss = ConfigDict()
+    c.loss.prior = 'none'  # of a client's classes, taken out of what is learned: none | logits
 
     c.shifts = ConfigDict()
     c.shifts.flips = True  # left to right, drawn for each image: not where left and right differ

@@ -19,7 +19,11 @@ from ml_collections import ConfigDict
 from fedgen_jax import checkpoint
 from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.algorithms.base import Algorithm
-from fedgen_jax.algorithms.local import Local, alone, fitted, images_of
+from fedgen_jax.algorithms.finish import alone, fitted
+from fedgen_jax.algorithms.local import (
+    Local,
+    images_of,
+)
 from fedgen_jax.algorithms.optimizers import optimizer, own_steps, schedule
 from fedgen_jax.canonical import PRESETS as canonical_presets
 from fedgen_jax.canonical import Input, carried_back, make_input
@@ -166,7 +170,9 @@ def make_algorithm(
         finetune=own_steps(c, c.finetune.steps, c.finetune.lr),
         oracle=own_steps(c, c.oracle.steps, c.oracle.lr),
         alone=own_steps(c, c.get('rounds', 0) * c.local_steps, c.client.lr),
-        statistics=choose('statistics', c.statistics, ('own', 'running', 'frozen')),
+        statistics=choose('statistics', c.statistics, ('own', 'running', 'last', 'frozen')),
+        mix=choose('statistics_mix', c.statistics_mix, ('natural', 'balanced')),
+        prior=choose('loss.prior', c.loss.prior, ('none', 'logits')) == 'logits',
         start=start_variables(c, model, classes, image_size),
     )
     return look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, num_clients), local

@@ -170,9 +170,9 @@ def print_update(change: dict, metric: str) -> None:
 LEDE = (
     'FedGen trains one model across centers without moving their images, and generates a refined '
     'model for each from the distribution of its unlabelled images. Here {seen} synthetic '
-    'hospitals train, each with its own stain, microscope, camera and mix of classes; {unseen} join '
-    'afterwards, with unlabelled images only, and {changed} gets a new scanner. All methods had '
-    'the same images, network and number of steps.'
+    'hospitals train, each with its own stain, microscope, camera and mix of classes; {unseen} '
+    'join afterwards, with unlabelled images only, and {changed} gets a new scanner. All methods '
+    'had the same images, network and number of steps.'
 )
 
 

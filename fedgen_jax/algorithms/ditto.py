@@ -10,7 +10,12 @@ from ml_collections import ConfigDict
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.fedavg import fedavg
 from fedgen_jax.algorithms.fedprox import proximal
-from fedgen_jax.algorithms.local import Local, finish, learn, mean_of_steps
+from fedgen_jax.algorithms.finish import finish
+from fedgen_jax.algorithms.local import (
+    Local,
+    learn,
+    mean_of_steps,
+)
 from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.random import stream
 
@@ -36,7 +41,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
             near(shared),
         )
         own = {'theta': theta}
-        if local.statistics == 'running':
+        if local.keeps_statistics:
             own['statistics'] = mean_of_steps(statistics_T)
         return contribution, {**private, **own}, {**metrics, 'own_loss': own_loss}
 

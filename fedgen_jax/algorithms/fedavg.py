@@ -13,11 +13,11 @@ import optax
 from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm, State, Tree, server_step
+from fedgen_jax.algorithms.finish import finish
 from fedgen_jax.algorithms.local import (
     Gradient,
     Local,
     contribution_of,
-    finish,
     init_model,
     init_statistics,
     learn,

@@ -30,10 +30,10 @@ from fedgen_jax.algorithms.episodes import (
     vectors,
 )
 from fedgen_jax.algorithms.fedavg import fedavg
+from fedgen_jax.algorithms.finish import finish
 from fedgen_jax.algorithms.local import (
     Local,
     client_weight,
-    finish,
     images_of,
     init_model,
     weigh,

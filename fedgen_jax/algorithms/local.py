@@ -1,6 +1,6 @@
 """A client's local learning: the same for every algorithm of a comparison."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ import optax
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.models.roles import roles_of
 from fedgen_jax.random import stream
-from fedgen_jax.shifts.base import Shift, chain
+from fedgen_jax.shifts.base import Shift
 from fedgen_jax.tasks.base import Task
 
 Tree = Any
@@ -43,8 +43,13 @@ class Local(NamedTuple):
     oracle:     the fitting of a part of the weights to an unseen center's labels, as a bound.
     statistics: whose batch statistics a finished model has: 'own' (those of the center's own
                 unlabelled images), 'running' (the last round's mean over steps and clients, in
-                `shared`; of local-only learning the client's) or 'frozen' (`start`'s, which
-                training uses too).
+                `shared`; of local-only learning the client's), 'last' (own ones of the last
+                features, `models.layers.last_norm`; of all others running ones) or 'frozen'
+                (`start`'s, which training uses too).
+    mix:        class mix of the images that own statistics are of: 'natural', or 'balanced', as
+                the model predicts it.
+    prior:      whether the loss adds the log shares of the client's classes to the logits, so that
+                what is learned is free of them (Menon et al. 2021, eq. 10).
     start:      variables to begin with, such as a pretrained network's; None: drawn.
     """
 
@@ -64,6 +69,13 @@ class Local(NamedTuple):
     oracle: Steps
     statistics: str = 'own'
     start: Tree = None
+    mix: str = 'natural'
+    prior: bool = False
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether `shared` holds those of training."""
+        return self.statistics in ('running', 'last')
 
 
 # (params, batch, tau, key) -> ((loss, aux), gradient), of one step.
@@ -101,14 +113,26 @@ def draw_indices(task: Task, data: Examples, key: jax.Array, size: int, mix_K: j
         order_N = jnp.argsort(jnp.where(real_N, noise_N, jnp.inf))
         return order_N[jnp.arange(size) % jnp.maximum(real_N.sum(), 1)]
     stratum_N = jnp.where(real_N, task.stratum(data.target), -1)
-    count_K = jnp.sum(stratum_N[:, None] == jnp.arange(task.num_strata)[None, :], axis=0)
-    count_K = jnp.maximum(count_K, 1).astype(jnp.float32)
+    count_K = jnp.maximum(_counts(stratum_N, task.num_strata), 1)
     share_K = jnp.log(jnp.maximum(mix_K, 1e-6)) - jnp.log(count_K)
     # Unlabelled examples: never beside labelled ones, but near enough for float32 to tell their
     # noise apart.
     logits_N = jnp.where(stratum_N >= 0, share_K[jnp.maximum(stratum_N, 0)], -1e3)
     logits_N = jnp.where(real_N, logits_N, -jnp.inf)
     return jax.random.categorical(key, logits_N, shape=(size,))
+
+
+def _counts(stratum_N, num_strata):
+    """How many examples of each stratum there are, float32 [K]; -1: of none."""
+    count_K = jnp.sum(stratum_N[:, None] == jnp.arange(num_strata)[None, :], axis=0)
+    return count_K.astype(jnp.float32)
+
+
+def class_shares(task: Task, data: Examples) -> jax.Array:
+    """The shares [K] of a client's classes, as if it had half an example more of each."""
+    stratum_N = jnp.where(data.weight > 0, task.stratum(data.target), -1)
+    count_K = _counts(stratum_N, task.num_strata) + 0.5
+    return count_K / count_K.sum()
 
 
 def images_of(image_uint8: jax.Array) -> jax.Array:
@@ -126,6 +150,9 @@ def batch_at(local: Local, data: Examples, index_B: jax.Array, key: jax.Array, t
         return local.shift.apply(tau, shift, image, target)
 
     image, target = jax.vmap(change)(jax.random.split(key, len(index_B)), image, target)
+    if local.prior:
+        log_K = jnp.log(class_shares(local.task, data))
+        target = {**target, 'log_prior': jnp.tile(log_K[None], (len(index_B), 1))}
     return Batch(image, target, data.weight[index_B])
 
 
@@ -167,7 +194,7 @@ def init_model(local: Local, key: jax.Array) -> Tree:
 
 def init_statistics(local: Local, key: jax.Array) -> Tree:
     """{'statistics': first ones} where they are kept from training, else {}: for `shared`."""
-    if local.statistics != 'running':
+    if not local.keeps_statistics:
         return {}
     return {'statistics': _init_variables(local, key).get('batch_stats', {})}
 
@@ -189,7 +216,7 @@ def batch_loss(local: Local, params: Tree, batch: Batch) -> tuple[jax.Array, Tre
     """The task's loss on a batch, and its statistics where they are kept from training, else ()."""
     outputs, statistics = apply_model(local, params, batch.image)
     loss = local.task.loss(outputs, batch.target, batch.weight)
-    return loss, statistics if local.statistics == 'running' else ()
+    return loss, statistics if local.keeps_statistics else ()
 
 
 def task_gradient(local: Local) -> Gradient:
@@ -251,88 +278,9 @@ def weighed(local: Local, data: Examples, delta: Tree, statistics_T: Tree = ()) 
     """`contribution_of`, given the change."""
     weight = client_weight(local, data)
     contribution = {'weight': weight, 'delta': weigh(weight, delta)}
-    if local.statistics == 'running':
+    if local.keeps_statistics:
         contribution['statistics'] = weigh(weight, mean_of_steps(statistics_T))
     return contribution
-
-
-def learn_alone(
-    local: Local,
-    params: Tree,
-    labelled: Examples,
-    key: jax.Array,
-    steps: Steps,
-    roles: Collection[str] | None = None,
-) -> tuple[Tree, Tree]:
-    """A center's own labelled learning, on unshifted images: (weights, the last steps' statistics).
-
-    roles: of the weights that learn (`models.roles`); None: all.
-    """
-    own = local._replace(shift=chain(), optimizer=steps.optimizer, steps=steps.count)
-    role_of = roles_of(local.model)
-
-    def gradient(params, batch, tau, key):
-        value, grads = task_gradient(local)(params, batch, tau, key)
-
-        def keep(path, g):
-            return g if role_of(tuple(k.key for k in path)) in roles else jnp.zeros_like(g)
-
-        return value, jax.tree_util.tree_map_with_path(keep, grads)
-
-    of_roles = None if roles is None else gradient
-    params, _, statistics_T = learn(own, params, labelled, key, 1.0, of_roles)
-    return params, mean_of_steps(jax.tree.map(lambda x_T: x_T[-10:], statistics_T))
-
-
-def fitted(
-    local: Local,
-    params: Tree,
-    unlabelled: Examples,
-    labelled: Examples,
-    key: jax.Array,
-    roles: Collection[str],
-) -> Tree:
-    """Variables of a model whose weights of some roles are fitted to labelled examples."""
-    key_fit = stream(key, 'oracle')
-    params, statistics = learn_alone(local, params, labelled, key_fit, local.oracle, roles)
-    return finish(local, params, unlabelled, None, key, statistics)
-
-
-def alone(local: Local, unlabelled: Examples, labelled: Examples, key: jax.Array) -> Tree:
-    """Variables of the model that a center learns without the others, from first weights."""
-    first = init_model(local, key)
-    params, statistics = learn_alone(local, first, labelled, stream(key, 'alone'), local.alone)
-    return finish(local, params, unlabelled, None, key, statistics)
-
-
-def finish(
-    local: Local,
-    params: Tree,
-    unlabelled: Examples,
-    labelled: Examples | None,
-    key: jax.Array,
-    statistics: Tree = None,
-) -> Tree:
-    """Variables of a finished model: fine-tuned, given labels, and with its statistics.
-
-    statistics: those that training kept, where `Local.statistics` is 'running'; fine-tuning keeps
-        its own.
-
-    By default, batch normalization's statistics are those of the client's own unlabelled images
-    under the finished weights (AdaBN, Li et al. 2018): they never leave the client, and an unseen
-    client has them as a seen one does.
-    """
-    if labelled is not None:
-        params, statistics = learn_alone(
-            local, params, labelled, stream(key, 'finetune'), local.finetune
-        )
-    if local.statistics == 'running':
-        return {'params': params, 'batch_stats': statistics}
-    if local.statistics == 'frozen':
-        return {'params': params, 'batch_stats': start_statistics(local)}
-    index = draw_indices(local.task, unlabelled, stream(key, 'stats'), 256, None)
-    _, stats = apply_model(local, params, images_of(jnp.asarray(unlabelled.image)[index]))
-    return {'params': params, 'batch_stats': stats}
 
 
 def client_weight(local: Local, data: Examples) -> jax.Array:

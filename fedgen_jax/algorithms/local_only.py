@@ -4,9 +4,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm, State, next_round
+from fedgen_jax.algorithms.finish import finish
 from fedgen_jax.algorithms.local import (
     Local,
-    finish,
     init_model,
     init_statistics,
     learn,
@@ -43,7 +43,7 @@ def local_only(local: Local) -> Algorithm:
             local, private['theta'], data, stream(key, 'learn'), factor
         )
         own = {}
-        if local.statistics == 'running':
+        if local.keeps_statistics:
             own['statistics'] = mean_of_steps(statistics_T)
         return {}, {**private, 'theta': theta, **own}, {'loss': loss}
 

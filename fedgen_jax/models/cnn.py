@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from fedgen_jax.models.layers import Input, conv_norm_relu, head
+from fedgen_jax.models.layers import Input, conv_norm_relu, head, last_norm
 
 
 class CNN(nn.Module):
@@ -21,6 +21,7 @@ class CNN(nn.Module):
     norm: str = 'group'
     standardize: str = 'image'
     dtype: str = 'float32'
+    last: str = 'none'
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
@@ -29,4 +30,4 @@ class CNN(nn.Module):
         for i, width in enumerate(self.widths):
             for j in range(self.depth):
                 x = conv_norm_relu(x, width, self.norm, train, f'{i}_{j}', stride=1 if j else 2)
-        return head(self.num_outputs, x.mean((1, 2)))
+        return head(self.num_outputs, last_norm(self.last, train, x.mean((1, 2))))

@@ -130,6 +130,25 @@ def magnify(x_BxHxWx3: jax.Array, zoom: jax.Array) -> jax.Array:
     return jnp.einsum('hi,biwc->bhwc', rows, jnp.einsum('wj,bhjc->bhwc', cols, x_BxHxWx3))
 
 
+LAST_NORM = 'last_features'
+LASTS = ('none', 'batch')
+
+
+def last_norm(kind: str, train: bool, x_BxI: jax.Array) -> jax.Array:
+    """The features before the last layer, in float32: as they are ('none'), or standardized by
+    batch statistics, without scale and bias ('batch'), which a center may take from its own images.
+    """
+    if kind not in LASTS:
+        raise ValueError(f'model.last={kind!r}: one of {LASTS}')
+    x_BxI = x_BxI.astype(jnp.float32)
+    if kind == 'none':
+        return x_BxI
+    return nn.BatchNorm(
+        use_running_average=not train, momentum=0.0, use_scale=False, use_bias=False,
+        name=LAST_NORM,
+    )(x_BxI)
+
+
 def head(num_outputs: int, x: jax.Array) -> jax.Array:
     """The last layer of a classifier: [B, I] in any type -> float32 [B, num_outputs]."""
     return nn.Dense(num_outputs, name='head')(x.astype(jnp.float32))

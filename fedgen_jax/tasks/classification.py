@@ -14,6 +14,8 @@ from fedgen_jax.tasks.base import Task, View
 def classification(classes: Sequence[str]) -> Task:
     """Cross-entropy; balanced accuracy and accuracy.
 
+    Where the target has 'log_prior' [B, K], the loss adds it to the logits.
+
     Balanced accuracy is the mean recall over the classes that the scored images have; a
     prediction of a class they lack counts as the error it is.  Examples with label -1 are
     neither learned from nor scored; a center with none that is labelled scores {'n': 0}.
@@ -23,6 +25,7 @@ def classification(classes: Sequence[str]) -> Task:
         label_B = target['label']
         weight_B = jnp.where(label_B >= 0, weight_B, 0)
         known_B = jnp.maximum(label_B, 0)
+        logits_BxK = logits_BxK + target.get('log_prior', 0.0)
         each_B = optax.softmax_cross_entropy_with_integer_labels(logits_BxK, known_B)
         return jnp.sum(weight_B * each_B) / jnp.maximum(jnp.sum(weight_B), 1)
 

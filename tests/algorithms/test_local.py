@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from configs.common import base
+from fedgen_jax.algorithms.finish import finish, learn_alone
 from fedgen_jax.algorithms.local import (
     Batch,
     Local,
@@ -16,11 +17,9 @@ from fedgen_jax.algorithms.local import (
     class_mix,
     client_weight,
     draw_indices,
-    finish,
     images_of,
     init_model,
     learn,
-    learn_alone,
     weigh,
 )
 from fedgen_jax.data.examples import Examples

@@ -1,0 +1,154 @@
+"""What becomes of a model after the rounds, at one center: statistics, and its own learning."""
+
+from collections.abc import Collection
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fedgen_jax.algorithms.local import (
+    Local,
+    Steps,
+    Tree,
+    apply_model,
+    draw_indices,
+    images_of,
+    init_model,
+    learn,
+    mean_of_steps,
+    start_statistics,
+    task_gradient,
+)
+from fedgen_jax.data.examples import Examples
+from fedgen_jax.models.layers import LAST_NORM
+from fedgen_jax.models.roles import roles_of
+from fedgen_jax.random import stream
+from fedgen_jax.shifts.base import chain
+
+
+def finish(
+    local: Local,
+    params: Tree,
+    unlabelled: Examples,
+    labelled: Examples | None,
+    key: jax.Array,
+    statistics: Tree = None,
+) -> Tree:
+    """Variables of a finished model: fine-tuned, given labels, and with its statistics.
+
+    statistics: those that training kept, where `Local.statistics` is 'running'; fine-tuning keeps
+        its own.
+
+    By default, batch normalization's statistics are those of the client's own unlabelled images
+    under the finished weights (AdaBN, Li et al. 2018): they never leave the client, and an unseen
+    client has them as a seen one does.
+    """
+    if labelled is not None:
+        params, statistics = learn_alone(
+            local, params, labelled, stream(key, 'finetune'), local.finetune
+        )
+    if local.statistics == 'running':
+        return {'params': params, 'batch_stats': statistics}
+    if local.statistics == 'frozen':
+        return {'params': params, 'batch_stats': start_statistics(local)}
+    found = own_statistics(local, params, unlabelled, key, statistics)
+    return {'params': params, 'batch_stats': found}
+
+
+def own_statistics(local: Local, params, unlabelled: Examples, key, statistics: Tree) -> Tree:
+    """Batch statistics of a center's unlabelled images under finished weights.
+
+    With `Local.mix` 'balanced' they are taken twice: the second time of images drawn so that the
+    classes that the first ones predict are equally many.
+    """
+    index_B = draw_indices(local.task, unlabelled, stream(key, 'stats'), 256, None)
+
+    def of(index_B):
+        x_BxHxWx3 = images_of(jnp.asarray(unlabelled.image)[index_B])
+        if local.statistics == 'last':
+            return x_BxHxWx3, last_statistics(local, params, x_BxHxWx3, statistics)
+        return x_BxHxWx3, apply_model(local, params, x_BxHxWx3)[1]
+
+    x_BxHxWx3, found = of(index_B)
+    if local.mix == 'natural' or not jax.tree.leaves(found):
+        return found
+    variables = {'params': params, 'batch_stats': found}
+    outputs: Any = local.model.apply(variables, x_BxHxWx3, train=False)
+    probability_BxK = local.task.predict(outputs).get('probability')
+    if probability_BxK is None:
+        return found
+    weight_B = (probability_BxK / jnp.maximum(probability_BxK.mean(0, keepdims=True), 1e-3)).sum(-1)
+    again = jax.random.categorical(stream(key, 'mix'), jnp.log(weight_B), shape=weight_B.shape)
+    return of(index_B[again])[1]
+
+
+def last_statistics(local: Local, params: Tree, x_BxHxWx3: jax.Array, statistics: Tree) -> Tree:
+    """`statistics`, with those of the last features taken from a batch of images."""
+    found = {}
+
+    def watch(next_function, args, kwargs, context):
+        if context.module.name == LAST_NORM:
+            found['x'] = args[0]
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        variables = {'params': params, 'batch_stats': statistics}
+        local.model.apply(variables, x_BxHxWx3, train=False)
+    if not found:
+        raise ValueError(
+            "statistics='last': the model has no statistics of its last features: pass "
+            "--config.model.last=batch"
+        )
+    x = found['x']
+    axes = tuple(range(x.ndim - 1))
+    return {**statistics, LAST_NORM: {'mean': x.mean(axes), 'var': x.var(axes)}}
+
+
+def learn_alone(
+    local: Local,
+    params: Tree,
+    labelled: Examples,
+    key: jax.Array,
+    steps: Steps,
+    roles: Collection[str] | None = None,
+) -> tuple[Tree, Tree]:
+    """A center's own labelled learning, on unshifted images: (weights, the last steps' statistics).
+
+    roles: of the weights that learn (`models.roles`); None: all.
+    """
+    own = local._replace(shift=chain(), optimizer=steps.optimizer, steps=steps.count)
+    role_of = roles_of(local.model)
+
+    def gradient(params, batch, tau, key):
+        value, grads = task_gradient(local)(params, batch, tau, key)
+
+        def keep(path, g):
+            return g if role_of(tuple(k.key for k in path)) in roles else jnp.zeros_like(g)
+
+        return value, jax.tree_util.tree_map_with_path(keep, grads)
+
+    of_roles = None if roles is None else gradient
+    params, _, statistics_T = learn(own, params, labelled, key, 1.0, of_roles)
+    return params, mean_of_steps(jax.tree.map(lambda x_T: x_T[-10:], statistics_T))
+
+
+def fitted(
+    local: Local,
+    params: Tree,
+    unlabelled: Examples,
+    labelled: Examples,
+    key: jax.Array,
+    roles: Collection[str],
+) -> Tree:
+    """Variables of a model whose weights of some roles are fitted to labelled examples."""
+    key_fit = stream(key, 'oracle')
+    params, statistics = learn_alone(local, params, labelled, key_fit, local.oracle, roles)
+    return finish(local, params, unlabelled, None, key, statistics)
+
+
+def alone(local: Local, unlabelled: Examples, labelled: Examples, key: jax.Array) -> Tree:
+    """Variables of the model that a center learns without the others, from first weights."""
+    first = init_model(local, key)
+    params, statistics = learn_alone(local, first, labelled, stream(key, 'alone'), local.alone)
+    return finish(local, params, unlabelled, None, key, statistics)
