@@ -58,11 +58,17 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
 def title_of(run: Run) -> str:
     """The method's name for people; 'FedAvg + shifts' where it trained on virtual centers too.
 
-    They are a part of every method that generates models, whose name does not mention them.
+    They are a part of every method that generates models, whose name does not mention them.  Drawn
+    centers are named of all: 'FedGen + drawn centers'.
     """
     algorithm, shifts = run.program.algorithm, run.config.shifts
     shifted = shifts.acquisition or shifts.zoom != 1
-    return algorithm.title + (' + shifts' if shifted and 'generator' not in algorithm.sizes else '')
+    title = algorithm.title
+    if shifted and 'generator' not in algorithm.sizes:
+        title += ' + shifts'
+    if run.drawing and run.mix:
+        title += ', drawn centers alone' if run.mix.drawn == run.mix.size else ' + drawn centers'
+    return title
 
 
 def evaluate_run(workdir: str | pathlib.Path, data: str | None = None) -> dict:
