@@ -18,7 +18,7 @@ from fedgen_jax.data.store import stored
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.feed import all_steps, cohort_steps
 from fedgen_jax.models import MODELS
-from fedgen_jax.program import build
+from fedgen_jax.program import build, mix_of_run
 from fedgen_jax.run import Run, client_ids
 
 
@@ -42,7 +42,8 @@ def configuration(name: str, algorithm: str):
 def run_of(w: Workload, c: ConfigDict, seen: tuple[Center, ...]) -> Run:
     """A run of these clients."""
     classes = tuple(str(k) for k in range(workloads.NUM_CLASSES))
-    return Run(c, classes, build(c, classes, len(seen)), seen, (), w.examples, jax.random.key(0))
+    program, mix = build(c, classes, len(seen)), mix_of_run(c, len(seen))
+    return Run(c, classes, program, seen, (), w.examples, jax.random.key(0), mix)
 
 
 def begun(run: Run) -> tuple[Any, Any, Any, Any]:
@@ -50,7 +51,7 @@ def begun(run: Run) -> tuple[Any, Any, Any, Any]:
     id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(run.program.algorithm, run.program.mesh, run.key, id_C)
     steps = all_steps
-    if run.config.cohort:
+    if run.mix:
         private_C, steps = jax.tree.map(np.array, private_C), cohort_steps
     return *steps(run, state, private_C, 0), state, private_C
 

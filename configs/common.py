@@ -42,6 +42,8 @@ METHODS = {
     'fedgen, one-hot': {'fedgen.descriptor': 'onehot'},
     'local-only + shifts': {'algorithm': 'local_only'},
     'fedgen weights, no shifts': {**WEIGHTS, **NO_SHIFTS},
+    # What drawn cells alone teach: the centers of the data are only scored.
+    'drawn only': {'algorithm': 'fedavg', 'data.virtual': 64, 'data.virtual_share': 1.0},
 }
 
 

@@ -39,7 +39,11 @@ def base() -> ConfigDict:
     c.data.centers = 6  # synthetic only
     c.data.examples = 150  # synthetic only: images a center
     c.data.spread = 1.0  # synthetic only: how far scanners differ
-    c.data.virtual = 0  # synthetic only: centers beside these, drawn for their cohort, not scored
+    c.data.virtual = 0  # drawn centers beside these, which train in their turn and are not scored
+    c.data.virtual_share = -1.0  # their part of a round's clients, to 1; below 0: as a cohort comes
+    c.data.virtual_examples = 0  # images of each; 0: data.examples
+    c.data.virtual_spread = -1.0  # how their scanners differ; below 0: data.spread, of a folder 2
+    c.data.virtual_classes = ()  # 'DRAWN=CLASS', where the folder's classes have other names
 
     c.model = ConfigDict()
     c.model.name = 'cnn'  # cnn | resnet | unet | detector | module:class

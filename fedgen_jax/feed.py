@@ -5,18 +5,18 @@ most, whatever the number of clients.  Of many processes each fetches what its d
 """
 
 import concurrent.futures
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from fedgen_jax.canonical import on_canonical, own_change
-from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import Examples, of_split, stack
-from fedgen_jax.data.targets import target_of
+from fedgen_jax.data.virtual import draw_virtual, with_room
+from fedgen_jax.engine.cohorts import clients_of
 from fedgen_jax.engine.processes import own_rows, place, place_own, to_host
-from fedgen_jax.engine.rounds import by_client, cohort, pad_clients, shard_clients
+from fedgen_jax.engine.rounds import by_client, pad_clients, shard_clients
 from fedgen_jax.program import Program
 from fedgen_jax.run import Run, client_ids
 
@@ -54,7 +54,7 @@ def cohort_steps(run: Run, state, private_C, first: int):
 
     def arguments(state, private_C, c: Cohort):
         private_K = jax.tree.map(lambda x_C: x_C[c.own], private_C)
-        if run.config.data.virtual:
+        if run.drawing:
             fresh_K = to_host(first_states(state, c.number_K))
             private_K = jax.tree.map(
                 lambda own, fresh_K: np.concatenate([own, fresh_K[len(own) :]]), private_K, fresh_K
@@ -94,13 +94,13 @@ class Cohort(NamedTuple):
 
 def cohorts(run: Run, first: int) -> Iterator[Cohort]:
     """The cohorts of rounds `first`, `first` + 1, ... to the run's last."""
-    size, virtual = run.config.cohort, run.config.data.virtual
-    sharding = by_client(run.program.mesh)
+    mix, sharding, examples_of = run.mix, by_client(run.program.mesh), keeping(run)
+    length = max(run.length, run.drawing.num_examples if run.drawing else 0)
 
     def fetch(round_):
-        number_K = cohort(run.key, round_, len(run.seen) + virtual, size).astype(np.int32)
-        here = [training_examples(run, i) for i in number_K[own_rows(size, sharding)]]
-        data_K = place_own(stack(here, run.length), size, sharding)
+        number_K = clients_of(run.key, round_, len(run.seen), run.config.data.virtual, mix)
+        here = [examples_of(int(i)) for i in number_K[own_rows(mix.size, sharding)]]
+        data_K = place_own(stack(here, length), mix.size, sharding)
         own = number_K[number_K < len(run.seen)]
         return Cohort(number_K, own, place(number_K, sharding), data_K)
 
@@ -113,27 +113,40 @@ def cohorts(run: Run, first: int) -> Iterator[Cohort]:
             yield current
 
 
+KEPT = 2**29  # bytes of clients that are kept once they are drawn, or moved to canonical input
+
+
+def keeping(run: Run) -> Callable[[int], Examples]:
+    """`training_examples` by number; those that take work are kept if all of them have room."""
+    kept: dict[int, Examples] = {}
+    first = 0 if run.program.input else len(run.seen)
+    number_of = len(run.seen) + run.config.data.virtual - first
+
+    def examples_of(number):
+        if number in kept:
+            return kept[number]
+        examples = training_examples(run, number)
+        if number >= first:
+            size = sum(x.nbytes for x in jax.tree.leaves(examples))
+            if size * number_of <= KEPT:
+                kept[number] = examples
+        return examples
+
+    return examples_of
+
+
 def training_examples(run: Run, number: int) -> Examples:
     """What a client learns from, on canonical input where the run has one.
 
-    A virtual center is drawn here and stored nowhere.
+    A virtual center is drawn here.
     """
-    examples = _own_examples(run, number)
+    if run.drawing and number >= len(run.seen):
+        examples = draw_virtual(run.drawing, number - len(run.seen))
+    else:
+        examples = of_split(run.seen[number], 'train')
+        examples = with_room(examples, run.drawing.room) if run.drawing else examples
     made = run.program.input
     return on_canonical(made, own_change(made, run.reference, examples), examples)
-
-
-def _own_examples(run, number):
-    if number < len(run.seen):
-        return of_split(run.seen[number], 'train')
-    d = run.config.data
-    drawn = synthetic.draw_client(
-        jax.random.key(run.config.seed), d.centers + number - len(run.seen), d.examples,
-        d.image_size, spread=d.spread,
-    )
-    image, target, weight = jax.device_get(drawn)
-    kept = target_of(run.program.task.target).arrays
-    return Examples(image, {k: target[k] for k in kept}, weight)
 
 
 _COMPILED: dict[tuple, Any] = {}

@@ -29,6 +29,7 @@ from fedgen_jax.canonical import PRESETS as canonical_presets
 from fedgen_jax.canonical import Input, carried_back, make_input
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.targets import target_of
+from fedgen_jax.engine.cohorts import Mix, mix_of
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
 from fedgen_jax.files import expand
 from fedgen_jax.models import FITTING, MODELS
@@ -84,13 +85,19 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     """The program of a configuration; the same object for runs that can share it."""
     shared = config.to_dict()
     image_size = shared['data']['image_size']
-    a_round = config.cohort or num_clients
-    shared['devices'] = config.devices or suitable_devices(a_round, padded=not config.cohort)
+    mix = mix_of_run(config, num_clients)
+    a_round = mix.size if mix else num_clients
+    shared['devices'] = config.devices or suitable_devices(a_round, padded=mix is None)
     for field in _RUN_FIELDS:
         shared.pop(field, None)  # a run that is older than the field lacks it
     if config.client.schedule == 'constant' and 'local_only' not in config.finetune.choose:
         del shared['rounds']  # a longer run shares the program
     return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
+
+
+def mix_of_run(c: ConfigDict, num_seen: int) -> Mix | None:
+    """`engine.cohorts.mix_of` a configuration."""
+    return mix_of(c.cohort, c.data.virtual_share, num_seen, c.data.virtual)
 
 
 @functools.lru_cache(maxsize=4)

@@ -26,6 +26,10 @@ ALGORITHMS = {'local': 'local_only'}
 ADDED = {
     'max_left_out': 0.5,
     'data.virtual': 0,
+    'data.virtual_share': -1.0,
+    'data.virtual_examples': 0,
+    'data.virtual_spread': -1.0,
+    'data.virtual_classes': (),
     'data.images': 'memory',
     'shifts.preset': 'brightfield',
     'fedgen.theta': 'joint',

@@ -13,14 +13,16 @@ from ml_collections import ConfigDict
 from fedgen_jax import checkpoint
 from fedgen_jax.canonical import mean_moments
 from fedgen_jax.config import complete
-from fedgen_jax.data.check import tell
+from fedgen_jax.data.check import say, tell
 from fedgen_jax.data.examples import Center, Source, of_split
 from fedgen_jax.data.source import draw, load
+from fedgen_jax.data.virtual import SPREAD, Drawing, drawing_for, without_class
+from fedgen_jax.engine.cohorts import Mix
 from fedgen_jax.engine.processes import is_first, to_host
 from fedgen_jax.engine.rounds import shapes_of_run, shard_clients
 from fedgen_jax.federation import federation_of, other_data, other_names
 from fedgen_jax.files import expand, write_json
-from fedgen_jax.program import Program, build, make_task
+from fedgen_jax.program import Program, build, make_task, mix_of_run
 from fedgen_jax.registry import choose
 
 # What a seen center's own model may be (`own.own_model`).
@@ -31,6 +33,8 @@ class Run(NamedTuple):
     """A configured run, before or after training.
 
     reference: the seen centers' mean moments [M], of the canonical input; None without one.
+    mix:     how many clients a round has; None: all seen centers, which stay on the devices.
+    drawing: how virtual centers are drawn; None: there are none.
     """
 
     config: ConfigDict
@@ -40,6 +44,8 @@ class Run(NamedTuple):
     unseen: tuple[Center, ...]
     length: int
     key: jax.Array
+    mix: Mix | None = None
+    drawing: Drawing | None = None
     reference: np.ndarray | None = None
 
 
@@ -129,10 +135,40 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
     program = build(config, source.classes, len(seen))
     check_cohort(config, len(seen), program)
     length = max(len(c.split) for c in source.centers)
+    mix = mix_of_run(config, len(seen))
+    drawing = None
+    if mix and config.data.virtual and mix.drawn != 0:
+        drawing = virtual_of(config, seen[0], source.classes, program)
+        if is_first():
+            say(note_on_virtual(config, len(seen), mix, drawing))
     key, reference = jax.random.key(config.seed), None
     if program.input:
         reference = mean_moments(program.input, (of_split(c, 'train') for c in seen))
-    return Run(config, source.classes, program, seen, unseen, length, key, reference)
+    classes = source.classes
+    return Run(config, classes, program, seen, unseen, length, key, mix, drawing, reference)
+
+
+def virtual_of(c: ConfigDict, beside: Center, classes: Sequence[str], program: Program) -> Drawing:
+    """How the centers of `data.virtual` are drawn: in the arrays of the center `beside`."""
+    d, drawn_too = c.data, c.data.source == 'synthetic'
+    spread = d.spread if drawn_too else SPREAD
+    return drawing_for(
+        beside.examples, program.task.target, classes, d.virtual_classes, seed=c.seed,
+        first=d.centers if drawn_too else 0,  # the first ones are the source
+        num_examples=d.virtual_examples or d.examples,
+        spread=spread if d.virtual_spread < 0 else d.virtual_spread,
+    )
+
+
+def note_on_virtual(c: ConfigDict, num_seen: int, mix: Mix, drawing: Drawing) -> str:
+    """What a person should know of a run with virtual centers, in a line."""
+    total = c.data.virtual
+    mixed = f'{mix.size} of {num_seen} seen and {total} drawn centers'
+    if mix.drawn is not None:
+        own = mix.size - mix.drawn
+        mixed = f'{own} of {num_seen} seen centers and {mix.drawn} of {total} drawn ones'
+    told = [f'a round trains {mixed}, of {drawing.num_examples} images', without_class(drawing)]
+    return '; '.join(filter(None, told))
 
 
 def check_cohort(c: ConfigDict, num_seen: int, program: Program) -> None:
@@ -143,9 +179,11 @@ def check_cohort(c: ConfigDict, num_seen: int, program: Program) -> None:
             f'cohort={c.cohort}: 0 for all, or a multiple of the {num_devices} devices up to the '
             f'{num_clients} clients'
         )
-    if c.data.virtual and (c.data.source != 'synthetic' or not c.cohort):
+    mix = mix_of_run(c, num_seen)
+    if mix and mix.size % num_devices:
         raise ValueError(
-            f"data.virtual={c.data.virtual}: with data.source='synthetic' and a cohort alone"
+            f'data.virtual_share={c.data.virtual_share}: {mix.size} clients a round do not divide '
+            f'over the {num_devices} devices: set another share, or a cohort that does'
         )
     if c.data.virtual and program.algorithm.keeps:
         raise ValueError(

@@ -4,7 +4,6 @@ import pathlib
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.data.examples import of_split, stack
@@ -32,7 +31,7 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
     algorithm, base = run.program.algorithm, run.program.base
     if base:
         scores['base'] = {
-            'title': titled(base.algorithm, c),
+            'title': titled(run, base.algorithm),
             **evaluate(done._replace(program=base), c.score_on),
             **own.pop('base', {}),
             'cost': sizes_of(base.algorithm, run, shared, private_C),
@@ -79,15 +78,21 @@ def sizes_of(algorithm: Algorithm, run: Run, shared: Any, private_C: Any) -> dic
 def title_of(run: Run) -> str:
     """The method's name for people; 'FedAvg + shifts' where it trained on virtual centers too.
 
-    They are a part of every method that generates models, whose name does not mention them.
+    They are a part of every method that generates models, whose name does not mention them.  Drawn
+    centers are named of all: 'FedGen + drawn centers'.
     """
-    return titled(run.program.algorithm, run.config)
+    return titled(run, run.program.algorithm)
 
 
-def titled(algorithm: Algorithm, c: ConfigDict) -> str:
-    """`title_of`, of an algorithm under a configuration."""
-    shifted = c.shifts.acquisition or c.shifts.zoom != 1
-    return algorithm.title + (' + shifts' if shifted and 'generator' not in algorithm.sizes else '')
+def titled(run: Run, algorithm: Algorithm) -> str:
+    """`title_of`, of an algorithm under a run's configuration."""
+    shifts, title = run.config.shifts, algorithm.title
+    shifted = shifts.acquisition or shifts.zoom != 1
+    if shifted and 'generator' not in algorithm.sizes:
+        title += ' + shifts'
+    if run.drawing and run.mix:
+        title += ', drawn centers alone' if run.mix.drawn == run.mix.size else ' + drawn centers'
+    return title
 
 
 def evaluate_run(workdir: str | pathlib.Path, data: str | None = None) -> dict:

@@ -94,7 +94,7 @@ def _train(run: Run, workdir, progress, stop, title):
     with checkpoint.manager(workdir) as checkpoints:
         like = state, own_states(private_C, len(run.seen))
         first, (state, own_C) = checkpoint.restore(checkpoints, like)
-        if run.config.cohort:
+        if run.mix:
             private_C = jax.tree.map(np.array, own_C)  # Orbax's and JAX's are read-only
         else:
             private_C = on_devices(own_C, private_C, run.program)
@@ -191,7 +191,7 @@ def train_rounds(
         left_out += int(metrics['left_out'])
         check_metrics(metrics, c.max_left_out, first, last, workdir)
         round_seconds.append((time.monotonic() - begun) / (last - first))
-        if not c.cohort:
+        if not run.mix:
             length = from_first(max(1, int(_DISPATCH / round_seconds[-1])))
         first = last
         shown.advance(first, loss)
@@ -225,11 +225,12 @@ def compile_rounds(run: Run, state, private_C, first, workdir, progress, shown: 
     c, file = run.config, workdir / 'compiled.json'
     shown.compiling(json.loads(file.read_text())['seconds'] if file.exists() else None)
     started = time.monotonic()
-    advance, rounds = (cohort_steps if c.cohort else all_steps)(run, state, private_C, first)
+    advance, rounds = (cohort_steps if run.mix else all_steps)(run, state, private_C, first)
     seconds = time.monotonic() - started
     write_json(file, {'seconds': seconds})
     if progress and is_first():
-        num_clients = c.cohort or len(client_ids(len(run.seen), run.program))
+        all_seen = len(client_ids(len(run.seen), run.program))
+        num_clients = run.mix.size if run.mix else all_seen
         print(line_of(cost_of(rounds, num_clients, run.program.mesh, c)), flush=True)
     return advance, seconds
 

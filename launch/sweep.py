@@ -31,7 +31,8 @@ _HELD_OUT = flags.DEFINE_string(
 )
 _METHODS = flags.DEFINE_string(
     'methods', None,
-    f'without sweep_NAME(): some of {"; ".join(common.METHODS)}; comma-separated; default: all',
+    f'without sweep_NAME(): some of {"; ".join(common.METHODS)}; comma-separated; default: all '
+    'that need no drawn cells',
 )
 _SEEDS = flags.DEFINE_integer('seeds', None, 'without sweep_NAME(): how many; default: 1', 1)
 _PART = flags.DEFINE_string('part', '1/1', 'this process runs the i-th of n parts, as i/n')
@@ -48,7 +49,8 @@ def runs_of_sweep() -> list[dict]:
             raise ValueError(
                 f'--sweep={_SWEEP.value}: takes none of --held_out, --methods and --seeds'
             )
-        methods = _METHODS.value or ','.join(common.METHODS)
+        of_any_data = [name for name, x in common.METHODS.items() if not x.get('data.virtual')]
+        methods = _METHODS.value or ','.join(of_any_data)
         return named_grid(
             _CONFIG.value, common.METHODS, methods, _HELD_OUT.value or 'all', _SEEDS.value or 1
         )

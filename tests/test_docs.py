@@ -61,7 +61,8 @@ def test_the_readme_s_notebook_runs(run):
 
 
 def test_every_kind_has_an_example():
-    kinds = {'algorithm', 'shift', 'task', 'target', 'model', 'protection', 'data set'}
+    kinds = {'algorithm', 'shift', 'task', 'target', 'model', 'protection', 'data set',
+             'virtual center'}
     assert {title.split(' ', 1)[1] for title in HOWTO if title} == kinds
 
 

@@ -112,15 +112,17 @@ def test_the_next_cohort_is_fetched_while_a_round_trains(virtual, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'changes',
-    [{'cohort': 0}, {'data.source': 'folder', 'data.root': 'x'}, {'algorithm': 'local_only'},
-     {'fedgen.descriptor': 'onehot'}],
+    ('changes', 'message'),
+    [({'cohort': 0}, 'data.virtual=50: .*or with a cohort'),
+     ({'data.source': 'folder'}, 'data.virtual_classes: .*the classes are a0, a1'),
+     ({'algorithm': 'local_only'}, 'data.virtual=50: .*Local only'),
+     ({'algorithm': 'scaffold', 'cohort': 0, 'data.virtual_share': 0.5}, 'data.virtual=50'),
+     ({'fedgen.descriptor': 'onehot'}, 'data.virtual=50')],
 )
-def test_virtual_centers_are_refused_where_they_make_no_sense(config, virtual, changes):
+def test_virtual_centers_are_refused_where_they_make_no_sense(config, virtual, changes, message):
     virtual.update_from_flattened_dict(changes)
     if virtual.data.source == 'folder':
         virtual.data.root, virtual.data.held_out = config.data.root, ''
-        virtual.cohort = 2
-    with pytest.raises(ValueError, match='data.virtual=50') as error:
+    with pytest.raises(ValueError, match=message) as error:
         prepare(virtual)
     assert '\n' not in str(error.value)

@@ -78,11 +78,12 @@ def look(source: Source, flips: bool = True) -> Look:
 def tell(source: Source, flips: bool) -> None:
     """Prints the notes of `look` to stderr, each once a process."""
     for note in look(source, flips).notes:
-        _say(note)
+        say(note)
 
 
 @functools.cache
-def _say(note: str) -> None:
+def say(note: str) -> None:
+    """Prints a note to stderr, once a process."""
     print(f'note: {note}', file=sys.stderr)
 
 

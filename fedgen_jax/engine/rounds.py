@@ -195,12 +195,6 @@ def keep_if(condition: jax.Array, tree: Tree) -> Tree:
     return jax.tree.map(lambda x: jnp.where(condition, x, 0), tree)
 
 
-def cohort(key: jax.Array, round_: int, num_clients: int, size: int) -> np.ndarray:
-    """The clients of a round, sorted: a pure function of the key and the round."""
-    draw = jax.random.fold_in(stream(key, 'cohort'), round_)
-    return np.sort(np.asarray(jax.random.permutation(draw, num_clients)[:size]))
-
-
 def pad_clients(data_C: Examples, multiple: int) -> Examples:
     """Adds clients without examples until C is a multiple of `multiple`."""
     missing = -len(data_C.weight) % multiple

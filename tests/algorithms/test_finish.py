@@ -79,7 +79,7 @@ def test_last_statistics_need_a_model_that_has_them():
 
 
 def test_balanced_statistics_weigh_the_predicted_classes_alike():
-    """Nine dark images to one bright: balanced statistics lie nearer to those of as many of both."""
+    """Nine dark images to one bright: balanced statistics come nearer to even ones."""
     model = CNN(3, widths=(8,), norm='batch', standardize='none')
     made = local(model=model, finetune=Steps(60, optax.sgd(0.1, momentum=0.9)), batch=16)
     data, even = gray([30] * 90 + [220] * 10, noise=30), gray([30] * 50 + [220] * 50, noise=30)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedgen_jax.engine.clients import group_size, map_clients
-from fedgen_jax.engine.rounds import cohort
+from fedgen_jax.engine.cohorts import cohort
 from fedgen_jax.random import address, stream
 
 MAPS = ['auto', 'map', 'vmap', '2', '3', '7', '100']

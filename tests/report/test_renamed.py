@@ -29,6 +29,10 @@ def test_one_old_switch_becomes_two():
         'descriptor_lr': made['server'].pop('descriptor_lr'),
     }
     assert now['shifts'].pop('preset') == 'brightfield'  # what it was in effect
+    virtual = {k: now['data'].pop(k) for k in list(now['data']) if k.startswith('virtual_')}
+    assert virtual == {
+        'virtual_share': -1, 'virtual_examples': 0, 'virtual_spread': -1, 'virtual_classes': ()
+    }
     assert now == made
 
 

@@ -3,6 +3,7 @@
 from fedgen_jax.data.synthetic.centers import (
     CLASSES,
     CLASSES_OF,
+    MAX_BOXES,
     VERSION,
     Acquisition,
     centers,
@@ -15,6 +16,7 @@ from fedgen_jax.data.synthetic.centers import (
 )
 
 __all__ = [
-    'CLASSES', 'CLASSES_OF', 'VERSION', 'Acquisition', 'centers', 'client_acquisition',
-    'client_prevalence', 'draw', 'draw_client', 'photograph', 'sample_acquisition',
+    'CLASSES', 'CLASSES_OF', 'MAX_BOXES', 'VERSION', 'Acquisition', 'centers',
+    'client_acquisition', 'client_prevalence', 'draw', 'draw_client', 'photograph',
+    'sample_acquisition',
 ]

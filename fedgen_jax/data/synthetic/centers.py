@@ -19,6 +19,7 @@ from fedgen_jax.data.synthetic import smear
 VERSION = 1  # of what is drawn; raising it makes stores anew
 
 CLASSES = smear.CLASSES
+MAX_BOXES = smear.MAX_BOXES
 CLASSES_OF = {'label': CLASSES, 'mask': smear.MASK_CLASSES, 'box': smear.BOX_CLASSES}
 ACQUISITION, PREVALENCE, IMAGES = range(3)  # streams of a client's key
 
