@@ -1,7 +1,8 @@
-"""Strict promotion, eight virtual devices, warnings as errors, and where the real images are."""
+"""Strict promotion, eight virtual devices, quick compilations, and where the real images are."""
 
 import os
 import pathlib
+import tempfile
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
@@ -16,7 +17,17 @@ import pytest  # noqa: E402
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
+# Programs that several tests compile are compiled once, in a folder of this process alone: JAX's
+# cache writes in place, so that another process could read half a program.
+_compiled = tempfile.TemporaryDirectory(prefix='fedgen_jax-compiled-')
+jax.config.update('jax_compilation_cache_dir', _compiled.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
+
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+def pytest_unconfigure():
+    _compiled.cleanup()
 
 
 @pytest.fixture(scope='session')
