@@ -84,7 +84,7 @@ class Program(NamedTuple):
 def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Program:
     """The program of a configuration; the same object for runs that can share it."""
     shared = config.to_dict()
-    image_size = shared['data']['image_size']
+    image_size = seen_size(config)
     mix = mix_of_run(config, num_clients)
     a_round = mix.size if mix else num_clients
     shared['devices'] = config.devices or suitable_devices(a_round, padded=mix is None)
@@ -93,6 +93,18 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     if config.client.schedule == 'constant' and 'local_only' not in config.finetune.choose:
         del shared['rounds']  # a longer run shares the program
     return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
+
+
+def seen_size(c: ConfigDict) -> int:
+    """Pixels, square, of the images that the network sees."""
+    size, given = c.input.size, c.data.image_size
+    if not size:
+        return given
+    if c.input.canonical == 'none' or size < 1 or given % size:
+        raise ValueError(
+            f'input.size={size}: a divisor of data.image_size={given}, with input.canonical'
+        )
+    return size
 
 
 def mix_of_run(c: ConfigDict, num_seen: int) -> Mix | None:
@@ -237,10 +249,10 @@ def make_canonical(c: ConfigDict, edge: str, protection: Protection) -> Input | 
     """The canonical input that a configuration names."""
     if c.input.canonical == 'none':
         return None
-    canonical = look_up('input.canonical', c.input.canonical, canonical_presets)()
+    canonical = look_up('input.canonical', c.input.canonical, canonical_presets)(c.input.area)
     low, high = c.input.zoom
     check_zoom(low, high, edge)
-    return make_input(canonical, (low, high), edge, protection.statistic)
+    return make_input(canonical, (low, high), edge, protection.statistic, c.input.size)
 
 
 def make_protection(c: ConfigDict) -> Protection:

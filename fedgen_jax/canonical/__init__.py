@@ -16,7 +16,7 @@ from fedgen_jax.canonical.centers import (
 )
 from fedgen_jax.canonical.gray import fundus, gray
 
-# By modality: a function of nothing -> Canonical.
+# By modality: `input.area` -> Canonical.
 PRESETS = {'brightfield': brightfield, 'gray': gray, 'fundus': fundus}
 
 __all__ = [

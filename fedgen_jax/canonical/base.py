@@ -51,18 +51,29 @@ def change_of(
     return Change(colors, jnp.clip(jnp.exp(log_zoom), *zoom))
 
 
-def moved(canonical: Canonical, change: Change, examples: Examples, edge: str) -> Examples:
+def moved(
+    canonical: Canonical, change: Change, examples: Examples, edge: str, size: int = 0
+) -> Examples:
     """A center's images, uint8, after its change, and their masks and boxes with them.
 
     edge: what surrounds a shrunk image (`ops.resample`).
+    size: of the square images that come out, a divisor of what goes in: what magnification needs of
+        fine detail is read from larger images than a network sees.  0: as it is.
+
+    Raises ValueError where masks or boxes would need another size.
     """
+    factor = examples.image.shape[1] // size if size else 1
+    if factor > 1 and {'mask', 'box'} & set(examples.target):
+        raise ValueError('input.size: masks and boxes stay at data.image_size: set it to 0')
 
     def one(image_HxWx3, target):
         x = canonical.apply(change.colors, image_HxWx3.astype(jnp.float32) / 255)
         size = x.shape[:2]
         rows, cols = (resample_matrix(n, change.zoom, edge) for n in size)
-        x = jnp.round(255 * jnp.clip(apply_separable(rows, cols, x), 0, 1))
-        return x.astype(jnp.uint8), zoom_target(target, change.zoom, size, edge)
+        x = apply_separable(rows, cols, x)
+        x = x.reshape(size[0] // factor, factor, size[1] // factor, factor, 3).mean((1, 3))
+        x = jnp.round(255 * jnp.clip(x, 0, 1)).astype(jnp.uint8)
+        return x, zoom_target(target, change.zoom, size, edge)
 
     image, target = jax.vmap(one)(examples.image, examples.target)
     return Examples(image, target, examples.weight)

@@ -1,9 +1,9 @@
 """Bright-field microscopy of stained cells: background, density of the stain, magnification.
 
 An image's optical density is taken relative to its own background, the brightest of its pixels.
-The nuclei are its darkest third class in an index that tells azure from hemoglobin, by Otsu's
-thresholds; their density says how strong the stain is, and their area the magnification.  All of it
-is measured in one image by itself, so that it adds over images.
+The nuclei are the darkest of three classes of pixels, by Otsu's thresholds of an index that tells
+azure from hemoglobin.  Their density says how strong the stain is, their area the magnification.
+All of it is measured in one image by itself, so that it adds over images.
 
 References:
     Otsu 1979, A threshold selection method from gray-level histograms, eq. 12 and section V (two
@@ -25,9 +25,13 @@ CONTRAST = 0.1  # optical density by which nuclei stand out, at least
 GAIN = 3.0  # the most that a channel's density is stretched or shrunk by
 
 
-def brightfield() -> Canonical:
-    """A background, a gain of optical density for each channel, and a magnification."""
-    return Canonical(_moments, _solve, _apply)
+def brightfield(area: float = 0.0) -> Canonical:
+    """A background, a gain of optical density for each channel, and a magnification.
+
+    area: the share of the image that a center's nuclei fill afterwards, in the geometric mean; 0:
+        as much as the reference's do.
+    """
+    return Canonical(_moments, lambda own, reference: _solve(own, reference, area), _apply)
 
 
 def _density(light):
@@ -91,7 +95,7 @@ def _darkest_class(value_P, real_P):
     return (bin_P > best).astype(jnp.float32)
 
 
-def _solve(mean_M, reference_M):
+def _solve(mean_M, reference_M, area):
     own, other = NORM * mean_M, NORM * reference_M
     seen, found = (jnp.minimum(own[i], other[i]) > 0 for i in (0, 4))
 
@@ -103,7 +107,8 @@ def _solve(mean_M, reference_M):
     ratio = dense_too - dense
     log_gain_3 = jnp.where(found, DENSITY * ratio[:3], 0.0)
     gain_3 = jnp.exp(jnp.clip(log_gain_3, -jnp.log(GAIN), jnp.log(GAIN)))
-    log_zoom = jnp.where(found, 0.5 * AREA * ratio[3], 0.0)
+    goal = jnp.log(area) / AREA if area else dense_too[3]
+    log_zoom = jnp.where(found, 0.5 * AREA * (goal - dense[3]), 0.0)
     shift_3 = jnp.where(seen, back_too, back)
     return {'from': back, 'gain': gain_3, 'to': shift_3}, log_zoom
 

@@ -32,13 +32,17 @@ class Input(NamedTuple):
 
 
 def make_input(
-    canonical: Canonical, zoom: tuple[float, float], edge: str, release: Callable
+    canonical: Canonical,
+    zoom: tuple[float, float],
+    edge: str,
+    release: Callable,
+    size: int = 0,
 ) -> Input:
     """See `Input`."""
     return Input(
         jax.jit(lambda x: moments(canonical, x)),
         jax.jit(lambda own, reference: change_of(canonical, own, reference, zoom)),
-        jax.jit(lambda change, examples: moved(canonical, change, examples, edge)),
+        jax.jit(lambda change, examples: moved(canonical, change, examples, edge, size)),
         release,
         edge,
     )

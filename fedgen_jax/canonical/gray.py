@@ -1,7 +1,7 @@
 """Modalities without a stain: the brightness and contrast of what is not black.
 
 `gray` is for X-ray, MR and CT, `fundus` for photographs of the retina.  What is black, around the
-body or the field of view, stays black.  They leave the magnification as it is.
+body or the field of view, stays black.  They leave the magnification as it is, whatever the `area`.
 """
 
 import jax.numpy as jnp
@@ -12,12 +12,12 @@ BLACK = 8 / 255
 CONTRAST = 3.0  # the most that contrast is stretched or shrunk by
 
 
-def gray() -> Canonical:
+def gray(area: float = 0.0) -> Canonical:
     """One brightness and one contrast for all three channels."""
     return Canonical(lambda x: _moments(x, together=True), _solve, _apply)
 
 
-def fundus() -> Canonical:
+def fundus(area: float = 0.0) -> Canonical:
     """A brightness and a contrast for each channel."""
     return Canonical(lambda x: _moments(x, together=False), _solve, _apply)
 

@@ -19,11 +19,12 @@ from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import Examples, take
 
 SIZE = 48
+AREA = 8.0  # what log areas are divided by
 
 
 @functools.cache
 def made(preset, zoom=(0.5, 2.0)):
-    return make_input(PRESETS[preset](), zoom, 'reflect', lambda s: s)
+    return make_input(PRESETS[preset](0.0), zoom, 'reflect', lambda s: s)
 
 
 @pytest.fixture(scope='module')
@@ -84,6 +85,20 @@ def test_another_magnification_is_taken_back(cells):
     assert 0.72 < change.zoom < 0.9  # 0.8, but that the crop hides what it cuts
     held = own_change(made('brightfield', (1.0, 1.0)), reference, near)
     assert held.zoom == 1
+
+
+def test_nuclei_fill_the_named_share_of_smaller_images(cells):
+    """Moments are measured again in what comes out, which has half as many pixels a side."""
+    plain = Examples(cells.image, {}, cells.weight)
+    large = make_input(PRESETS['brightfield'](0.2), (0.5, 2.5), 'reflect', lambda s: s, SIZE // 2)
+    reference = mean_moments(large, [plain])
+    change = own_change(large, reference, plain)
+    got = on_canonical(large, change, plain)
+    assert got.image.shape == (len(plain.image), SIZE // 2, SIZE // 2, 3)
+    m_M = mean_moments(large, [got])
+    assert abs(np.exp(AREA * m_M[8] / m_M[4]) - 0.2) < 0.05
+    with pytest.raises(ValueError, match='input.size'):
+        on_canonical(large, change, cells)
 
 
 def test_contrast_and_brightness_are_taken_back(cells):
