@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from fedgen_jax.report.summaries import center_model_of
+from fedgen_jax.report.summaries import base_of, center_model_of
 from fedgen_jax.schema import Summary
 
 # A kind of model -> its blocks in a summary.
@@ -42,10 +42,12 @@ class Gap(NamedTuple):
 
 
 def rows_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
-    """Runs by method, in order of appearance."""
+    """Runs by method, in order of appearance; after the first its base alone, if it refines one."""
     rows: dict[str, list[Summary]] = {}
     for s in summaries:
         rows.setdefault(s['method'], []).append(s)
+        if s['method'] == next(iter(rows)) and 'base' in s:
+            rows.setdefault(f'{s["method"]}: base alone', []).append(base_of(s))
     return rows
 
 

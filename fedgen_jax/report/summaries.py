@@ -41,7 +41,8 @@ def base_of(summary: Summary) -> Summary:
     base = dict(summary['base'])
     timing = {'round_seconds': None, 'compile_seconds': None}
     kept = {k: v for k, v in summary.items() if k not in ('base', 'own', 'finetuned', 'oracle')}
-    return cast(Summary, {**kept, **base, 'cost': {**timing, **base['cost']}})
+    method = f'{summary["method"]}: base alone'
+    return cast(Summary, {**kept, **base, 'method': method, 'cost': {**timing, **base['cost']}})
 
 
 def in_order(summaries: Iterable[Summary], order: Sequence[str]) -> list[Summary]:

@@ -114,3 +114,27 @@ def test_runs_without_any_score_are_refused(summaries):
     for read in (tables.tables, lambda found: headline(found[0])):
         with pytest.raises(ValueError, match='no seen center has a score'):
             read(summaries)
+
+
+def test_the_base_alone_is_a_row_after_the_method_that_refines_it(summaries, make):
+    assert 'base alone' not in tables.tables(summaries)
+    for s in summaries:
+        other = make('m', 'x', 0, 0.33, 0.22)
+        kept = ('title', 'seen', 'unseen', 'center_model', 'controls')
+        base = {k: other[k] for k in kept}
+        base['cost'] = {'bytes_up': 1, 'bytes_down': 1, 'parameters': {'base': 1}}
+        s['base'] = base
+    lines = tables.tables(summaries).splitlines()
+    names = [x.split(' | ')[0] for x in lines if x.startswith('| ')]
+    first = names.index('| ours')
+    assert names[first + 1] == '| ours: base alone' and '33.0' in lines[lines.index(
+        next(x for x in lines if x.startswith('| ours: base alone'))
+    )]
+    assert not any('theirs: base' in x for x in names)
+
+
+def test_an_oracle_is_a_table_of_its_own(summaries, make):
+    for s in summaries:
+        s['oracle'] = {'input': make('m', 'x', 0, 0.1, 0.71)['unseen']}
+    text = tables.tables(summaries)
+    assert 'with labels: a bound' in text and '71.0' in text
