@@ -42,7 +42,7 @@ def base() -> ConfigDict:
     c.data.virtual = 0  # synthetic only: centers beside these, drawn for their cohort, not scored
 
     c.model = ConfigDict()
-    c.model.name = 'cnn'  # cnn | resnet | unet | detector | module:class
+    c.model.name = 'cnn'  # a name of fedgen_jax.models.MODELS | module:class
     c.model.widths = (32, 64, 128)  # channels of each stage
     c.model.depth = 1  # layers, or blocks (resnet), a stage
     c.model.norm = 'group'  # group | batch | instance
@@ -51,7 +51,7 @@ def base() -> ConfigDict:
 
     c.statistics = 'own'  # batch norm's, of finished models: own | running | frozen
     c.start = ConfigDict()
-    c.start.weights = ''  # a pretrained network: a file .npz or module:function; empty: drawn
+    c.start.weights = ''  # a pretrained network: .npz | .safetensors | module:function; '': drawn
     c.start.keep = ()  # beginnings of weights' names that are drawn all the same
     c.start.seed = 0  # of those
 

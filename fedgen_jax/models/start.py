@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from fedgen_jax.models.pretrained import resnet
 from fedgen_jax.registry import look_up
 
 COLLECTIONS = ('params', 'batch_stats')
@@ -21,8 +22,8 @@ COLLECTIONS = ('params', 'batch_stats')
 def start_of(model: nn.Module, c: ConfigDict, image_size: int) -> dict:
     """The variables that training begins with: pretrained ones, and drawn ones by `c.keep`.
 
-    c.weights: an .npz whose arrays are named 'params/conv_0_0/kernel', 'batch_stats/...'; or
-        'module:function', which returns such a dict.
+    c.weights: an .npz whose arrays are named 'params/conv_0_0/kernel', 'batch_stats/...';
+        'module:function', which returns such a dict; or a .safetensors of a ResNet (`pretrained`).
     c.keep: beginnings of names that keep what `c.seed` draws ('params/head' for other classes).
 
     Raises ValueError for a name that the model has and the weights lack, or the other way round,
@@ -45,13 +46,15 @@ def read_weights(weights: str) -> dict[str, np.ndarray]:
     if ':' in weights:
         return look_up('start.weights', weights, {})()
     path = pathlib.Path(weights).expanduser()
+    if path.suffix == '.safetensors':
+        return resnet(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(
-            f'start.weights={weights!r}: cannot be read ({error}): an .npz of named arrays, or '
-            'module:function'
+            f'start.weights={weights!r}: cannot be read ({error}): an .npz of named arrays, '
+            'a .safetensors of a ResNet, or module:function'
         ) from error
 
 
