@@ -151,7 +151,7 @@ def flops_of(model: nn.Module, params: dict, size: int) -> int:
     def forward(params, x):
         products = (nn.Conv, nn.Dense)
         return model.apply(
-            {'params': params}, x, mutable=['intermediates'],
+            {'params': params}, x, train=True, mutable=['intermediates', 'batch_stats'],
             capture_intermediates=lambda module, _: isinstance(module, products),
         )[1]['intermediates']
 

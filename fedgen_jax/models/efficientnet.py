@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946; Lite: without squeeze-and-excitation, ReLU6).
+"""EfficientNet-Lite0 (Tan & Le 2019, arXiv:1905.11946), and what can stand on its trunk.
 
-Its own weights are those of `models.pretrained.efficientnet_lite0`.  The networks here differ in
-what stands on the trunk: a classifier, a U-Net's way up, a detector's.  Without stochastic depth.
+"Lite" has ReLU6 and no squeeze-and-excitation.  Weights: `models.pretrained.efficientnet_lite0`.
+Stochastic depth is left out.
 """
 
 from collections.abc import Sequence

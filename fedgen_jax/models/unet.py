@@ -80,7 +80,7 @@ def up(
     train: bool,
     to: int,
 ) -> jax.Array:
-    """From the smallest map to that of level `to`, by `depth` convolutions of each level's width."""
+    """From the smallest map to that of level `to`, by `depth` convolutions on each level."""
     x = maps[-1]
     for i in reversed(range(to, len(maps) - 1)):
         x = jnp.concatenate([jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), maps[i]], -1)

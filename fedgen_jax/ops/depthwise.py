@@ -31,24 +31,22 @@ def depthwise(x_BxHxWxI: jax.Array, kernel_KxLx1xI: jax.Array, strides, padding)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _unpadded(x, kernel_KxLxI, strides):
-    height, width = (
-        (n - k) // s + 1 for n, k, s in zip(x.shape[1:3], kernel_KxLxI.shape, strides)
-    )
-    shifted = slices(x, kernel_KxLxI.shape[:2], strides, (height, width))
+    rows, columns, _ = kernel_KxLxI.shape
+    size = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:3], (rows, columns), strides)]
     kernel_KxLxI = kernel_KxLxI.astype(jnp.float32)  # sums are float32
-    total = sum(kernel_KxLxI[at][None, None, None] * x_at.astype(jnp.float32)
-                for at, x_at in shifted.items())
+    total = sum(
+        kernel_KxLxI[i, j][None, None, None] * met(x, i, j, strides, size)
+        for i in range(rows)
+        for j in range(columns)
+    )
     return total.astype(x.dtype)
 
 
-def slices(x, window, strides, size) -> dict[tuple[int, int], jax.Array]:
-    """{(row, column) of the window: what of x it meets, [B, *size, I]}."""
-    ends = [s * (n - 1) + 1 for s, n in zip(strides, size)]
-    return {
-        (i, j): x[:, i : i + ends[0] : strides[0], j : j + ends[1] : strides[1]]
-        for i in range(window[0])
-        for j in range(window[1])
-    }
+def met(x, row, column, strides, size) -> jax.Array:
+    """What of x the kernel's weight at (row, column) meets, [B, *size, I]."""
+    extent = [s * (n - 1) + 1 for s, n in zip(strides, size)]
+    block = jax.lax.dynamic_slice(x, (0, row, column, 0), (len(x), *extent, x.shape[-1]))
+    return block[:, :: strides[0], :: strides[1]].astype(jnp.float32)
 
 
 def _forward(x, kernel_KxLxI, strides):
@@ -64,11 +62,13 @@ def _backward(strides, kept, g):
     spread = jax.lax.pad(g, jnp.zeros((), g.dtype), ((0, 0, 0), *around, (0, 0, 0)))
     spread, g = jax.lax.optimization_barrier((spread, g))
     to_x = _unpadded(spread, kernel_KxLxI[::-1, ::-1], (1, 1))
-    shifted = slices(x, window, strides, size)
-    g = g.astype(jnp.float32)
-    products = [jnp.sum(x_at.astype(jnp.float32) * g, (0, 1, 2)) for x_at in shifted.values()]
-    to_kernel = jnp.stack(products).reshape(kernel_KxLxI.shape).astype(kernel_KxLxI.dtype)
-    return to_x, to_kernel
+
+    def of_weight(at):  # in a loop, for each of 25 sums takes XLA long to compile
+        x_at = met(x, at // window[1], at % window[1], strides, size)
+        return jnp.sum(x_at * g.astype(jnp.float32), (0, 1, 2))
+
+    to_kernel = jax.lax.map(of_weight, jnp.arange(window[0] * window[1]))
+    return to_x, to_kernel.reshape(kernel_KxLxI.shape).astype(kernel_KxLxI.dtype)
 
 
 _unpadded.defvjp(_forward, _backward)

@@ -25,8 +25,10 @@ CLASSES = np.array([0, 250, 500, 999])
 LITE0 = [[0.345872, 0.085556, -0.016783, 0.077811], [0.058795, -0.037654, 0.021099, 0.028459]]
 # ResNet(BasicBlock or Bottleneck, [1, 1, 1, 1], num_classes=4) with the weights of `drawn`.
 RESNET = {
-    False: [[5.567194, 25.946714, -21.398151, 0.275730], [9.863860, 22.432381, -18.271042, -7.431362]],
-    True: [[-31.348875, -74.443062, 44.920578, -5.702324], [-22.761316, -54.286350, 54.499840, -14.598490]],
+    False: [[5.567194, 25.946714, -21.398151, 0.275730],
+            [9.863860, 22.432381, -18.271042, -7.431362]],
+    True: [[-31.348875, -74.443062, 44.920578, -5.702324],
+           [-22.761316, -54.286350, 54.499840, -14.598490]],
 }
 
 
@@ -112,8 +114,9 @@ def shapes(bottleneck):
             found[f'{block}.downsample.0.weight'] = (before, width, 1, 1)
             norms[f'{block}.downsample.1'] = before
         width = before
+    leaves = ('weight', 'bias', 'running_mean', 'running_var')
     for name, n in norms.items():
-        found |= {f'{name}.{leaf}': (n,) for leaf in ('weight', 'bias', 'running_mean', 'running_var')}
+        found |= {f'{name}.{leaf}': (n,) for leaf in leaves}
         found[f'{name}.num_batches_tracked'] = ()
     return {**found, 'fc.weight': (4, width), 'fc.bias': (4,)}
 
@@ -147,12 +150,13 @@ def test_resnets_of_torchvision_have_its_logits(tmp_path, bottleneck):
 
 def test_a_name_that_has_no_place_is_one_line(tmp_path):
     numpy = pytest.importorskip('safetensors.numpy', reason='the extra `pretrained`')
-    numpy.save_file({'layer1.0.se.weight': np.zeros((4, 4), np.float32)}, tmp_path / 'w.safetensors')
+    path = tmp_path / 'w.safetensors'
+    numpy.save_file({'layer1.0.se.weight': np.zeros((4, 4), np.float32)}, path)
     with pytest.raises(ValueError, match="'layer1.0.se.weight' belongs to no layer"):
-        start(ResNet(4), str(tmp_path / 'w.safetensors'))
-    (tmp_path / 'w.safetensors').write_bytes(b'text')
+        start(ResNet(4), str(path))
+    path.write_bytes(b'text')
     with pytest.raises(ValueError, match='w.safetensors.*cannot be read'):
-        start(ResNet(4), str(tmp_path / 'w.safetensors'))
+        start(ResNet(4), str(path))
 
 
 @pytest.mark.parametrize(
