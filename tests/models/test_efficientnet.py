@@ -23,7 +23,8 @@ def shapes(name):
 
 
 def test_the_original_has_4_65_million_weights():
-    own = {p: shape for p, shape in shapes('efficientnet_lite0').items() if p[0] != 'input'}
+    own = {p: shape for p, shape in shapes('efficientnet_lite0').items()
+           if p[0] not in ('input', 'norm_means')}
     assert own.pop(('head', 'kernel')) == (24 + 40 + 80 + 112 + 192 + 1280, 5)
     assert own.pop(('head', 'bias')) == (5,)
     trunk = sum(int(np.prod(shape)) for shape in own.values())
@@ -46,6 +47,11 @@ def test_trained_says_what_is_frozen(name):
     assert frozen('pointwise') == depthwise
     assert frozen('adapters') == kernels > depthwise
     assert frozen('head') == trunk > kernels
+
+
+def test_instance_normalization_is_refused():
+    with pytest.raises(ValueError, match="model.norm='instance': one of batch, group"):
+        MODELS['efficientnet_lite0'](5, norm='instance').init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
 
 def test_an_unknown_value_is_one_line():

@@ -13,7 +13,7 @@ SMALL = {
     'resnet': {'widths': (8, 16), 'depth': 1},
     'unet': {'widths': (8, 16), 'depth': 1},
     'detector': {'widths': (8, 16), 'depth': 1},
-    'efficientnet_lite0': {'widths': (8, 8), 'repeats': (1, 2)},
+    'efficientnet_lite0': {'widths': (8, 8, 8), 'repeats': (1, 1, 1)},
     'efficientnet_lite0_unet': {'widths': (8,) * 7, 'repeats': (1,) * 7, 'up': (8,) * 5},
     'efficientnet_lite0_detector': {'widths': (8,) * 7, 'repeats': (1,) * 7, 'up': (8,) * 3},
 }

@@ -53,6 +53,16 @@ def test_efficientnet_lite0_has_pytorch_s_logits(lite0):
     np.testing.assert_allclose(found[:, CLASSES], LITE0, atol=2e-5)
 
 
+def test_the_head_s_other_features_begin_standardized(lite0):
+    found = efficientnet_lite0()
+    mean, var = (found[f'batch_stats/norm_means/{leaf}'] for leaf in ('mean', 'var'))
+    assert mean.shape == var.shape == (24 + 40 + 80 + 112 + 192,) and (var > 0).all()
+    assert not found['params/head/kernel'][: len(mean)].any()
+    # Block 2 ends the first stage that is read: what blocks 1 and 2 add.
+    bias = [found[f'params/trunk/block_{i}/norm_project/bias'] for i in (1, 2)]
+    np.testing.assert_allclose(mean[:24], bias[0] + bias[1], rtol=1e-6)
+
+
 @pytest.mark.parametrize('name', ['efficientnet_lite0_unet', 'efficientnet_lite0_detector'])
 def test_dense_networks_take_the_trunk(lite0, name):
     keep = ('params/head', 'params/conv_', 'params/norm_', 'batch_stats/norm_')
