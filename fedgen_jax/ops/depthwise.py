@@ -1,16 +1,17 @@
 """A depthwise convolution as a sum of shifted slices, for XLA:CPU.
 
 In the loops of a federation (clients under `lax.map`, their steps under `lax.scan`) XLA:CPU runs a
-grouped convolution naively, and its kernel's gradient worst of all.  The nine kinds of depthwise
-layers of EfficientNet-Lite0 at 96 x 96, 8 images, one of each, on 2 busy cores, in ms:
+grouped convolution naively, and its kernel's gradient worst of all.  Forward and gradient of nine
+depthwise layers of EfficientNet-Lite0 at 96 x 96, 8 images, summed, in ms on 2 shared cores (XLA's
+row while they were less busy, which favors it):
 
-    forward and gradient of   the images      the kernel
-    XLA                              121           7,888
-    shifted slices, by JAX            21              19
-    shifted slices, as here            7              22
+    gradient of                    the images   the kernel    both
+    XLA's grouped convolution             121        7,888
+    slices, their gradient by JAX          48           56      79
+    slices, and the gradient here          15           29      44
 
-JAX transposes strided slices to padded sums, which XLA:CPU is slow at (layers of stride 2: 3 to 10
-times); a correlation of the spread cotangent with the turned kernel is again a sum of slices.
+JAX transposes strided slices to padded sums, which XLA:CPU is slow at (layers of stride 2: 3 to 7
+times).  Here it is a correlation of the spread cotangent with the turned kernel: slices again.
 """
 
 import functools
