@@ -17,9 +17,9 @@ from fedgen_jax.data.source import assemble, to_records
 from fedgen_jax.data.store import stored
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.feed import all_steps, cohort_steps
-from fedgen_jax.models import MODELS
 from fedgen_jax.program import build, mix_of_run
 from fedgen_jax.run import Run, client_ids
+from fedgen_jax.tasks import TASKS
 
 
 def configuration(name: str, algorithm: str):
@@ -27,10 +27,11 @@ def configuration(name: str, algorithm: str):
     w = WORKLOADS[name]
     c = common.base()
     c.algorithm, c.batch_size, c.local_steps = algorithm, w.batch, w.steps
-    if w.model in MODELS:
-        c.model.name = w.model
+    if w.model == 'cnn':
+        c.model.name = w.model  # with the fields of the configuration
     else:
-        c.model = ConfigDict({'name': w.model})  # the others' networks have no fields
+        c.model = ConfigDict({'name': w.model, **w.options})
+    c.task = w.task
     c.data.image_size = w.image[0]
     c.client.lr, c.client.momentum, c.client.clip = RATE, 0.0, 0.0
     if name != 'W3':
@@ -80,10 +81,10 @@ def told_by(command: list[str]) -> dict:
 def centers(w: Workload) -> tuple[Center, ...]:
     """The clients; all their images are for training."""
     image, label = workloads.arrays(w)
-    path = tuple(f'{i:06d}' for i in range(w.examples))
+    path, target = tuple(f'{i:06d}' for i in range(w.examples)), TASKS[w.task](('', '')).target
     split, weight = np.zeros(w.examples, np.int8), np.ones(w.examples, np.float32)
     return tuple(
-        Center(f'{c:06d}', Examples(x, {'label': y}, weight), split, path, path)
+        Center(f'{c:06d}', Examples(x, {target: y}, weight), split, path, path)
         for c, (x, y) in enumerate(zip(workloads.three_channels(image), label))
     )
 

@@ -1,7 +1,7 @@
 """Seconds a round on the workloads of `benchmarks/workloads.py`, beside peers on this machine.
 
     make bench-peers                              # each peer into an environment of its own
-    python -m benchmarks.speed --workload=W1
+    python -m benchmarks.speed --workload=W1      # W2, W3, W4-resnet18, W4-unet, W4-lite0-96 ...
 
 One after the other, the same arrays.  A peer is a script in `benchmarks/peers/`, run by
 `.venv-peers/NAME/bin/python`; one that is not installed is named, and not timed.  'products'
@@ -28,7 +28,7 @@ from launch import cli
 PEERS = pathlib.Path(__file__).parent / 'peers'
 ENVIRONMENTS = PEERS.parents[1] / '.venv-peers'
 
-WORKLOAD = flags.DEFINE_enum('workload', 'W1', ('W1', 'W2', 'W3'), 'the work')
+WORKLOAD = flags.DEFINE_enum('workload', 'W1', [w for w in WORKLOADS if w != 'C10'], 'the work')
 ROUNDS = flags.DEFINE_integer('rounds', 5, 'timed rounds, after a first one; the median counts')
 OURS = flags.DEFINE_enum('ours', None, ('fedavg', 'fedgen', 'disk'), 'this alone, as JSON')
 
@@ -44,6 +44,12 @@ def ours(name: str, kind: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         seconds, _ = timed(run_of(w, c, on_disk(w, folder) if kind == 'disk' else centers(w)))
     return {'seconds': seconds[1:], 'first': seconds[0]}
+
+
+def peers_of(name: str) -> list[pathlib.Path]:
+    """The scripts of those that can do the work: of W4, the loop alone."""
+    scripts = [file.with_suffix('.py') for file in sorted(PEERS.glob('*.txt'))]
+    return [s for s in scripts if s.stem == 'torch_loop' or not name.startswith('W4')]
 
 
 def peer(script: pathlib.Path, w: Workload, arrays: pathlib.Path) -> dict | None:
@@ -68,12 +74,13 @@ def main(_):
     if name == 'W3':
         found['fedgen_jax, FedGen'] = told_by([*here, '--ours=fedgen'])
     else:
-        found['fedgen_jax, FedAvg, images on disk'] = told_by([*here, '--ours=disk'])
+        if not name.startswith('W4'):
+            found['fedgen_jax, FedAvg, images on disk'] = told_by([*here, '--ours=disk'])
         with tempfile.TemporaryDirectory() as folder:
             file = pathlib.Path(folder) / 'arrays.npz'
             image, label = workloads.arrays(w)
             np.savez(file, image=image, label=label)
-            for script in sorted(PEERS.glob('*.py')):
+            for script in peers_of(name):
                 times = peer(script, w, file)
                 if times is None:
                     print(f'{script.stem}: not installed (make bench-peers), so not timed')

@@ -5,6 +5,9 @@ W1, cross-silo:   20 clients x 320 images of 32x32x3, three convolutions and a d
 W2, cross-device: 1,000 clients x 16 images of 28x28x1, LeNet, batch 16, 5 steps a round.
 W3, the method:   W1's clients, the project's own CNN with group normalization and acquisition
                   shifts: a round of FedGen against one of FedAvg.
+W4, usual sizes:  5 clients x 8 images, batch 8, one step of FedAvg: ResNet-18 as torchvision has it
+                  at 224, a U-Net of 4 levels at 256, EfficientNet-Lite0 at 96 and 224 (its head
+                  here reads several maps, there the last); batch normalization.
 C10:              a cohort of pfl-research's own CIFAR-10 benchmark: 50 clients x 50 images, two
                   convolutions, batch 10, one epoch.
 """
@@ -28,7 +31,10 @@ NUM_CLASSES = 10
 
 
 class Workload(NamedTuple):
-    """Arrays' sizes and the length of a round; model as `model.name` takes it."""
+    """Arrays' sizes and the length of a round; model as `model.name` takes it, with its fields.
+
+    task: 'classification' or 'segmentation', of labels or masks.
+    """
 
     clients: int
     examples: int
@@ -36,21 +42,34 @@ class Workload(NamedTuple):
     batch: int
     steps: int
     model: str
+    options: dict = {}
+    task: str = 'classification'
 
 
 WORKLOADS = {
     'W1': Workload(20, 320, (32, 32, 3), 32, 10, 'benchmarks.workloads:SmallCNN'),
     'W2': Workload(1000, 16, (28, 28, 1), 16, 5, 'benchmarks.workloads:LeNet'),
     'W3': Workload(20, 320, (32, 32, 3), 32, 10, 'cnn'),
+    'W4-resnet18': Workload(
+        5, 8, (224, 224, 3), 8, 1, 'resnet', {'norm': 'batch', 'layout': 'torchvision'}
+    ),
+    'W4-unet': Workload(
+        5, 8, (256, 256, 3), 8, 1, 'unet', {'norm': 'batch', 'widths': (32, 64, 128, 256)},
+        'segmentation',
+    ),
+    'W4-lite0-96': Workload(5, 8, (96, 96, 3), 8, 1, 'efficientnet_lite0'),
+    'W4-lite0-224': Workload(5, 8, (224, 224, 3), 8, 1, 'efficientnet_lite0'),
     'C10': Workload(50, 50, (32, 32, 3), 10, 5, 'benchmarks.workloads:TwoLayerCNN'),
 }
 RATE = 0.01  # of SGD
 
 
 def arrays(w: Workload) -> tuple[np.ndarray, np.ndarray]:
-    """(images uint8 [C, N, H, W, I], labels int32 [C, N])."""
+    """(images uint8 [C, N, H, W, I], labels int32 [C, N] or masks uint8 [C, N, H, W])."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (w.clients, w.examples, *w.image), dtype=np.uint8)
+    if w.task == 'segmentation':
+        return image, rng.integers(0, NUM_CLASSES, image.shape[:-1], dtype=np.uint8)
     label = rng.integers(0, NUM_CLASSES, (w.clients, w.examples)).astype(np.int32)
     return image, label
 
@@ -117,7 +136,7 @@ def gemm_rate(size: int) -> float:
 
 def round_flops(w: Workload) -> float:
     """A round's multiplications and additions, each done once; backward takes two of forward's."""
-    model = look_up('model.name', w.model, MODELS)(NUM_CLASSES)
+    model = look_up('model.name', w.model, MODELS)(NUM_CLASSES, **w.options)
     size = w.image[0]
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))['params']
     return w.clients * w.steps * w.batch * 3 * flops_of(model, params, size)
@@ -132,7 +151,7 @@ def flops_of(model: nn.Module, params: dict, size: int) -> int:
     def forward(params, x):
         products = (nn.Conv, nn.Dense)
         return model.apply(
-            {'params': params}, x, mutable=['intermediates'],
+            {'params': params}, x, train=True, mutable=['intermediates', 'batch_stats'],
             capture_intermediates=lambda module, _: isinstance(module, products),
         )[1]['intermediates']
 

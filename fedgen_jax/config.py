@@ -46,17 +46,19 @@ def base() -> ConfigDict:
     c.data.virtual_classes = ()  # 'DRAWN=CLASS', where the folder's classes have other names
 
     c.model = ConfigDict()
-    c.model.name = 'cnn'  # cnn | resnet | unet | detector | module:class
+    c.model.name = 'cnn'  # a name of fedgen_jax.models.MODELS | module:class
     c.model.widths = (32, 64, 128)  # channels of each stage
     c.model.depth = 1  # layers, or blocks (resnet), a stage
     c.model.norm = 'group'  # group | batch | instance
     c.model.standardize = 'image'  # of the input: none | image | channel
+    c.model.last = 'none'  # normalization of the features before the last layer: none | batch
     c.model.dtype = 'float32'  # of products: float32 | bfloat16; weights and sums: float32
 
     c.statistics = 'own'  # batch norm's, of finished models: own | running | last | frozen
     c.statistics_mix = 'natural'  # of predicted classes in own ones: natural | balanced
     c.start = ConfigDict()
-    c.start.weights = ''  # an .npz, module:function, or a finished run's folder; empty: drawn
+    # First weights: .npz | .safetensors | module:function | a finished run's folder; '': drawn.
+    c.start.weights = ''
     c.start.keep = ()  # beginnings of weights' names that are drawn all the same
     c.start.seed = 0  # of those
 

@@ -23,6 +23,10 @@ def network(model: str) -> nn.Module:
             nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
             nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
         )
+    if ':' not in model:  # W4
+        from torch_networks import network as usual
+
+        return usual(model, 10)
     layers, channels = [], 3
     for width in (32, 64, 64):
         layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.ReLU()]
@@ -32,15 +36,26 @@ def network(model: str) -> nn.Module:
 
 
 def load(work: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images [C, N, I, H, W] in [0, 1] and labels [C, N]."""
+    """Images [C, N, I, H, W] in [0, 1], and labels [C, N] or masks [C, N, H, W]."""
     with np.load(work['arrays']) as file:
         image, label = (torch.from_numpy(file[k]) for k in ('image', 'label'))
     return image.permute(0, 1, 4, 2, 3).float() / 255, label.long()
 
 
+def loss_of(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy; of masks, with soft Dice over the classes but the first."""
+    entropy = nn.functional.cross_entropy(outputs, target)
+    if outputs.ndim == 2:
+        return entropy
+    truth = nn.functional.one_hot(target, outputs.shape[1]).permute(0, 3, 1, 2)
+    guess = outputs.softmax(1)
+    both, total = (truth * guess).sum((0, 2, 3)), (truth + guess).sum((0, 2, 3))
+    return entropy + 1 - ((2 * both + 1) / (total + 1))[1:].mean()
+
+
 def learn(local: nn.Module, x_NxIxHxW: torch.Tensor, y_N: torch.Tensor, work: dict) -> None:
     """A client's local steps, in place."""
-    loss_of, batch = nn.CrossEntropyLoss(), work['batch']
+    batch = work['batch']
     optimizer = torch.optim.SGD(local.parameters(), lr=work['rate'])
     epochs = -(-work['steps'] * batch // len(y_N))
     order = torch.cat([torch.randperm(len(y_N)) for _ in range(epochs)])

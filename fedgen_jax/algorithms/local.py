@@ -170,9 +170,10 @@ def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> tuple[Any, 
     if local.statistics == 'frozen':
         variables = {'params': params, 'batch_stats': start_statistics(local)}
         return local.model.apply(variables, x_BxHxWx3, train=False), {}
-    outputs, new = local.model.apply(
-        {'params': params}, x_BxHxWx3, train=True, mutable=['batch_stats']
-    )
+    variables = {'params': params}
+    if local.start is not None:  # some norms may keep the statistics that they start with
+        variables['batch_stats'] = start_statistics(local)
+    outputs, new = local.model.apply(variables, x_BxHxWx3, train=True, mutable=['batch_stats'])
     return outputs, new.get('batch_stats', {})
 
 

@@ -2,21 +2,34 @@
 `num_outputs` and the fields of `config.model`.
 
 The names of its layers (`input`, `norm_*`, `head`; kernels) tell the generator what each weight is.
-A model whose layers have other names declares a static method `roles(path)` (`roles`).
+A model whose layers have other names declares a method `roles(path)` (`roles`).
 
 A model of one's own is a module class anywhere, named in the configuration as
 `model.name='my_package.my_module:MyModel'`.
 """
 
 from fedgen_jax.models.cnn import CNN
+from fedgen_jax.models.efficientnet import (
+    EfficientNetLite0,
+    EfficientNetLite0Detector,
+    EfficientNetLite0UNet,
+)
 from fedgen_jax.models.resnet import ResNet
 from fedgen_jax.models.unet import Detector, UNet
 
-MODELS = {'cnn': CNN, 'resnet': ResNet, 'unet': UNet, 'detector': Detector}
+MODELS = {
+    'cnn': CNN,
+    'resnet': ResNet,
+    'unet': UNet,
+    'detector': Detector,
+    'efficientnet_lite0': EfficientNetLite0,
+    'efficientnet_lite0_unet': EfficientNetLite0UNet,
+    'efficientnet_lite0_detector': EfficientNetLite0Detector,
+}
 
 # Which of them give what a task reads.
 FITTING = {
-    'classification': ('cnn', 'resnet'),
-    'segmentation': ('unet',),
-    'detection': ('detector',),
+    'classification': ('cnn', 'resnet', 'efficientnet_lite0'),
+    'segmentation': ('unet', 'efficientnet_lite0_unet'),
+    'detection': ('detector', 'efficientnet_lite0_detector'),
 }

@@ -14,16 +14,25 @@ DTYPES = ('float32', 'bfloat16')
 
 
 def conv(
-    features: int, window: int, stride: int = 1, name: str | None = None, dtype=jnp.float32
+    features: int,
+    window: int,
+    stride: int = 1,
+    name: str | None = None,
+    dtype=jnp.float32,
+    groups: int = 1,
+    padding='SAME',
 ) -> nn.Conv:
     """A convolution without bias: a normalization follows each one.
 
-    dtype: of its products; its weights are float32.
+    dtype:  of its products; its weights are float32.
+    groups: 1, or `features`, of as many channels: a depthwise one.
     """
     return nn.Conv(
         features,
         (window, window),
         (stride, stride),
+        padding,
+        feature_group_count=groups,
         use_bias=False,
         dtype=dtype,
         conv_general_dilated=convolution,
@@ -31,13 +40,17 @@ def conv(
     )
 
 
-def norm(kind: str, train: bool, name: str, dtype=jnp.float32) -> nn.Module:
+def norm(
+    kind: str, train: bool, name: str, dtype=jnp.float32, epsilon: float = 1e-5
+) -> nn.Module:
     """A normalization with scale and bias: what `film` generates.
 
     'group' (Wu & He 2018, 8 channels a group) and 'instance' see one image at a time.  'batch' with
     `train` uses the batch's statistics and leaves them in the `batch_stats` collection, without
     memory of earlier batches; else it uses those given in `batch_stats`.  Statistics are float32,
     whatever the `dtype` of outputs.
+
+    epsilon: what 'batch' adds to the variance.
     """
     if kind == 'group':
         return nn.GroupNorm(num_groups=None, group_size=8, dtype=dtype, name=name)
@@ -45,7 +58,7 @@ def norm(kind: str, train: bool, name: str, dtype=jnp.float32) -> nn.Module:
         return nn.InstanceNorm(dtype=dtype, name=name)
     if kind == 'batch':
         return nn.BatchNorm(
-            use_running_average=not train, momentum=0.0, dtype=dtype, name=name
+            use_running_average=not train, momentum=0.0, epsilon=epsilon, dtype=dtype, name=name
         )
     raise ValueError(f'model.norm={kind!r}: one of {NORMS}')
 
@@ -88,6 +101,24 @@ def _pool_forward(x):
 
 
 max_pool_2x2.defvjp(_pool_forward, _pool_backward)
+
+
+def max_pool_3x3(x_BxHxWxI: jax.Array) -> jax.Array:
+    """3x3 max pooling by stride 2, one pixel of padding on all sides: torch's `MaxPool2d(3, 2, 1)`.
+
+    Rows, then columns, as the maximum of three maps; equal maxima share the gradient.
+    """
+    for axis in (1, 2):
+        size = x_BxHxWxI.shape[axis]
+        pad = [(0, 0)] * axis + [(0, size % 2)] + [(0, 0)] * (3 - axis)
+        x = jnp.pad(x_BxHxWxI, pad, constant_values=-jnp.inf)
+        x = x.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
+        even, odd = (jax.lax.index_in_dim(x, i, axis + 1, keepdims=False) for i in (0, 1))
+        pad[axis] = (1, 0)
+        before = jnp.pad(odd, pad, constant_values=-jnp.inf)
+        before = jax.lax.slice_in_dim(before, 0, odd.shape[axis], axis=axis)
+        x_BxHxWxI = jnp.maximum(before, jnp.maximum(even, odd))
+    return x_BxHxWxI
 
 
 class Input(nn.Module):
@@ -134,19 +165,19 @@ LAST_NORM = 'last_features'
 LASTS = ('none', 'batch')
 
 
-def last_norm(kind: str, train: bool, x_BxI: jax.Array) -> jax.Array:
-    """The features before the last layer, in float32: as they are ('none'), or standardized by
-    batch statistics, without scale and bias ('batch'), which a center may take from its own images.
+def last_norm(kind: str, train: bool, x: jax.Array) -> jax.Array:
+    """The features [B, ..., I] before the last layer: as they are ('none'), or in float32 and
+    standardized by batch statistics, without scale and bias ('batch'), which a center may take from
+    its own images.
     """
     if kind not in LASTS:
         raise ValueError(f'model.last={kind!r}: one of {LASTS}')
-    x_BxI = x_BxI.astype(jnp.float32)
     if kind == 'none':
-        return x_BxI
+        return x
     return nn.BatchNorm(
         use_running_average=not train, momentum=0.0, use_scale=False, use_bias=False,
         name=LAST_NORM,
-    )(x_BxI)
+    )(x.astype(jnp.float32))
 
 
 def head(num_outputs: int, x: jax.Array) -> jax.Array:

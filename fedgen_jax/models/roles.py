@@ -23,7 +23,8 @@ def by_name(path: tuple[str, ...]) -> str | None:
 def roles_of(model: nn.Module) -> Callable[[tuple[str, ...]], str | None]:
     """The model's own `roles(path)`, or `by_name` where it declares none.
 
-    A model whose layers have other names declares a static method `roles`, that returns one of
-    `ROLES`, or None.  'frozen' weights are never trained, nor changed by the generator.
+    A model whose layers have other names declares a method `roles`, static unless it reads a field
+    of the model, that returns one of `ROLES`, or None.  'frozen' weights are never trained, nor
+    changed by the generator.
     """
     return getattr(model, 'roles', by_name)

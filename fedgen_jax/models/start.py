@@ -5,6 +5,7 @@ References:
 """
 
 import pathlib
+from typing import Any
 
 import flax
 import flax.linen as nn
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fedgen_jax.models.pretrained import resnet
 from fedgen_jax.registry import look_up
 
 COLLECTIONS = ('params', 'batch_stats')
@@ -33,15 +35,30 @@ def start_of(
     and for another shape.
     """
     blank = jnp.zeros((1, image_size, image_size, 3))
-    drawn = jax.jit(model.init)(jax.random.key(seed), blank)
-    wanted = {
-        f'{kind}/{name}': np.asarray(x)
-        for kind in COLLECTIONS
-        for name, x in flax.traverse_util.flatten_dict(drawn.get(kind, {}), sep='/').items()
-    }
+
+    def drawn(key):
+        return flat(model.init(key, blank))
+
+    key = jax.random.key(seed)
+    wanted = jax.eval_shape(drawn, key)
+    if keep:  # only these are drawn, so that only these are compiled
+        wanted |= jax.device_get(jax.jit(lambda key: chosen(drawn(key), keep))(key))
     merged = merge(wanted, found, keep)
     tree = flax.traverse_util.unflatten_dict(merged, sep='/')
     return {kind: tree.get(kind, {}) for kind in COLLECTIONS}
+
+
+def flat(variables: dict) -> dict[str, jax.Array]:
+    """{'params/conv_0_0/kernel': x, ...}"""
+    return {
+        f'{kind}/{name}': x
+        for kind in COLLECTIONS
+        for name, x in flax.traverse_util.flatten_dict(variables.get(kind, {}), sep='/').items()
+    }
+
+
+def chosen(named: dict, beginnings: tuple[str, ...]) -> dict:
+    return {name: x for name, x in named.items() if name.startswith(beginnings)}
 
 
 def read_weights(weights: str) -> dict[str, np.ndarray]:
@@ -49,22 +66,27 @@ def read_weights(weights: str) -> dict[str, np.ndarray]:
     if ':' in weights:
         return look_up('start.weights', weights, {})()
     path = pathlib.Path(weights).expanduser()
+    if path.suffix == '.safetensors':
+        return resnet(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(
-            f'start.weights={weights!r}: cannot be read ({error}): an .npz of named arrays, or '
-            'module:function'
+            f'start.weights={weights!r}: cannot be read ({error}): an .npz of named arrays, '
+            'a .safetensors of a ResNet, or module:function'
         ) from error
 
 
 def merge(
-    drawn: dict[str, np.ndarray], found: dict[str, np.ndarray], keep: tuple[str, ...]
+    drawn: dict[str, Any], found: dict[str, np.ndarray], keep: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
-    """`found` in place of `drawn`, but for names that begin with one of `keep`."""
-    kept = {name for name in drawn if name.startswith(keep)} if keep else set()
-    found = {name: x for name, x in found.items() if not (keep and name.startswith(keep))}
+    """`found` in place of `drawn`, but for names that begin with one of `keep`.
+
+    drawn: of the others, shapes are enough.
+    """
+    kept = chosen(drawn, keep).keys()
+    found = {name: x for name, x in found.items() if not name.startswith(keep)}
     for name in sorted(drawn.keys() ^ found.keys() ^ kept):
         if name in found:
             raise ValueError(f'start.weights: the model has no {name!r}: rename it')

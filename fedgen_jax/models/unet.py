@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fedgen_jax.models.layers import Input, conv_norm_relu
+from fedgen_jax.models.layers import Input, conv_norm_relu, last_norm
 from fedgen_jax.ops.convolution import convolution
 
 HEAT_PRIOR = 0.05  # share of cells that hold a center, at the start (Lin et al. 2017, section 3.3)
@@ -27,6 +27,7 @@ class UNet(nn.Module):
     norm: str = 'group'
     standardize: str = 'image'
     dtype: str = 'float32'
+    last: str = 'none'
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
@@ -34,8 +35,8 @@ class UNet(nn.Module):
         check_size(x_BxHxWx3, 2 ** (len(self.widths) - 1))
         x = Input(self.standardize, False, self.dtype, name='input')(x_BxHxWx3)
         maps = down(self, x, train, first_stride=1)
-        x = up(self, maps, train, to=0)
-        return head(self.num_outputs, x, nn.initializers.zeros)
+        x = up(maps, self.widths, self.depth, self.norm, train, to=0)
+        return head(self.num_outputs, last_norm(self.last, train, x), nn.initializers.zeros)
 
 
 class Detector(nn.Module):
@@ -47,6 +48,7 @@ class Detector(nn.Module):
     norm: str = 'group'
     standardize: str = 'image'
     dtype: str = 'float32'
+    last: str = 'none'
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
@@ -56,14 +58,9 @@ class Detector(nn.Module):
         check_size(x_BxHxWx3, 2 ** len(self.widths))
         x = Input(self.standardize, False, self.dtype, name='input')(x_BxHxWx3)
         maps = down(self, x, train, first_stride=2)
-        x = up(self, maps, train, to=1)
+        x = up(maps, self.widths, self.depth, self.norm, train, to=1)
         x = conv_norm_relu(x, self.widths[1], self.norm, train, 'last')
-
-        def bias(key, shape, dtype=jnp.float32):
-            heat = jnp.full(shape[0] - NUM_SHAPES, jnp.log(HEAT_PRIOR / (1 - HEAT_PRIOR)))
-            return jnp.concatenate([heat, jnp.array(FIRST_SHAPE)]).astype(dtype)
-
-        return head(self.num_outputs, x, bias, nn.initializers.normal(0.01))
+        return detector_head(self.num_outputs, last_norm(self.last, train, x))
 
 
 def down(net: UNet | Detector, x: jax.Array, train: bool, first_stride: int) -> list[jax.Array]:
@@ -77,14 +74,31 @@ def down(net: UNet | Detector, x: jax.Array, train: bool, first_stride: int) -> 
     return maps
 
 
-def up(net: UNet | Detector, maps: Sequence[jax.Array], train: bool, to: int) -> jax.Array:
-    """From the smallest map to that of level `to`."""
+def up(
+    maps: Sequence[jax.Array],
+    widths: Sequence[int],
+    depth: int,
+    norm_kind: str,
+    train: bool,
+    to: int,
+) -> jax.Array:
+    """From the smallest map to that of level `to`, by `depth` convolutions on each level."""
     x = maps[-1]
     for i in reversed(range(to, len(maps) - 1)):
         x = jnp.concatenate([jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), maps[i]], -1)
-        for j in range(net.depth):
-            x = conv_norm_relu(x, net.widths[i], net.norm, train, f'up_{i}_{j}')
+        for j in range(depth):
+            x = conv_norm_relu(x, widths[i], norm_kind, train, f'up_{i}_{j}')
     return x
+
+
+def detector_head(num_outputs: int, x: jax.Array) -> jax.Array:
+    """The last layer of a detector, which begins with little heat and boxes of `FIRST_SHAPE`."""
+
+    def bias(key, shape, dtype=jnp.float32):
+        heat = jnp.full(shape[0] - NUM_SHAPES, jnp.log(HEAT_PRIOR / (1 - HEAT_PRIOR)))
+        return jnp.concatenate([heat, jnp.array(FIRST_SHAPE)]).astype(dtype)
+
+    return head(num_outputs, x, bias, nn.initializers.normal(0.01))
 
 
 def head(

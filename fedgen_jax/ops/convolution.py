@@ -11,10 +11,15 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from fedgen_jax.ops.depthwise import depthwise
+
 
 def convolution(x, kernel, strides, padding, *args, **kwargs) -> jax.Array:
     """What every layer calls: `nn.Conv(..., conv_general_dilated=convolution)`."""
     if jax.default_backend() == 'cpu':
+        if kwargs.get('feature_group_count', 1) == x.shape[-1] == kernel.shape[-1] > 1:
+            refuse_dilation(kwargs)
+            return depthwise(x, kernel, strides, padding)
         return conv_as_matmul(x, kernel, strides, padding, *args, **kwargs)
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, *args, **kwargs)
 
@@ -27,8 +32,7 @@ def conv_as_matmul(x_BxHxWxI, kernel, strides: Sequence[int], padding, **unused)
     kh, kw, in_features, features = kernel.shape
     if x_BxHxWxI.shape[-1] != in_features:
         raise ValueError('grouped convolutions are not supported by conv_as_matmul')
-    if any(d != 1 for k in ('lhs_dilation', 'rhs_dilation') for d in unused.get(k) or ()):
-        raise ValueError('dilated convolutions are not supported by conv_as_matmul')
+    refuse_dilation(unused)
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x_BxHxWxI.shape[1:3], (kh, kw), strides, padding)
     x = jnp.pad(x_BxHxWxI, ((0, 0), *padding, (0, 0)))
@@ -36,6 +40,11 @@ def conv_as_matmul(x_BxHxWxI, kernel, strides: Sequence[int], padding, **unused)
     if by_tile and x.dtype == jnp.float32:  # sums of less precise products would cancel
         return by_tiles(x, kernel)
     return by_patches(x, kernel, strides)
+
+
+def refuse_dilation(options: dict) -> None:
+    if any(d != 1 for k in ('lhs_dilation', 'rhs_dilation') for d in options.get(k) or ()):
+        raise ValueError('dilated convolutions are not supported on a CPU')
 
 
 def by_tiles(x_BxHxWxI: jax.Array, kernel_3x3xIxO: jax.Array) -> jax.Array:

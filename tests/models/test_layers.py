@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedgen_jax.models.layers import Input, magnify, max_pool_2x2, norm
+from fedgen_jax.models.layers import Input, magnify, max_pool_2x2, max_pool_3x3, norm
 
 
 @pytest.mark.parametrize('size', [(8, 8), (7, 10)])
@@ -16,6 +16,17 @@ def test_max_pool_is_the_library_s_and_so_is_its_gradient(size):
     actual, pull_actual = jax.vjp(max_pool_2x2, x)
     np.testing.assert_array_equal(actual, expected)
     np.testing.assert_array_equal(pull_actual(expected)[0], pull_expected(expected)[0])
+
+
+@pytest.mark.parametrize('size', [(8, 8), (7, 10)])
+def test_overlapping_max_pool_is_the_library_s_and_so_is_its_gradient(size):
+    x = jax.random.normal(jax.random.key(1), (2, *size, 3))
+    expected, pull_expected = jax.vjp(
+        lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))), x
+    )
+    actual, pull_actual = jax.vjp(max_pool_3x3, x)
+    np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_allclose(pull_actual(expected)[0], pull_expected(expected)[0], atol=1e-6)
 
 
 def test_equal_maxima_share_the_gradient():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fedgen_jax.ops.convolution import MIN_FEATURES, conv_as_matmul
+from fedgen_jax.ops.convolution import MIN_FEATURES, conv_as_matmul, convolution
 
 FEW, MANY = 3, MIN_FEATURES  # by patches, by tiles
 
@@ -78,3 +78,43 @@ def test_conv_as_matmul_refuses_groups_and_dilation():
         conv_as_matmul(x, kernel, (1, 1), 'SAME')
     with pytest.raises(ValueError, match='dilated'):
         conv_as_matmul(x[..., :2], kernel, (1, 1), 'SAME', rhs_dilation=(2, 2))
+
+
+@pytest.mark.parametrize(
+    ('window', 'size', 'strides', 'padding'),
+    [
+        (3, (8, 7), (1, 1), 'SAME'),
+        (5, (7, 8), (1, 1), 'SAME'),
+        (5, (3, 2), (1, 1), 'SAME'),  # wider than its input
+        (3, (8, 7), (2, 2), 'SAME'),
+        (5, (7, 8), (2, 2), 'SAME'),
+        (3, (9, 8), (2, 1), 'VALID'),
+        (3, (8, 8), (3, 2), [(2, 1), (0, 3)]),
+    ],
+)
+def test_depthwise_is_the_convolution(window, size, strides, padding):
+    key_x, key_k, key_y = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(key_x, (2, *size, 4))
+    kernel = jax.random.normal(key_k, (window, window, 1, 4))
+    options = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC'), 'feature_group_count': 4}
+
+    @jax.jit
+    def both(x, kernel):
+        expected, pull_expected = jax.vjp(
+            lambda *a: jax.lax.conv_general_dilated(*a, strides, padding, **options), x, kernel
+        )
+        actual, pull_actual = jax.vjp(
+            lambda *a: convolution(*a, strides, padding, **options), x, kernel
+        )
+        y = jax.random.normal(key_y, expected.shape)
+        return (expected, pull_expected(y)), (actual, pull_actual(y))
+
+    assert_close(*both(x, kernel))
+    lowered = jax.jit(lambda *a: convolution(*a, strides, padding, **options)).lower(x, kernel)
+    assert 'stablehlo.convolution' not in lowered.as_text()
+
+
+def test_a_dilated_depthwise_convolution_is_refused():
+    x, kernel = jnp.zeros((1, 8, 8, 4)), jnp.zeros((3, 3, 1, 4))
+    with pytest.raises(ValueError, match='dilated'):
+        convolution(x, kernel, (1, 1), 'SAME', feature_group_count=4, rhs_dilation=(2, 2))
