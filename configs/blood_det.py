@@ -18,7 +18,7 @@ SEEDS = (0, 1, 2)
 
 
 def get_config():
-    c = common.tuned()
+    c = common.first_form()
     c.task = 'detection'
     c.client.lr = 0.1
     c.rounds = 60

@@ -17,7 +17,7 @@ SEEDS = (0, 1, 2)
 
 
 def get_config():
-    c = common.tuned()
+    c = common.first_form()
     c.task = 'segmentation'
     c.rounds = 40
     c.client.lr = 0.1

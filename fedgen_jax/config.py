@@ -63,7 +63,7 @@ def base() -> ConfigDict:
     c.start.seed = 0  # of those
 
     c.input = ConfigDict()
-    c.input.canonical = 'none'  # none | a name of canonical.PRESETS | module:name
+    c.input.canonical = 'none'  # a name of canonical.PRESETS | module:name
     c.input.zoom = (0.5, 2.5)  # the least and largest magnification; (1.0, 1.0): colors alone
     c.input.area = 0.25  # share of the image that nuclei then fill (brightfield); 0: as seen ones
     c.input.size = 0  # pixels of what the network sees, a divisor of data.image_size; 0: that

@@ -100,10 +100,8 @@ def seen_size(c: ConfigDict) -> int:
     size, given = c.input.size, c.data.image_size
     if not size:
         return given
-    if c.input.canonical == 'none' or size < 1 or given % size:
-        raise ValueError(
-            f'input.size={size}: a divisor of data.image_size={given}, with input.canonical'
-        )
+    if size < 1 or given % size:
+        raise ValueError(f'input.size={size}: a divisor of data.image_size={given}, or 0')
     return size
 
 
@@ -247,7 +245,7 @@ NOT_OPTIONS = ('num_outputs', 'parent', 'name')
 
 def make_canonical(c: ConfigDict, edge: str, protection: Protection) -> Input | None:
     """The canonical input that a configuration names."""
-    if c.input.canonical == 'none':
+    if c.input.canonical == 'none' and not c.input.size:
         return None
     canonical = look_up('input.canonical', c.input.canonical, canonical_presets)(c.input.area)
     low, high = c.input.zoom

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 
 from fedgen_jax.algorithms.base import Algorithm
-from fedgen_jax.data.examples import of_split, stack
 from fedgen_jax.evaluate import (
     evaluate,
     predict_seen,
     predict_unseen,
 )
+from fedgen_jax.feed import training_examples
 from fedgen_jax.oracle import score_oracle
 from fedgen_jax.own import score_own
 from fedgen_jax.program import num_bytes
@@ -64,7 +64,7 @@ def sizes_of(algorithm: Algorithm, run: Run, shared: Any, private_C: Any) -> dic
         algorithm.client_update,
         shared,
         jax.eval_shape(lambda t: jax.tree.map(lambda x: x[0], t), private_C),
-        jax.tree.map(lambda x: x[0], stack([of_split(run.seen[0], 'train')])),
+        training_examples(run, 0),
         run.key,
     )[0]
     parts = {part: jax.tree.leaves(shared[name]) for part, name in algorithm.sizes.items()}

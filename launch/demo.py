@@ -101,17 +101,23 @@ def update(fedgen: Trained, fedavg: Trained, new: Center) -> dict:
 
     base = fedgen._replace(program=fedgen.program.base)
     rows = {
-        OURS: (model_of(fedgen, images, 0), refined),
-        'Center model': (model_of(fedgen, images, m_E=descriptor.mean(pooled)), center_model),
-        BASE: tuple(model_of(base, x, 0) for x in (images, new_images)),
-        PUBLISHED: (model_of(fedavg, images, 0),) * 2,
+        OURS: (fedgen, model_of(fedgen, images, 0), refined),
+        'Center model': (
+            fedgen, model_of(fedgen, images, m_E=descriptor.mean(pooled)), center_model
+        ),
+        BASE: (base, *(model_of(base, x, 0) for x in (images, new_images))),
+        PUBLISHED: (fedavg, *[model_of(fedavg, images, 0)] * 2),
     }
     test, new_test = of_split(old, 'test'), of_split(new, 'test')
+
+    def scores(place, on):
+        return {name: score(row[0], row[place], on) for name, row in rows.items()}
+
     return {
         'center': old.name,
-        'old_data': {name: score(fedgen, before, test) for name, (before, _) in rows.items()},
-        'made_before': {name: score(fedgen, made, new_test) for name, (made, _) in rows.items()},
-        'made_anew': {name: score(fedgen, made, new_test) for name, (_, made) in rows.items()},
+        'old_data': scores(1, test),
+        'made_before': scores(1, new_test),
+        'made_anew': scores(2, new_test),
         'cost': {
             'seconds': seconds,
             'bytes_up': statistic.total.nbytes + 8,

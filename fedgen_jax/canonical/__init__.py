@@ -5,7 +5,7 @@ those of the seen centers' training images together.  It is the same for all ima
 the identity at the reference, and serves every algorithm alike.
 """
 
-from fedgen_jax.canonical.base import Canonical, Change, carried_back
+from fedgen_jax.canonical.base import Canonical, Change, carried_back, unchanged
 from fedgen_jax.canonical.brightfield import brightfield
 from fedgen_jax.canonical.centers import (
     Input,
@@ -17,7 +17,7 @@ from fedgen_jax.canonical.centers import (
 from fedgen_jax.canonical.gray import fundus, gray
 
 # By modality: `input.area` -> Canonical.
-PRESETS = {'brightfield': brightfield, 'gray': gray, 'fundus': fundus}
+PRESETS = {'none': unchanged, 'brightfield': brightfield, 'gray': gray, 'fundus': fundus}
 
 __all__ = [
     'PRESETS', 'Canonical', 'Change', 'Input', 'carried_back', 'make_input', 'mean_moments',

@@ -28,6 +28,16 @@ class Canonical(NamedTuple):
     apply: Callable[[Tree, jax.Array], jax.Array]
 
 
+def unchanged(area: float = 0.0) -> Canonical:
+    """Images as they are, whatever the `area`."""
+    del area
+    return Canonical(
+        moments=lambda image: jnp.ones(1),
+        solve=lambda own, reference: ((), jnp.float32(0)),
+        apply=lambda colors, image: image,
+    )
+
+
 class Change(NamedTuple):
     """A center's change: its colors, and the factor by which its images are magnified."""
 
