@@ -33,7 +33,7 @@ def own_models(trained: Trained, kinds: Sequence[str]) -> dict[str, list]:
 def choose_own(trained: Trained, models: Mapping[str, Sequence], split: str) -> dict:
     """Each seen center's own model: of `own_models` the best on its validation images.
 
-    Ties, as where a center has no validation images, go to the first.  Returns {'seen': scores of
+    The first stands unless another is clearly better (`best_of`).  Returns {'seen': scores of
     the chosen on `split`, 'generated': those of the refined models, 'chosen': {center: kind},
     'candidates': {kind: its scores at all centers}}.
     """
@@ -52,9 +52,18 @@ def choose_own(trained: Trained, models: Mapping[str, Sequence], split: str) -> 
 
 
 def best_of(scores: Sequence[Scores]) -> int:
-    """The place of the highest headline score, the first metric of all; of ties the first."""
+    """The place of the highest headline score, the first metric of all; else the first place.
+
+    Another than the first must be better by a standard error of its score, as of a share of `n`
+    images: validation images are few, and the first model has what all centers learned.
+    """
     names = [m for s in scores for m in metrics_in(s)]
-    return int(np.argmax([s.get(names[0], 0.0) for s in scores])) if names else 0
+    if not names:
+        return 0
+    value = [s.get(names[0], 0.0) for s in scores]
+    error = (value[0] * (1 - value[0]) / max(scores[0]['n'], 1)) ** 0.5
+    best = int(np.argmax(value))
+    return best if value[best] > value[0] + error else 0
 
 
 def score_own(trained: Trained, split: str, finetune: bool, kinds: Sequence[str]) -> dict:

@@ -47,8 +47,9 @@ def test_the_checkpoint_gives_the_same_scores(run):
         assert again[field] == summary[field]
 
 
-def test_the_best_is_the_first_of_ties():
-    assert best_of([{'a': 0.5, 'n': 3}, {'a': 0.7, 'n': 3}, {'a': 0.7, 'n': 3}]) == 1
+def test_the_first_stands_unless_another_is_better_by_a_standard_error():
+    few, many = ([{'a': a, 'n': n} for a in (0.5, 0.6, 0.6)] for n in (10, 100))
+    assert best_of(few) == 0 and best_of(many) == 1
     assert best_of([{'n': 0}, {'n': 0}]) == 0
 
 

@@ -51,4 +51,5 @@ def test_demo_prints_what_its_files_hold(tiny, tmp_path, capsys):
 
     alone = report_run(tmp_path / 'fedgen').read_text()
     assert f'{fedgen["seen"]["mean"]["balanced_accuracy"]:.3f}' in alone
-    assert 'FedGen, refined' in alone and 'FedAvg' not in alone
+    assert 'FedGen' in alone and 'Local only' not in alone
+    assert page.startswith('<!DOCTYPE html>')
