@@ -57,8 +57,7 @@ def base() -> ConfigDict:
     c.statistics = 'own'  # batch norm's, of finished models: own | running | last | frozen
     c.statistics_mix = 'natural'  # of predicted classes in own ones: natural | balanced
     c.start = ConfigDict()
-    # First weights: .npz | .safetensors | module:function | a finished run's folder; '': drawn.
-    c.start.weights = ''
+    c.start.weights = ''  # .npz | .safetensors | module:function | a run's folder; '': drawn
     c.start.keep = ()  # beginnings of weights' names that are drawn all the same
     c.start.seed = 0  # of those
 
@@ -94,9 +93,7 @@ def base() -> ConfigDict:
     c.finetune = ConfigDict()
     c.finetune.steps = 0  # labelled steps at each seen center after training; 0: none
     c.finetune.lr = 0.01  # of the first of them; it falls to zero
-    # A seen center's own model is the best of these on its validation images: refined | finetuned
-    # | local_only.  Empty: refined, without a choice.
-    c.finetune.choose = ()
+    c.finetune.choose = ()  # what a seen center's own model may be: refined, finetuned, local_only
 
     c.oracle = ConfigDict()
     c.oracle.steps = 0  # labelled steps at unseen centers, scored as a bound; 0: none

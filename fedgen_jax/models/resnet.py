@@ -23,7 +23,6 @@ class Block(nn.Module):
     norm: str
     bottleneck: bool = False
     layout: str = 'same'
-    last: str = 'none'
 
     @nn.compact
     def __call__(self, x_BxHxWxI: jax.Array, train: bool) -> jax.Array:
@@ -60,6 +59,7 @@ class ResNet(nn.Module):
     dtype: str = 'float32'
     bottleneck: bool = False
     layout: str = 'same'
+    last: str = 'none'
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:

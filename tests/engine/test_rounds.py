@@ -246,7 +246,7 @@ def test_fedgen_without_generator_is_fedavg_to_the_bit(fedavg_shifted, tiny, cel
     algorithm, _, rounds = fedavg_shifted
     mesh, data_C = client_mesh(1), pad_clients(cells, C)
     [(expected, _)], metrics_avg = run(rounds, start(algorithm, mesh, data_C), 0, 2)
-    changes = {'fedgen.local': local_update, 'fedgen.modes': ()}
+    changes = {'fedgen.theta': 'joint', 'fedgen.local': local_update, 'fedgen.modes': ()}
     off, _ = make_algorithm(tiny(changes), 16, 'abcde', 5)
     [(actual, _)], metrics = run(make_rounds(off, mesh, 'map'), start(off, mesh, data_C), 0, 2)
     assert_same(actual.shared['theta'], expected.shared['theta'])
