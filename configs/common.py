@@ -19,6 +19,7 @@ def tuned() -> ConfigDict:
     c.fedgen.modes = ('input', 'film', 'lowrank')  # a generated head memorizes the client
     c.fedgen.support = 32
     c.fedgen.jitter = 0.3
+    c.fedgen.stranger = 0.25  # six centers teach little of a seventh
     c.finetune.steps = 200
     c.finetune.lr = 0.05
     c.finetune.choose = ('refined', 'finetuned', 'local_only')

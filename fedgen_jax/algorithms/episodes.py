@@ -52,6 +52,8 @@ class Hypernet(NamedTuple):
     jitter:      noise on an episode's descriptor, in standard deviations of those that training
                  met: neighboring descriptors then get neighboring models.
     rates:       the steps of phi and psi on the client, as multiples of theta's ('meta' only).
+    stranger:    how much of its own descriptor a center has that did not train with what it has
+                 now; the rest is the pooled one.
     """
 
     descriptor: str
@@ -64,6 +66,7 @@ class Hypernet(NamedTuple):
     base_share: float
     jitter: float = 0.0
     rates: tuple[float, float] = (1.0, 1.0)
+    stranger: float = 1.0
 
     @property
     def learned(self) -> bool:

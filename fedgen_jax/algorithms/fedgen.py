@@ -68,6 +68,7 @@ def defaults() -> ConfigDict:
     c.pooled = 0.2  # share of episodes mixed with the pooled descriptor
     c.base_share = 0.0  # share of episodes on the base alone
     c.jitter = 0.0  # noise on an episode's descriptor, in standard deviations
+    c.stranger = 1.0  # share of its own descriptor at a center that did not train; else the pooled
     c.client_rates = (1.0, 1.0)  # steps of phi and psi on the client, times theta's
     c.generator_lr = 1.0  # of phi at the server, as a multiple of server.lr
     c.descriptor_lr = 1.0  # of psi at the server, as a multiple of server.lr
@@ -90,6 +91,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         base_share=h.base_share,
         jitter=h.jitter,
         rates=tuple(h.client_rates),
+        stranger=h.stranger,
     )
     server = optimizer('server', c.server)
     groups = {
@@ -294,6 +296,8 @@ def personalize(parts: Parts, shared, private, unlabelled, labelled, key, m_E=No
         else:
             client_id = jnp.int32(-1) if private is None else private['id']
             m_E = fixed_descriptor(hypernet, client_id)
+    if private is None and hypernet.learned:
+        m_E = hypernet.stranger * m_E + (1 - hypernet.stranger) * shared['pooled']
     params = shared['theta']
     if hypernet.modes:
         params = generated(parts, shared, shared['normal'], m_E)

@@ -202,6 +202,21 @@ def test_a_seen_client_without_private_state_gets_the_same_zero_shot_model():
     assert same(model(client=2), model())  # a learned descriptor asks for the images alone
 
 
+def test_a_stranger_s_descriptor_is_drawn_to_the_pooled_one():
+    """At 0 all strangers have the pooled descriptor's model; a seen client keeps its own."""
+    shared, data = shared_of(), examples(6)
+
+    def made(share, private, m_E=None):
+        return jax.jit(make(stranger=share).personalize)(
+            shared, private, data, None, jax.random.key(1), m_E
+        )
+
+    assert_close(made(0.0, None), made(1.0, None, shared['pooled']))
+    assert not same(made(0.0, None), made(1.0, None))
+    seen = {'id': jnp.int32(2)}
+    assert same(made(0.0, seen), made(1.0, seen))
+
+
 def test_constant_descriptor_gives_all_the_same_model_and_still_changes_the_base():
     models = [model('constant', client) for client in (0, 3, None)]
     assert same(models[0], models[1]) and same(models[0], models[2])
