@@ -8,9 +8,9 @@ afterwards without labels, and one of the six gets a new scanner.
     make demo                      # or TASK=segmentation, or TASK=detection
     python -m launch.demo --task=classification --workdir=runs/demo_classification
 
-Classification takes 3.6 minutes on 2 CPU cores, without the installation.  Balanced accuracy of one
-run on test images, mean over centers; on another machine, which rounds otherwise, it differs as that
-of another seed does:
+Classification takes 3.6 minutes on 2 CPU cores, without the installation.  Balanced accuracy of
+one run on test images, mean over centers; on another machine, which rounds otherwise, it differs as
+that of another seed does:
 
                                seen centers    unseen centers    new scanner
     FedGen                     .816            .629              .677
@@ -18,9 +18,9 @@ of another seed does:
     FedAvg                     .488            .272              .366
     Local only                 .748            .412
 
-Settings were chosen on other seeds of the drawing.  Of FedGen's gain over FedAvg, canonical input and
-shifts are the larger part; the generator adds 1.7 points at seen centers, and nothing at unseen ones.
-Segmentation and detection have not been measured in this form.
+Settings were chosen on other seeds of the drawing.  Of FedGen's gain over FedAvg, canonical input
+and shifts are the larger part; the generator adds 1.7 points at seen centers, and nothing at unseen
+ones.  Segmentation and detection have not been measured in this form.
 """
 
 from configs import common
