@@ -70,6 +70,11 @@ def model_of(
     variables = trained.program.personalize(
         trained.shared, private, padded, labelled, trained.key, m_E
     )
+    return with_own_change(trained, unlabelled, variables)
+
+
+def with_own_change(trained: Trained, unlabelled: Examples, variables: Any) -> Any:
+    """A model's variables, and how a center's images come to it: what `predict` needs."""
     change = own_change(trained.program.input, trained.reference, unlabelled)
     return variables if change is None else {**variables, 'canonical': change}
 

@@ -7,7 +7,6 @@ it gains and a generated model does not is what descriptor and training still mi
 
 import jax
 
-from fedgen_jax.canonical import own_change
 from fedgen_jax.data.examples import Center, pad, take
 from fedgen_jax.evaluate import (
     Predicted,
@@ -19,6 +18,7 @@ from fedgen_jax.evaluate import (
     metrics_of,
     model_of,
     predict_on,
+    with_own_change,
 )
 from fedgen_jax.run import Trained
 
@@ -51,8 +51,6 @@ def _scores(trained: Trained, center: Center, split: str, roles) -> Scores:
         variables = trained.program.fitted(
             begin['params'], padded, padded, trained.key, roles=roles
         )
-        change = own_change(trained.program.input, trained.reference, images)
-        if change is not None:
-            variables = {**variables, 'canonical': change}
+        variables = with_own_change(trained, images, variables)
         parts.append(predict_on(trained, jax.device_get(variables), center, on))
     return metrics_of(trained, concatenate(parts)) if parts else {'n': 0}

@@ -6,9 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from fedgen_jax.canonical import own_change
 from fedgen_jax.data.examples import of_split, pad
-from fedgen_jax.evaluate import Scores, canonical, metrics_in, model_of, score, score_seen
+from fedgen_jax.evaluate import (
+    Scores,
+    canonical,
+    metrics_in,
+    model_of,
+    score,
+    score_seen,
+    with_own_change,
+)
 from fedgen_jax.run import Trained
 
 
@@ -21,8 +28,7 @@ def own_model(trained: Trained, client: int, kind: str) -> Any:
         return jax.device_get(model_of(trained, train, client, labelled=train))
     padded = pad(canonical(trained, train, train), trained.length)
     variables = jax.device_get(trained.program.alone(padded, padded, trained.key))
-    change = own_change(trained.program.input, trained.reference, train)
-    return variables if change is None else {**variables, 'canonical': change}
+    return with_own_change(trained, train, variables)
 
 
 def own_models(trained: Trained, kinds: Sequence[str]) -> dict[str, list]:
