@@ -16,6 +16,7 @@ summed:
                does at the server (Shamsian et al. 2021, eq. 3).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,10 +31,13 @@ from fedgen_jax.algorithms.local import (
     batch_loss,
     class_mix,
     draw_indices,
+    hold,
     images_of,
     learn,
+    task_gradient,
 )
-from fedgen_jax.hypernet.generator import Generator, Normal, refine
+from fedgen_jax.hypernet.generator import Generator, Normal, mode_of, refine
+from fedgen_jax.models.roles import frozen_of, roles_of
 from fedgen_jax.random import stream
 
 
@@ -139,6 +143,7 @@ def episode_weights(parts: Parts, weights, shared, private, data, key, tau) -> t
     """
     hypernet = parts.hypernet
     weights = {'theta': shared['theta'], **weights}
+    weights['theta'] = hold(weights['theta'], frozen_of(parts.local.model))
     if not hypernet.modes:
         return weights['theta'], ()
     m_E = support_descriptor(parts, weights, private, data, key, tau)
@@ -183,9 +188,17 @@ def pull_back(parts: Parts, shared, private, data, key):
     one_center = local
     if parts.hypernet.modes:
         one_center = local._replace(shift=local.shift._replace(sample=lambda key: tau))
-    new, loss, statistics_T = learn(one_center, params, data, key, local.schedule(shared['round']))
+    gradient = task_gradient(local, functools.partial(unmoved, parts))
+    factor = local.schedule(shared['round'])
+    new, loss, statistics_T = learn(one_center, params, data, key, factor, gradient)
     (delta,) = pull(jax.tree.map(jnp.subtract, new, params))
     return delta, loss, statistics_T, jax.tree.map(lambda x: x[None], m_E)
+
+
+def unmoved(parts: Parts, path: tuple[str, ...]) -> bool:
+    """Whether neither training nor the generator moves the weight at `path`."""
+    modes, role = parts.hypernet.modes, roles_of(parts.local.model)(path)
+    return frozen_of(parts.local.model)(path) and mode_of(role, modes) is None
 
 
 def sampled(parts: Parts, shared, data, key) -> jax.Array:

@@ -115,20 +115,14 @@ def learn_alone(
 ) -> tuple[Tree, Tree]:
     """A center's own labelled learning, on unshifted images: (weights, the last steps' statistics).
 
-    roles: of the weights that learn (`models.roles`); None: all.
+    roles: of the weights that learn, be they frozen otherwise (`models.roles`); None: all that
+        training moves.
     """
     own = local._replace(shift=chain(), optimizer=steps.optimizer, steps=steps.count)
     role_of = roles_of(local.model)
-
-    def gradient(params, batch, tau, key):
-        value, grads = task_gradient(local)(params, batch, tau, key)
-
-        def keep(path, g):
-            return g if role_of(tuple(k.key for k in path)) in roles else jnp.zeros_like(g)
-
-        return value, jax.tree_util.tree_map_with_path(keep, grads)
-
-    of_roles = None if roles is None else gradient
+    of_roles = None
+    if roles is not None:
+        of_roles = task_gradient(local, lambda path: role_of(path) not in roles)
     params, _, statistics_T = learn(own, params, labelled, key, 1.0, of_roles)
     return params, mean_of_steps(jax.tree.map(lambda x_T: x_T[-10:], statistics_T))
 

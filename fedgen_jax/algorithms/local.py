@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from fedgen_jax.data.examples import Examples
-from fedgen_jax.models.roles import roles_of
+from fedgen_jax.models.roles import frozen_of
 from fedgen_jax.random import stream
 from fedgen_jax.shifts.base import Shift
 from fedgen_jax.tasks.base import Task
@@ -166,7 +166,6 @@ def query_batch(local: Local, data: Examples, key: jax.Array) -> tuple[Batch, Tr
 
 def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> tuple[Any, Tree]:
     """Outputs as in training, and the batch's statistics ({} without batch normalization)."""
-    params = hold_frozen(local, params)
     if local.statistics == 'frozen':
         variables = {'params': params, 'batch_stats': start_statistics(local)}
         return local.model.apply(variables, x_BxHxWx3, train=False), {}
@@ -177,15 +176,13 @@ def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> tuple[Any, 
     return outputs, new.get('batch_stats', {})
 
 
-def hold_frozen(local: Local, params: Tree) -> Tree:
-    """The weights, with no gradient to those that the model calls frozen (`models.roles`)."""
-    role_of = roles_of(local.model)
+def hold(params: Tree, frozen: Callable[[tuple[str, ...]], bool]) -> Tree:
+    """The weights, with no gradient to those at frozen paths."""
 
-    def hold(path, x):
-        frozen = role_of(tuple(k.key for k in path)) == 'frozen'
-        return jax.lax.stop_gradient(x) if frozen else x
+    def of(path, x):
+        return jax.lax.stop_gradient(x) if frozen(tuple(k.key for k in path)) else x
 
-    return jax.tree_util.tree_map_with_path(hold, params)
+    return jax.tree_util.tree_map_with_path(of, params)
 
 
 def init_model(local: Local, key: jax.Array) -> Tree:
@@ -220,11 +217,20 @@ def batch_loss(local: Local, params: Tree, batch: Batch) -> tuple[jax.Array, Tre
     return loss, statistics if local.keeps_statistics else ()
 
 
-def task_gradient(local: Local) -> Gradient:
-    """The gradient of the task's loss on the batch; aux: the statistics of `batch_loss`."""
+def task_gradient(
+    local: Local, frozen: Callable[[tuple[str, ...]], bool] | None = None
+) -> Gradient:
+    """The gradient of the task's loss on the batch; aux: the statistics of `batch_loss`.
+
+    frozen: of a weight's path, whether it stays; None: as the model says (`models.roles`).
+    """
+    stays = frozen or frozen_of(local.model)
 
     def gradient(params, batch, tau, key):
-        return jax.value_and_grad(lambda p: batch_loss(local, p, batch), has_aux=True)(params)
+        def loss(p):
+            return batch_loss(local, hold(p, stays), batch)
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
 
     return gradient
 

@@ -26,14 +26,12 @@ MODES = ('input', 'film', 'lowrank', 'head', 'full')
 _FAN_LIMIT = 64
 
 
-# The mode that changes weights of a role (`models.roles`); `full` changes all but frozen ones.
+# The mode that changes weights of a role (`models.roles`); `full` changes every weight.
 MODE_OF_ROLE = {'input': 'input', 'norm': 'film', 'kernel': 'lowrank', 'head': 'head'}
 
 
 def mode_of(role: str | None, modes: Sequence[str]) -> str | None:
     """Which of `modes` changes weights of a role; None: all clients share them."""
-    if role == 'frozen':
-        return None
     if 'full' in modes:
         return 'full'
     own = MODE_OF_ROLE.get(role or '')

@@ -87,7 +87,7 @@ class EfficientNetLite0(nn.Module):
 
     trained: 'all'; 'pointwise' (all but depthwise kernels, whose gradients are slow on a CPU);
         'adapters' (normalizations, input layer and what stands on the trunk); 'head' (what stands
-        on the trunk).  The other weights have the role 'frozen'.
+        on the trunk).  The other weights are frozen (`models.roles.frozen_of`).
     source_norms: whether the trunk's batch norms keep the statistics that they start with.
     """
 
@@ -102,11 +102,14 @@ class EfficientNetLite0(nn.Module):
     source_norms: bool = False
 
     def roles(self, path: tuple[str, ...]) -> str | None:
-        """By the names of our layers (`models.roles`), and by `trained`."""
+        """By the names of our layers; None for depthwise kernels, which have no rank to lower."""
+        return None if 'conv_depthwise' in path else by_name(path)
+
+    def frozen(self, path: tuple[str, ...]) -> bool:
+        """By `trained`."""
         frozen = choose('model.trained', self.trained, FROZEN)
-        role = by_name(path)
-        kind = 'depthwise' if 'conv_depthwise' in path else role
-        return 'frozen' if path[0] in PRETRAINED and kind in frozen else role
+        kind = 'depthwise' if 'conv_depthwise' in path else by_name(path)
+        return path[0] in PRETRAINED and kind in frozen
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:

@@ -1,10 +1,10 @@
-"""Roles: what each weight of a model is, for the generator's modes and for frozen weights."""
+"""What each weight of a model is, for the generator's modes, and which are frozen."""
 
 from collections.abc import Callable
 
 import flax.linen as nn
 
-ROLES = ('input', 'norm', 'kernel', 'head', 'frozen')
+ROLES = ('input', 'norm', 'kernel', 'head')
 
 
 def by_name(path: tuple[str, ...]) -> str | None:
@@ -24,7 +24,15 @@ def roles_of(model: nn.Module) -> Callable[[tuple[str, ...]], str | None]:
     """The model's own `roles(path)`, or `by_name` where it declares none.
 
     A model whose layers have other names declares a method `roles`, static unless it reads a field
-    of the model, that returns one of `ROLES`, or None.  'frozen' weights are never trained, nor
-    changed by the generator.
+    of the model, that returns one of `ROLES`, or None.
     """
     return getattr(model, 'roles', by_name)
+
+
+def frozen_of(model: nn.Module) -> Callable[[tuple[str, ...]], bool]:
+    """The model's own `frozen(path)`: whether a weight stays as it began; without one, none does.
+
+    Training leaves these weights alone, and so does a center's own learning.  The generator changes
+    them where its modes say so: what a center's model differs in need not be what all learned.
+    """
+    return getattr(model, 'frozen', lambda path: False)

@@ -206,8 +206,8 @@ class HeadAlone(CNN):
     """A network of which only the head learns."""
 
     @staticmethod
-    def roles(path):
-        return 'head' if path[0] == 'head' else 'frozen'
+    def frozen(path):
+        return path[0] != 'head'
 
 
 def test_weights_that_a_model_calls_frozen_stay():

@@ -6,6 +6,8 @@ import pytest
 from families import KEY, assert_same, configured, drawn_clients, roll
 
 from fedgen_jax.data import synthetic
+from fedgen_jax.models import MODELS
+from fedgen_jax.models.cnn import CNN
 from fedgen_jax.program import make_algorithm
 
 BASES = ('fedavg', 'scaffold')
@@ -50,6 +52,29 @@ def test_controls_share_the_base(changes, based, clients):
     if base == 'fedavg':
         state = roll(changes, clients, rounds=3)[0]
         assert_same(state.shared['theta'], alone.shared['theta'])
+
+
+class HeadAlone(CNN):
+    """A network of which training moves the head alone."""
+
+    @staticmethod
+    def frozen(path):
+        return path[0] != 'head'
+
+
+@pytest.mark.parametrize(
+    'changes', [{}, {'fedgen.theta': 'joint'}, {'fedgen.local': 'weights'}], ids=str
+)
+def test_the_generator_changes_what_training_leaves_alone(changes, clients, monkeypatch):
+    monkeypatch.setitem(MODELS, 'cnn', HeadAlone)
+    of_norms = {'fedgen.modes': ('film',), **changes}
+    first, shared = (roll(of_norms, clients, rounds=n)[0].shared for n in (0, 3))
+    for name, theta in first['theta'].items():
+        if name != 'head':
+            assert_same(theta, shared['theta'][name])
+    change = [x for path, x in jax.tree_util.tree_leaves_with_path(shared['phi'])
+              if 'norm' in path[0].key]
+    assert change and all(np.abs(x).max() > 1e-6 for x in change)
 
 
 @pytest.mark.parametrize(

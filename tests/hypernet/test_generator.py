@@ -166,7 +166,6 @@ def test_modes_choose_by_layer_name():
         role = by_name(p)
         assert mode_of(role, (mode,)) == mode and mode_of(role, ('full',)) == 'full'
         assert all(mode_of(role, (other,)) is None for other in path if other != mode)
-    assert mode_of('frozen', ('full',)) is None and mode_of('frozen', ALL) is None
 
 
 def test_a_mode_that_selects_no_weight_is_an_error():
