@@ -27,13 +27,14 @@ from fedgen_jax.algorithms.local import (
 from fedgen_jax.algorithms.optimizers import optimizer, own_steps, schedule
 from fedgen_jax.canonical import PRESETS as canonical_presets
 from fedgen_jax.canonical import Input, carried_back, make_input
+from fedgen_jax.config import complete
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.cohorts import Mix, mix_of
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
 from fedgen_jax.files import expand
 from fedgen_jax.models import FITTING, MODELS
-from fedgen_jax.models.start import read_weights, start_of
+from fedgen_jax.models.start import flat, read_weights, start_of
 from fedgen_jax.privacy import Protection, clip
 from fedgen_jax.privacy import chain as chain_protections
 from fedgen_jax.registry import choose, look_up
@@ -200,26 +201,35 @@ def start_variables(
 ) -> dict | None:
     """What `start.weights` names: a file, a function, or the folder of a finished run."""
     if not c.start.weights:
+        if getattr(model, 'source_norms', False):
+            raise ValueError('model.source_norms: keeps the statistics of start.weights: name them')
         return None
     folder = expand(c.start.weights)
+    keep = tuple(c.start.keep)
     if not folder.is_dir():
         found = read_weights(c.start.weights)
-        return start_of(model, found, tuple(c.start.keep), c.start.seed, image_size)
+        return start_of(model, found, keep, c.start.seed, image_size)
     found = checkpoint.server_weights(folder)
     known = json.loads((folder / 'federation.json').read_text())['classes']
-    if list(known) != list(classes) and 'params/head' not in c.start.keep:
+    if list(known) != list(classes) and 'params/head' not in keep:
         raise ValueError(
             f'start.weights={c.start.weights!r}: its classes are {", ".join(known)}, here they are '
             f"{', '.join(classes)}: pass --config.start.keep=('params/head',) for a new last layer"
         )
-    keep = tuple(c.start.keep)
-    if c.statistics == 'own':
-        keep += ('batch_stats',)  # drawn: never used, for a center takes its own
-    elif c.model.get('norm') == 'batch' and not any(k.startswith('batch_stats') for k in found):
-        raise ValueError(
-            f'start.weights={c.start.weights!r}: kept no batch statistics (statistics=own there), '
-            f'and statistics={c.statistics!r} needs them'
-        )
+    if not any(name.startswith('batch_stats') for name in found):
+        # The run kept none of training, but those it began with may be a part of its model.
+        made = complete(json.loads((folder / 'config.json').read_text()))
+        begun = start_variables(made, make_model(made, make_task(made.task, known)), known,
+                                image_size)
+        if begun:
+            found |= {k: x for k, x in flat(begun).items() if k.startswith('batch_stats')}
+        elif c.statistics == 'own':
+            keep += ('batch_stats',)  # drawn: never used, for a center takes its own
+        elif c.model.get('norm') == 'batch':
+            raise ValueError(
+                f'start.weights={c.start.weights!r}: kept no batch statistics (statistics=own '
+                f'there), and statistics={c.statistics!r} needs them'
+            )
     return start_of(model, found, keep, c.start.seed, image_size)
 
 
