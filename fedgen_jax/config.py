@@ -51,7 +51,7 @@ def base() -> ConfigDict:
     c.model.depth = 1  # layers, or blocks (resnet), a stage
     c.model.norm = 'group'  # group | batch | instance
     c.model.standardize = 'image'  # of the input: none | image | channel
-    c.model.last = 'none'  # normalization of the features before the last layer: none | batch
+    c.model.last = 'none'  # normalization of the last layer's features: none | batch | center
     c.model.dtype = 'float32'  # of products: float32 | bfloat16; weights and sums: float32
 
     c.statistics = 'own'  # batch norm's, of finished models: own | running | last | frozen
@@ -83,6 +83,7 @@ def base() -> ConfigDict:
     c.client.lr = 0.05
     c.client.schedule = 'constant'  # of lr over the rounds: constant | cosine
     c.client.momentum = 0.9  # sgd only
+    c.client.decay = 0.0  # of weights: this times a kernel is added to its gradient
     c.client.clip = 1.0  # sgd only: the largest norm of a step's gradient; 0: none
 
     c.server = ConfigDict()

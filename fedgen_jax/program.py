@@ -183,6 +183,7 @@ def make_algorithm(
         schedule=schedule(c),
         steps=c.local_steps,
         batch=c.batch_size,
+        decay=c.client.decay,
         prevalence=c.prevalence,
         weighting=c.weighting,
         finetune=own_steps(c, c.finetune.steps, c.finetune.lr),

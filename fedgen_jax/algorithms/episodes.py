@@ -29,7 +29,9 @@ from fedgen_jax.algorithms.local import (
     Local,
     batch_at,
     batch_loss,
+    center_statistics,
     class_mix,
+    decayed,
     draw_indices,
     hold,
     images_of,
@@ -160,6 +162,7 @@ def episode_weights(parts: Parts, weights, shared, private, data, key, tau) -> t
 def meta(parts: Parts, shared, private, data, key):
     """T episodes, each a step: (change, mean loss, statistics, m_TxE)."""
     local, hypernet = parts.local, parts.hypernet
+    frozen = frozen_of(local.model)
 
     def gradient(weights, batch, tau, key):
         def loss(w):
@@ -167,13 +170,18 @@ def meta(parts: Parts, shared, private, data, key):
             value, statistics = batch_loss(local, params, batch)
             return value, (statistics, m_E)
 
-        return jax.value_and_grad(loss, has_aux=True)(weights)
+        value, grads = jax.value_and_grad(loss, has_aux=True)(weights)
+        return value, {
+            k: decayed(local, g, weights[k], frozen if k == 'theta' else lambda path: False)
+            for k, g in grads.items()
+        }
 
     factor = local.schedule(shared['round'])
     rates = dict(zip(('theta', 'phi', 'psi'), (1.0, *hypernet.rates)))
     factors = {k: factor * rates[k] for k in parts.groups}
     weights = {k: shared[k] for k in parts.groups}
-    new, loss, (statistics_T, m_TxE) = learn(local, weights, data, key, factors, gradient)
+    last = center_statistics(local, shared['theta'], data, key)
+    new, loss, (statistics_T, m_TxE) = learn(local, weights, data, key, factors, gradient, last)
     return jax.tree.map(jnp.subtract, new, weights), loss, statistics_T, m_TxE
 
 

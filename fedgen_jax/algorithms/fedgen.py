@@ -58,11 +58,12 @@ def defaults() -> ConfigDict:
     c.local = 'meta'  # the local update: meta | weights
     c.descriptor = 'learned'  # learned | constant | onehot (the controls)
     c.network = 'moments'  # that makes the descriptor: moments | module:class
-    c.modes = ('input', 'film', 'lowrank', 'head')  # and full; (): generator off
+    c.modes = ('input', 'film', 'lowrank', 'head')  # and features, full; (): generator off
     c.code = 32  # length of the code between descriptor and weights
     c.rank = 8  # of lowrank
     c.bound = 1.0  # no generated number is larger
     c.fade = 0.0  # squared distance beyond which the change shrinks; 0: never
+    c.centered = False  # whether the change is zero at the mean descriptor of training
     c.support = 16  # S, the most images in a support set
     c.support_prevalence = 'same'  # classification: same | natural | balanced | mixed
     c.pooled = 0.2  # share of episodes mixed with the pooled descriptor
@@ -80,7 +81,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     hypernet = Hypernet(
         descriptor=choose('fedgen.descriptor', h.descriptor, ('learned', 'constant', 'onehot')),
         modes=tuple(choose('fedgen.modes', mode, MODES) for mode in h.modes),
-        options=tuple((k, h[k]) for k in ('code', 'rank', 'bound', 'fade')),
+        options=tuple((k, h[k]) for k in ('code', 'rank', 'bound', 'fade', 'centered')),
         num_clients=num_clients,
         support=h.support,
         support_prevalence=choose(

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -11,7 +10,6 @@ from fedgen_jax.algorithms.local import (
     Local,
     Steps,
     Tree,
-    apply_model,
     draw_indices,
     images_of,
     init_model,
@@ -19,9 +17,10 @@ from fedgen_jax.algorithms.local import (
     mean_of_steps,
     start_statistics,
     task_gradient,
+    training_variables,
 )
 from fedgen_jax.data.examples import Examples
-from fedgen_jax.models.layers import LAST_NORM
+from fedgen_jax.models.layers import LAST_NORM, last_features, statistics_of
 from fedgen_jax.models.roles import roles_of
 from fedgen_jax.random import stream
 from fedgen_jax.shifts.base import chain
@@ -68,7 +67,9 @@ def own_statistics(local: Local, params, unlabelled: Examples, key, statistics: 
         x_BxHxWx3 = images_of(jnp.asarray(unlabelled.image)[index_B])
         if local.statistics == 'last':
             return x_BxHxWx3, last_statistics(local, params, x_BxHxWx3, statistics)
-        return x_BxHxWx3, apply_model(local, params, x_BxHxWx3)[1]
+        variables = training_variables(local, params)
+        new, features = last_features(local.model, variables, x_BxHxWx3, True)
+        return x_BxHxWx3, {**new, LAST_NORM: statistics_of(features)} if local.of_center else new
 
     x_BxHxWx3, found = of(index_B)
     if local.mix == 'natural' or not jax.tree.leaves(found):
@@ -85,24 +86,14 @@ def own_statistics(local: Local, params, unlabelled: Examples, key, statistics: 
 
 def last_statistics(local: Local, params: Tree, x_BxHxWx3: jax.Array, statistics: Tree) -> Tree:
     """`statistics`, with those of the last features taken from a batch of images."""
-    found = {}
-
-    def watch(next_function, args, kwargs, context):
-        if context.module.name == LAST_NORM:
-            found['x'] = args[0]
-        return next_function(*args, **kwargs)
-
-    with nn.intercept_methods(watch):
-        variables = {'params': params, 'batch_stats': statistics}
-        local.model.apply(variables, x_BxHxWx3, train=False)
-    if not found:
+    variables = {'params': params, 'batch_stats': statistics}
+    _, features = last_features(local.model, variables, x_BxHxWx3, False)
+    if features is None:
         raise ValueError(
             "statistics='last': the model has no statistics of its last features: pass "
             "--config.model.last=batch"
         )
-    x = found['x']
-    axes = tuple(range(x.ndim - 1))
-    return {**statistics, LAST_NORM: {'mean': x.mean(axes), 'var': x.var(axes)}}
+    return {**statistics, LAST_NORM: statistics_of(features)}
 
 
 def learn_alone(

@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import optax
 
 from fedgen_jax.data.examples import Examples
+from fedgen_jax.models.layers import LAST_NORM, last_features, statistics_of
 from fedgen_jax.models.roles import frozen_of
 from fedgen_jax.random import stream
 from fedgen_jax.shifts.base import Shift
 from fedgen_jax.tasks.base import Task
 
 Tree = Any
+
+SAMPLE = 128  # images whose last features tell a client's statistics, once a round
 
 
 class Steps(NamedTuple):
@@ -51,6 +54,7 @@ class Local(NamedTuple):
     prior:      whether the loss adds the log shares of the client's classes to the logits, so that
                 what is learned is free of them (Menon et al. 2021, eq. 10).
     start:      variables to begin with, such as a pretrained network's; None: drawn.
+    decay:      of weights: this times a kernel is added to its gradient, of all that learn.
     """
 
     model: nn.Module
@@ -71,11 +75,17 @@ class Local(NamedTuple):
     start: Tree = None
     mix: str = 'natural'
     prior: bool = False
+    decay: float = 0.0
 
     @property
     def keeps_statistics(self) -> bool:
         """Whether `shared` holds those of training."""
         return self.statistics in ('running', 'last')
+
+    @property
+    def of_center(self) -> bool:
+        """Whether the center's statistics normalize the last features in training too."""
+        return getattr(self.model, 'last', 'none') == 'center' and self.statistics != 'frozen'
 
 
 # (params, batch, tau, key) -> ((loss, aux), gradient), of one step.
@@ -83,11 +93,15 @@ Gradient = Callable[[Tree, 'Batch', Tree, jax.Array], tuple[tuple[jax.Array, Tre
 
 
 class Batch(NamedTuple):
-    """float32 images [B, H, W, 3] in [0, 1], their target and weights [B]."""
+    """float32 images [B, H, W, 3] in [0, 1], their target and weights [B].
+
+    last: the center's statistics of the last features, where these are what normalizes them.
+    """
 
     image: jax.Array
     target: dict
     weight: jax.Array
+    last: Tree = ()
 
 
 def class_mix(key: jax.Array, prevalence: str, num_strata: int) -> jax.Array | None:
@@ -164,16 +178,38 @@ def query_batch(local: Local, data: Examples, key: jax.Array) -> tuple[Batch, Tr
     return batch_at(local, data, index_B, stream(key, 'query_images'), tau), tau
 
 
-def apply_model(local: Local, params: Tree, x_BxHxWx3: jax.Array) -> tuple[Any, Tree]:
+def apply_model(
+    local: Local, params: Tree, x_BxHxWx3: jax.Array, last: Tree = ()
+) -> tuple[Any, Tree]:
     """Outputs as in training, and the batch's statistics ({} without batch normalization)."""
     if local.statistics == 'frozen':
         variables = {'params': params, 'batch_stats': start_statistics(local)}
         return local.model.apply(variables, x_BxHxWx3, train=False), {}
-    variables = {'params': params}
-    if local.start is not None:  # some norms may keep the statistics that they start with
-        variables['batch_stats'] = start_statistics(local)
+    variables = training_variables(local, params)
+    if last:
+        variables['batch_stats'] = {**variables['batch_stats'], LAST_NORM: last}
     outputs, new = local.model.apply(variables, x_BxHxWx3, train=True, mutable=['batch_stats'])
     return outputs, new.get('batch_stats', {})
+
+
+def training_variables(local: Local, params: Tree) -> dict:
+    """Weights, and the statistics to start with, which some norms may keep."""
+    return {
+        'params': params, 'batch_stats': {} if local.start is None else start_statistics(local)
+    }
+
+
+def center_statistics(local: Local, params: Tree, data: Examples, key: jax.Array) -> Tree:
+    """Statistics of the last features over a sample of a client's images, as they are.
+
+    () where the features are not normalized, or each batch by itself.
+    """
+    if not local.of_center:
+        return ()
+    index = draw_indices(local.task, data, stream(key, 'stats'), SAMPLE, None)
+    variables = training_variables(local, params)
+    _, features = last_features(local.model, variables, images_of(data.image[index]), True)
+    return statistics_of(features)
 
 
 def hold(params: Tree, frozen: Callable[[tuple[str, ...]], bool]) -> Tree:
@@ -212,7 +248,7 @@ def start_statistics(local: Local) -> Tree:
 
 def batch_loss(local: Local, params: Tree, batch: Batch) -> tuple[jax.Array, Tree]:
     """The task's loss on a batch, and its statistics where they are kept from training, else ()."""
-    outputs, statistics = apply_model(local, params, batch.image)
+    outputs, statistics = apply_model(local, params, batch.image, batch.last)
     loss = local.task.loss(outputs, batch.target, batch.weight)
     return loss, statistics if local.keeps_statistics else ()
 
@@ -230,9 +266,24 @@ def task_gradient(
         def loss(p):
             return batch_loss(local, hold(p, stays), batch)
 
-        return jax.value_and_grad(loss, has_aux=True)(params)
+        value, grads = jax.value_and_grad(loss, has_aux=True)(params)
+        return value, decayed(local, grads, params, stays)
 
     return gradient
+
+
+def decayed(
+    local: Local, grads: Tree, params: Tree, frozen: Callable[[tuple[str, ...]], bool]
+) -> Tree:
+    """The gradient with that of `decay / 2` times the squares of kernels that are not frozen."""
+    if not local.decay:
+        return grads
+
+    def of(path, g, x):
+        names = tuple(k.key for k in path)
+        return g + local.decay * x if names[-1] == 'kernel' and not frozen(names) else g
+
+    return jax.tree_util.tree_map_with_path(of, grads, params)
 
 
 def learn(
@@ -242,18 +293,22 @@ def learn(
     key: jax.Array,
     factor: jax.Array | float | dict[str, jax.Array],
     gradient: Gradient | None = None,
+    last: Tree | None = None,
 ) -> tuple[Tree, jax.Array, Tree]:
     """T steps on one client: (weights, mean loss, the steps' aux, leaves [T, ...]).
 
     factor: each step's, times the optimizer's; or one for each top-level entry of `params`.
     gradient: of a step; default: the task's.  Most methods are a closure here.
+    last: `center_statistics` under the model's weights, where `params` are not these alone.
     """
     gradient = gradient or task_gradient(local)
+    of_center = center_statistics(local, params, data, key) if last is None else last
 
     def step(carry, t):
         params, opt = carry
         key_t = jax.random.fold_in(key, t)
         batch, tau = query_batch(local, data, key_t)
+        batch = batch._replace(last=of_center)
         (loss, aux), grads = gradient(params, batch, tau, key_t)
         updates, opt = local.optimizer.update(grads, opt, params)
         return (optax.apply_updates(params, _scaled(factor, updates)), opt), (loss, aux)

@@ -5,6 +5,7 @@ What may change is chosen by modes, and by the roles of the model's weights (`mo
     input    color matrix, bias and magnification before the first convolution
     film     scale and bias of every normalization (Perez et al. 2018)
     lowrank  kernels of the convolutions: `U diag(g(m)) V`, with `U`, `V` learned and shared
+    features scale and bias of the normalized features that the last layer reads (`model.last`)
     head     the last layer; low-rank where it has more than `rank * 64` weights
     full     every weight, as pFedHN does (Shamsian et al. 2021): about 100 times the target
 
@@ -22,12 +23,14 @@ import jax.numpy as jnp
 
 from fedgen_jax.models.roles import by_name
 
-MODES = ('input', 'film', 'lowrank', 'head', 'full')
+MODES = ('input', 'film', 'lowrank', 'features', 'head', 'full')
 _FAN_LIMIT = 64
 
 
 # The mode that changes weights of a role (`models.roles`); `full` changes every weight.
-MODE_OF_ROLE = {'input': 'input', 'norm': 'film', 'kernel': 'lowrank', 'head': 'head'}
+MODE_OF_ROLE = {
+    'input': 'input', 'norm': 'film', 'kernel': 'lowrank', 'features': 'features', 'head': 'head'
+}
 
 
 def mode_of(role: str | None, modes: Sequence[str]) -> str | None:
@@ -67,6 +70,8 @@ class Generator(nn.Module):
     shapes: ((path, shape, role), ...) of the base's weights, `shapes_of(params, role_of)`.
     fade:   beyond this mean squared distance, in standard deviations of the descriptors that
             training met, the change shrinks to zero and a center gets the base; 0: never.
+    centered: the change is zero at the mean of the descriptors that training met, so that it holds
+            what tells centers apart, and nothing that is good for all of them.
     """
 
     shapes: tuple
@@ -75,6 +80,7 @@ class Generator(nn.Module):
     rank: int = 8
     bound: float = 1.0
     fade: float = 4.0
+    centered: bool = False
 
     @nn.compact
     def __call__(self, m_E: jax.Array, normal: 'Normal') -> dict[tuple[str, ...], jax.Array]:
@@ -85,8 +91,12 @@ class Generator(nn.Module):
         # Random biases: at z = 0 (the constant control, always) the code must not be stuck at zero.
         biases = nn.initializers.normal(0.5)
         embed = nn.Dense(2 * self.code, bias_init=biases, name='embed')
-        hidden = nn.tanh(embed(jnp.clip(z_E, -5, 5)))
-        code_F = near * nn.tanh(nn.Dense(self.code, name='code')(hidden))
+        to_code = nn.Dense(self.code, name='code')
+
+        def code(z_E):
+            return nn.tanh(to_code(nn.tanh(embed(jnp.clip(z_E, -5, 5)))))
+
+        code_F = near * (code(z_E) - code(0 * z_E) if self.centered else code(z_E))
         change = {}
         check_modes(self.modes, [role for _, _, role in self.shapes])
         for path, shape, role in self.shapes:

@@ -122,7 +122,9 @@ class EfficientNetLite0(nn.Module):
         means = jnp.concatenate([x.mean((1, 2)) for x in maps[1:-1]], -1)
         means = norm(self.norm, kept, 'norm_means', x.dtype)(means)
         features = jnp.concatenate([means, last.mean((1, 2))], -1)
-        return head(self.num_outputs, last_norm(self.last, train, features))
+        # Zero: of so many features, few examples move a part, and the rest would stay as drawn.
+        features = last_norm(self.last, train, features)
+        return head(self.num_outputs, features, nn.initializers.zeros)
 
 
 class EfficientNetLite0UNet(EfficientNetLite0):

@@ -1,5 +1,7 @@
 """The pieces that every model shares: convolution, normalization and pooling."""
 
+from collections.abc import Callable, Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -161,25 +163,53 @@ def magnify(x_BxHxWx3: jax.Array, zoom: jax.Array) -> jax.Array:
     return jnp.einsum('hi,biwc->bhwc', rows, jnp.einsum('wj,bhjc->bhwc', cols, x_BxHxWx3))
 
 
+LECUN = nn.initializers.lecun_normal()
 LAST_NORM = 'last_features'
-LASTS = ('none', 'batch')
+LASTS = ('none', 'batch', 'center')
 
 
 def last_norm(kind: str, train: bool, x: jax.Array) -> jax.Array:
     """The features [B, ..., I] before the last layer: as they are ('none'), or in float32 and
-    standardized by batch statistics, without scale and bias ('batch'), which a center may take from
-    its own images.
+    normalized ('batch', 'center').
+
+    By the statistics of a batch in training, and then by those that a center takes from its own
+    images ('batch'); or in training too by those of the center's images ('center'), so that a batch
+    of few images, of another class mix, or of a virtual center is not normalized by itself.
     """
     if kind not in LASTS:
         raise ValueError(f'model.last={kind!r}: one of {LASTS}')
     if kind == 'none':
         return x
-    return nn.BatchNorm(
-        use_running_average=not train, momentum=0.0, use_scale=False, use_bias=False,
-        name=LAST_NORM,
-    )(x.astype(jnp.float32))
+    given = kind == 'center' or not train
+    own = nn.BatchNorm(use_running_average=given, momentum=0.0, epsilon=1e-3, name=LAST_NORM)
+    # A feature that is almost constant in one center's images may be large in another's.
+    return jnp.clip(own(x.astype(jnp.float32)), -5, 5)
 
 
-def head(num_outputs: int, x: jax.Array) -> jax.Array:
+def last_features(
+    model: nn.Module, variables: Mapping, x_BxHxWx3: jax.Array, train: bool
+) -> tuple[dict, jax.Array | None]:
+    """(batch statistics after a pass, what `last_norm` normalizes in it; None: it does not)."""
+    found = {}
+
+    def watch(next_function, args, kwargs, context):
+        if context.module.name == LAST_NORM:
+            found['x'] = args[0]
+        return next_function(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        _, new = model.apply(variables, x_BxHxWx3, train=train, mutable=['batch_stats'])
+    return new.get('batch_stats', {}), found.get('x')
+
+
+def statistics_of(x: jax.Array) -> dict[str, jax.Array]:
+    """Mean and variance [I] of features [..., I], as batch normalization keeps them."""
+    axes = tuple(range(x.ndim - 1))
+    return {'mean': x.mean(axes), 'var': x.var(axes)}
+
+
+def head(
+    num_outputs: int, x: jax.Array, init: Callable = LECUN
+) -> jax.Array:
     """The last layer of a classifier: [B, I] in any type -> float32 [B, num_outputs]."""
-    return nn.Dense(num_outputs, name='head')(x.astype(jnp.float32))
+    return nn.Dense(num_outputs, name='head', kernel_init=init)(x.astype(jnp.float32))

@@ -4,15 +4,18 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
-ROLES = ('input', 'norm', 'kernel', 'head')
+ROLES = ('input', 'norm', 'features', 'kernel', 'head')
 
 
 def by_name(path: tuple[str, ...]) -> str | None:
     """The role of the weight at `path`, by the names of our layers; None: it has none.
 
-    input: all of the first layer, `input`; head: all of the last, `head`; norm: scales and biases
-    of normalizations, `norm_*`; kernel: kernels of all other layers.
+    input: all of the first layer, `input`; head: all of the last, `head`; features: scale and bias
+    of what `head` reads, where it is normalized, `last_features`; norm: those of the other
+    normalizations, `norm_*`; kernel: kernels of all other layers.
     """
+    if path[0] == 'last_features':
+        return 'features'
     if path[0] in ('input', 'head'):
         return path[0]
     if any(p.startswith('norm') for p in path):
