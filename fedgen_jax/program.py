@@ -40,6 +40,7 @@ from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
 from fedgen_jax.shifts.geometry import check_zoom
 from fedgen_jax.tasks import TASKS, Task
+from fedgen_jax.tasks.prior import reweighted
 
 # Images at a time where a whole center is described or predicted: as many as this, and no more
 # than have so many pixels, for a convolution's patches take hundreds of bytes a pixel.
@@ -59,7 +60,8 @@ class Program(NamedTuple):
     describe:    (shared, image uint8 [N, H, W, 3]) -> [N, E] on the host; None as in `Algorithm`.
     predict:     (variables, image uint8 [N, H, W, 3]) -> predictions on the host.  Where the
                  variables have 'canonical', a `Change`, the images go through it first, and what
-                 is predicted is carried back to their own places.
+                 is predicted is carried back to their own places.  Where they have 'prior', a
+                 `tasks.prior.log_ratio`, the probabilities are those under the center's class mix.
     personalize: `Algorithm.personalize`.
     base:        the same data and tasks with the algorithm that is refined (`Algorithm.base`): it
                  serves the same state.  None: there is none.
@@ -121,12 +123,14 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
     @jax.jit
     def predict(variables, image_BxHxWx3):
         variables = dict(variables)
-        change = variables.pop('canonical', None)
+        change, prior = (variables.pop(k, None) for k in ('canonical', 'prior'))
         if change is not None:
             examples = Examples(image_BxHxWx3, {}, jnp.ones(len(image_BxHxWx3)))
             image_BxHxWx3 = canonical.move(change, examples).image
         outputs = local.model.apply(variables, images_of(image_BxHxWx3), train=False)
         found = local.task.predict(outputs)
+        if prior is not None:
+            found = {**found, 'probability': reweighted(found['probability'], prior)}
         if change is None:
             return found
         return carried_back(change, found, image_BxHxWx3.shape[1:3], canonical.edge)
