@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
 from fedgen_jax.algorithms import ALGORITHMS
+from fedgen_jax.algorithms.averaging import averaged
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.finish import alone, fitted
 from fedgen_jax.algorithms.local import (
@@ -92,7 +93,8 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     shared['devices'] = config.devices or suitable_devices(a_round, padded=mix is None)
     for field in _RUN_FIELDS:
         shared.pop(field, None)  # a run that is older than the field lacks it
-    if config.client.schedule == 'constant' and 'local_only' not in config.finetune.choose:
+    needs_rounds = 'local_only' in config.finetune.choose or config.server.average
+    if config.client.schedule == 'constant' and not needs_rounds:
         del shared['rounds']  # a longer run shares the program
     return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
 
@@ -196,7 +198,8 @@ def make_algorithm(
         prior=choose('loss.prior', c.loss.prior, ('none', 'logits')) == 'logits',
         start=start_variables(c, model, classes, image_size),
     )
-    return look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, num_clients), local
+    algorithm = look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, num_clients)
+    return averaged(algorithm, c.server.average, c.get('rounds', 0)), local
 
 
 def start_variables(
