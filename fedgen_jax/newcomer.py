@@ -1,15 +1,27 @@
 """What may be done for a new center beside the forward pass, from its unlabelled images.
 
-Its class mix can enter its model's decisions (`tasks.prior`).
+The code that its model is generated from can be moved (`algorithms.adaptation`), and its class mix
+can enter its model's decisions (`tasks.prior`).
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from fedgen_jax.data.examples import Center, Examples
-from fedgen_jax.evaluate import Scores, cross_fitted, metrics_of, model_of
+from fedgen_jax.data.examples import Center, Examples, pad
+from fedgen_jax.evaluate import (
+    Scores,
+    canonical,
+    cross_fitted,
+    metrics_of,
+    model_of,
+    statistic_of,
+    with_own_change,
+)
+from fedgen_jax.hypernet import descriptor
 from fedgen_jax.run import Restored, Trained, read_federation
 from fedgen_jax.tasks import Task
 from fedgen_jax.tasks.prior import Mix, estimate, log_ratio, stated, trained_mix
@@ -20,26 +32,38 @@ ESTIMATE = 'estimate'
 class Extras(NamedTuple):
     """What is done beside the forward pass.
 
+    steps:      on the code; 0: none.
+    adapt:      `Algorithm.adapt`, compiled.
     prevalence: the class shares [K] that a center states, ESTIMATE, or None.
     trained:    those that the model's probabilities hold, where `prevalence` needs them.
     classes:    the classes' names.
     """
 
+    steps: int
+    adapt: Callable
     prevalence: np.ndarray | str | None
     trained: Mix | None
     classes: tuple[str, ...]
 
 
-def extras(workdir: Any, done: Restored, prevalence: str | None) -> Extras:
+def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> Extras:
     """What a command asks for.
 
-    prevalence: 'CLASS=SHARE,...', ESTIMATE or None.
+    prevalence: 'CLASS=SHARE,...', ESTIMATE or None.  steps: on the code.
 
     Raises ValueError, in one line, where a run or its task cannot do it.
     """
+    task, algorithm = done.program.task, done.program.algorithm
+    if steps < 0:
+        raise ValueError(f'--adapt={steps}: a number of steps, 0 for none')
+    if steps and (task.probability is None or algorithm.adapt is None):
+        what = f'{algorithm.title} has no code' if task.probability else (
+            f'task={task.name!r} gives no probabilities to be sure of'
+        )
+        raise ValueError(f'--adapt={steps}: {what}')
+    adapt = jax.jit(algorithm.adapt or _nothing, static_argnames='steps')
     if not prevalence:
-        return Extras(None, None, done.classes)
-    task = done.program.task
+        return Extras(steps, adapt, None, None, done.classes)
     if not has_prior(task):
         raise ValueError(f'--prevalence: task={task.name!r} has no class mix: classification has')
     wanted = prevalence if prevalence == ESTIMATE else stated(prevalence, done.classes)
@@ -57,7 +81,11 @@ def extras(workdir: Any, done: Restored, prevalence: str | None) -> Extras:
         )
     if not isinstance(wanted, str):
         log_ratio(wanted, mix.share, done.classes)  # a class that nobody trained is told now
-    return Extras(wanted, mix, done.classes)
+    return Extras(steps, adapt, wanted, mix, done.classes)
+
+
+def _nothing(*_, steps: int):
+    raise AssertionError('never called')
 
 
 def has_prior(task: Task) -> bool:
@@ -69,9 +97,9 @@ def with_extras(
     trained: Trained, unlabelled: Examples, m_E: np.ndarray | None, asked: Extras
 ) -> tuple[Any, dict]:
     """Variables of a center's model, and what was done for it, for the report."""
-    variables = model_of(trained, unlabelled, m_E=m_E)
+    variables, told = _generated(trained, unlabelled, m_E, asked)
     if asked.prevalence is None:
-        return variables, {}
+        return variables, told
     assert asked.trained is not None
     share_K, doubt = asked.prevalence, ''
     if isinstance(share_K, str):
@@ -79,7 +107,7 @@ def with_extras(
         share_K, doubt = estimate(
             probability_NxK[unlabelled.weight > 0], asked.trained.share, asked.classes
         )
-    told = {
+    told['prevalence'] = {
         'estimated': isinstance(asked.prevalence, str),
         'mix': dict(zip(asked.classes, share_K.tolist())),
         'trained': dict(zip(asked.classes, asked.trained.share.tolist())),
@@ -87,7 +115,21 @@ def with_extras(
         'doubt': doubt,
     }
     prior_K = log_ratio(share_K, asked.trained.share, asked.classes)
-    return {**variables, 'prior': prior_K}, {'prevalence': told}
+    return {**variables, 'prior': prior_K}, told
+
+
+def _generated(trained, unlabelled, m_E, asked) -> tuple[Any, dict]:
+    """A center's generated model, adapted where that is asked for."""
+    if not asked.steps:
+        return model_of(trained, unlabelled, m_E=m_E), {}
+    if m_E is None:
+        m_E = descriptor.mean(statistic_of(trained, unlabelled))
+    padded = pad(canonical(trained, unlabelled, unlabelled), trained.length)
+    variables, objective = asked.adapt(
+        trained.shared, padded, trained.key, m_E, steps=asked.steps
+    )
+    told = {'steps': asked.steps, 'before': float(objective[0]), 'after': float(objective[-1])}
+    return with_own_change(trained, unlabelled, variables), {'adapted': told}
 
 
 def score_extras(trained: Trained, center: Center, asked: Extras) -> Scores:

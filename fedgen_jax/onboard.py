@@ -1,4 +1,4 @@
-"""New, changed and leaving centers, after training: one forward pass each, 0 steps.
+"""New, changed and leaving centers, after training: one forward pass each, 0 steps elsewhere.
 
 Works from a run's folder alone: checkpoint, configuration and statistics, no training images.
 """
@@ -69,6 +69,7 @@ def onboard(
     update: str | None = None,
     remove: str | None = None,
     prevalence: str | None = None,
+    adapt: int = 0,
 ) -> dict:
     """Takes in the centers of a folder, replaces one's data, or lets one go.
 
@@ -83,6 +84,8 @@ def onboard(
       remove: the center that leaves; takes no `data`.
       prevalence: the class mix of the one center in `data`, 'CLASS=SHARE,CLASS=SHARE', or
           'estimate' of its unlabelled images: it enters the model's decisions (`tasks.prior`).
+      adapt: steps on the code that a model is generated from, of unlabelled images
+          (`algorithms.adaptation`).
 
     Raises ValueError, in one line, where run and folder do not fit; MayPass where another process
     is at work in `workdir`.
@@ -90,18 +93,18 @@ def onboard(
     workdir = expand(workdir)
     check_is_run(workdir)
     with alone_in(workdir):
-        return _onboard(workdir, data, update, remove, prevalence)
+        return _onboard(workdir, data, update, remove, prevalence, adapt)
 
 
-def _onboard(workdir, data, update, remove, prevalence):
+def _onboard(workdir, data, update, remove, prevalence, adapt):
     done = restore(workdir)
     if done.program.describe is None:
         raise ValueError(f'{workdir}: trained without a learned descriptor, so nothing can join')
     if remove and (data or update):
         raise ValueError('--remove takes neither --data nor --update')
-    if remove and prevalence:
-        raise ValueError('--remove takes no --prevalence')
-    asked = extras(workdir, done, prevalence)
+    if remove and (prevalence or adapt):
+        raise ValueError('--remove takes neither --prevalence nor --adapt')
+    asked = extras(workdir, done, prevalence, adapt)
     before = read_statistics(workdir)
     _check_psi(workdir, done, before.pooled)
     weights_before = {name: _weights_hash(done, s) for name, s in before.own.items()}
@@ -177,7 +180,7 @@ def _make(
     return {
         'images': statistic.count,
         'seconds': seconds,
-        'steps': 0,
+        'steps': asked.steps,
         'bytes_down': num_bytes(done.state.shared),
         'bytes_up': statistic.total.nbytes + 8,
         'weights': descriptor.hash_of(variables['params']),

@@ -22,6 +22,9 @@ _REMOVE = flags.DEFINE_string('remove', None, 'the center that leaves')
 _PREVALENCE = flags.DEFINE_string(
     'prevalence', None, 'its class mix, CLASS=SHARE,CLASS=SHARE, or: estimate'
 )
+_ADAPT = flags.DEFINE_integer(
+    'adapt', 0, 'steps on the code of its model, of unlabelled images; 0: one forward pass alone'
+)
 
 
 def told(scores):
@@ -30,13 +33,14 @@ def told(scores):
 
 def main():
     report = onboard(
-        _WORKDIR.value, _DATA.value, _UPDATE.value, _REMOVE.value, _PREVALENCE.value
+        _WORKDIR.value, _DATA.value, _UPDATE.value, _REMOVE.value, _PREVALENCE.value,
+        _ADAPT.value,
     )
     for name, entry in report['centers'].items():
         scores = told(entry['scores'])
         print(
             f'{name}: model generated from {entry["images"]} unlabelled images in '
-            f'{entry["seconds"]:.1f} s, 0 steps there and elsewhere;  {scores}'
+            f'{entry["seconds"]:.1f} s, {entry["steps"]} steps there, 0 elsewhere;  {scores}'
         )
         if 'prevalence' in entry:
             mix = ', '.join(f'{k} {v:.2f}' for k, v in entry['prevalence']['mix'].items())

@@ -4,13 +4,18 @@ import json
 import pathlib
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from drawn import cells_folder, newcomer_folder
 
 from configs.common import base
+from fedgen_jax.algorithms.adaptation import uncertainty
+from fedgen_jax.data import synthetic
 from fedgen_jax.onboard import onboard
+from fedgen_jax.run import restore
 from fedgen_jax.tasks.prior import reweighted
 from fedgen_jax.train import train
 
@@ -96,7 +101,7 @@ def test_the_mix_of_training_leaves_the_scores_as_they_are(run, new):
     assert entry['scores'] == entry['scores_without']
 
 
-@pytest.mark.parametrize('options', [{'prevalence': 'estimate'}])
+@pytest.mark.parametrize('options', [{'prevalence': 'estimate'}, {'adapt': 3}])
 def test_labels_reach_the_scores_alone(run, root, new, tmp_path, options):
     entry = joined(run, new, **options)
     one = str(newcomer_folder(root, NEW, tmp_path / 'b', order=[0] * 40))  # one label for all
@@ -105,6 +110,34 @@ def test_labels_reach_the_scores_alone(run, root, new, tmp_path, options):
     for x in (entry, other):
         del x['scores_without'], x['seconds']
     assert other == entry
+
+
+def test_steps_on_the_code_lower_the_objective_and_change_one_center(run, new):
+    plain = joined(run, new)
+    entry = joined(run, new, adapt=8)
+    assert entry['steps'] == entry['adapted']['steps'] == 8
+    assert entry['adapted']['after'] < entry['adapted']['before']
+    assert entry['weights'] != plain['weights'] and entry['scores_without'] == plain['scores']
+
+
+def test_no_step_is_the_plain_model_to_the_bit(run, new):
+    plain, zero = joined(run, new), joined(run, new, adapt=0)
+    assert {**zero, 'seconds': 0} == {**plain, 'seconds': 0}
+    done = restore(run)
+    center = synthetic.centers(4, 40, 16, seed=0)[3].examples
+    data = (done.state.shared, center, jax.random.key(0), None)
+    variables, objective = jax.jit(done.program.algorithm.adapt, static_argnums=4)(*data, 0)
+    made = done.program.personalize(data[0], None, center, None, *data[2:])
+    jax.tree.map(np.testing.assert_array_equal, variables, made)
+    assert objective.shape == (1,)
+
+
+def test_the_most_sure_and_most_various_answers_are_the_best():
+    sure, one, even = np.eye(4), np.eye(4)[[0, 0, 0, 0]], np.full((4, 4), 0.25)
+    assert uncertainty(jnp.float32(sure)) == pytest.approx(-np.log(4))
+    assert uncertainty(jnp.float32(one)) == uncertainty(jnp.float32(even)) == pytest.approx(0)
+    pixels = jnp.float32(np.stack([one, even])[None])  # of one image: their entropy alone
+    assert uncertainty(pixels) == pytest.approx(np.log(4) / 2)
 
 
 def test_an_older_run_has_a_way_out(run, new):
@@ -122,7 +155,9 @@ def test_an_older_run_has_a_way_out(run, new):
     [
         ({'prevalence': 'blast=1'}, "no class 'blast'"),
         ({'prevalence': 'neutrophil=1'}, 'missing'),
-        ({'prevalence': 'estimate', 'remove': 'synthetic-0'}, '--remove takes no'),
+        ({'prevalence': 'estimate', 'remove': 'synthetic-0'}, '--remove takes neither --prev'),
+        ({'adapt': 3, 'remove': 'synthetic-0'}, '--remove takes neither --prev'),
+        ({'adapt': -1}, '--adapt=-1'),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_changes_nothing(run, new, options, message):

@@ -79,7 +79,10 @@ class Generator(nn.Module):
     fade: float = 4.0
 
     @nn.compact
-    def __call__(self, m_E: jax.Array, normal: 'Normal') -> dict[tuple[str, ...], jax.Array]:
+    def __call__(
+        self, m_E: jax.Array, normal: 'Normal', offset_F: jax.Array | None = None
+    ) -> dict[tuple[str, ...], jax.Array]:
+        """offset_F: is added to the code; None: nothing is."""
         z_E = (m_E - normal.mean) * jax.lax.rsqrt(normal.var + 1e-4)
         near = jnp.float32(1)
         if self.fade:
@@ -89,6 +92,8 @@ class Generator(nn.Module):
         embed = nn.Dense(2 * self.code, bias_init=biases, name='embed')
         hidden = nn.tanh(embed(jnp.clip(z_E, -5, 5)))
         code_F = near * nn.tanh(nn.Dense(self.code, name='code')(hidden))
+        if offset_F is not None:
+            code_F = code_F + offset_F
         change = {}
         check_modes(self.modes, [role for _, _, role in self.shapes])
         for path, shape, role in self.shapes:
