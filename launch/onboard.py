@@ -5,8 +5,8 @@ python -m launch.onboard --workdir=RUN --update=NAME --data=FOLDER   a center's 
 python -m launch.onboard --workdir=RUN --remove=NAME                 a center leaves
 
 A new center may state its class mix, --prevalence=CLASS=SHARE,CLASS=SHARE, or have it estimated of
-its unlabelled images, --prevalence=estimate.  That raises accuracy where the mix is right, and
-mostly lowers balanced accuracy.
+its unlabelled images, --prevalence=estimate.  Where mix and model are right, that raises accuracy
+and lowers balanced accuracy.  --adapt=STEPS moves the code that its model is generated from.
 """
 
 from absl import flags

@@ -10,11 +10,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from drawn import cells_folder, newcomer_folder
+from families import configured
 
 from configs.common import base
 from fedgen_jax.algorithms.adaptation import uncertainty
 from fedgen_jax.data import synthetic
+from fedgen_jax.newcomer import extras
 from fedgen_jax.onboard import onboard
+from fedgen_jax.program import make_algorithm
 from fedgen_jax.run import restore
 from fedgen_jax.tasks.prior import reweighted
 from fedgen_jax.train import train
@@ -138,6 +141,31 @@ def test_the_most_sure_and_most_various_answers_are_the_best():
     assert uncertainty(jnp.float32(one)) == uncertainty(jnp.float32(even)) == pytest.approx(0)
     pixels = jnp.float32(np.stack([one, even])[None])  # of one image: their entropy alone
     assert uncertainty(pixels) == pytest.approx(np.log(4) / 2)
+
+
+def test_masks_are_adapted_to_and_boxes_are_refused(run):
+    def made(task, name):
+        classes = synthetic.CLASSES_OF['mask' if task == 'segmentation' else 'box']
+        c = configured({'task': task, 'model.name': name, 'model.widths': (8, 8)})
+        return make_algorithm(c, 16, classes, 3)
+
+    algorithm, _ = made('segmentation', 'unet')
+    state = jax.jit(algorithm.init)(jax.random.key(0))
+    # The generator's last layers begin at zero, and the code moves nothing there.
+    phi = jax.tree.map(lambda x: x + 0.1 * jnp.sign(jnp.cos(jnp.arange(x.size)).reshape(x.shape)),
+                       state.shared['phi'])
+    images = synthetic.centers(1, 8, 16, seed=0)[0].examples
+    adapt = jax.jit(algorithm.adapt, static_argnums=4)
+    _, objective = adapt({**state.shared, 'phi': phi}, images, jax.random.key(1), None, 4)
+    assert objective.shape == (5,) and objective[-1] < objective[0]
+
+    algorithm, local = made('detection', 'detector')
+    done = restore(run)
+    boxes = done._replace(program=done.program._replace(task=local.task, algorithm=algorithm))
+    for options in ((None, 3), ('estimate', 0)):
+        with pytest.raises(ValueError, match="task='detection'") as error:
+            extras(run, boxes, *options)
+        assert '\n' not in str(error.value)
 
 
 def test_an_older_run_has_a_way_out(run, new):

@@ -130,7 +130,7 @@ def own_descriptor(
         else:
             client_id = jnp.int32(-1) if private is None else private['id']
             m_E = fixed_descriptor(hypernet, client_id)
-    if private is None and hypernet.learned:
+    if m_E is not None and private is None and hypernet.learned:
         m_E = hypernet.stranger * m_E + (1 - hypernet.stranger) * shared['pooled']
     return m_E
 

@@ -6,8 +6,8 @@ eq. 2.4)
 
     p'(k|x) = p(k|x) q_k / t_k / sum_j p(j|x) q_j / t_j,
 
-with t the shares of training and q the center's.  This raises accuracy where q is right, and mostly
-lowers balanced accuracy: rare classes are answered less often.
+with t the shares of training and q the center's.  Where p is calibrated and q right, this raises
+accuracy and lowers balanced accuracy: rare classes are answered less often.
 
 References:
     Saerens, Latinne, Decaestecker 2002, Adjusting the outputs of a classifier to new a priori
