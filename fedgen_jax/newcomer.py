@@ -79,6 +79,8 @@ def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> 
             f'{workdir}: drawn centers trained too (data.virtual={c.data.virtual}), whose class '
             "mix is not kept: train with prevalence=balanced or loss.prior=logits"
         )
+    if c.get('fedgen') and c.fedgen.phase == 'after':
+        mix = mix._replace(source=f'{mix.source}; the base is taken to have had the same')
     if not isinstance(wanted, str):
         log_ratio(wanted, mix.share, done.classes)  # a class that nobody trained is told now
     return Extras(steps, adapt, wanted, mix, done.classes)

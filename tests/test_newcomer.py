@@ -168,6 +168,18 @@ def test_masks_are_adapted_to_and_boxes_are_refused(run):
         assert '\n' not in str(error.value)
 
 
+def test_a_class_mix_that_is_not_kept_is_not_guessed(run):
+    done = restore(run)
+    done.config.data.virtual = 8
+    with pytest.raises(ValueError, match='drawn centers trained too') as error:
+        extras(run, done, 'estimate', 0)
+    assert '\n' not in str(error.value)
+    done.config.prevalence = 'balanced'
+    np.testing.assert_allclose(extras(run, done, 'estimate', 0).trained.share, 0.2)
+    done.config.fedgen.phase = 'after'
+    assert 'the base is taken' in extras(run, done, 'estimate', 0).trained.source
+
+
 def test_an_older_run_has_a_way_out(run, new):
     file = run / 'federation.json'
     values = json.loads(file.read_text())

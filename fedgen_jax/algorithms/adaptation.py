@@ -2,7 +2,8 @@
 
 The generator maps a descriptor to a code, a few dozen numbers, and the code to all weights that it
 changes.  A new center's code may be moved a little where its model is surer of the center's own
-images.  Everything that the centers share is held still.
+images.  Everything that the centers share is held still.  On two seeds of drawn cells 20 steps
+raised unseen centers' balanced accuracy by 0.7 and 2.7 points; nothing else has been measured.
 """
 
 import jax
