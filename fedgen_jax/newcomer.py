@@ -33,14 +33,14 @@ class Extras(NamedTuple):
     """What is done beside the forward pass.
 
     steps:      on the code; 0: none.
-    adapt:      `Algorithm.adapt`, compiled.
+    adapt:      `Algorithm.adapt`, compiled; None without steps.
     prevalence: the class shares [K] that a center states, ESTIMATE, or None.
     trained:    those that the model's probabilities hold, where `prevalence` needs them.
     classes:    the classes' names.
     """
 
     steps: int
-    adapt: Callable
+    adapt: Callable | None
     prevalence: np.ndarray | str | None
     trained: Mix | None
     classes: tuple[str, ...]
@@ -61,7 +61,9 @@ def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> 
             f'task={task.name!r} gives no probabilities to be sure of'
         )
         raise ValueError(f'--adapt={steps}: {what}')
-    adapt = jax.jit(algorithm.adapt or _nothing, static_argnames='steps')
+    adapt = None
+    if steps and algorithm.adapt:
+        adapt = jax.jit(algorithm.adapt, static_argnames='steps')
     if not prevalence:
         return Extras(steps, adapt, None, None, done.classes)
     if not has_prior(task):
@@ -84,10 +86,6 @@ def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> 
     if not isinstance(wanted, str):
         log_ratio(wanted, mix.share, done.classes)  # a class that nobody trained is told now
     return Extras(steps, adapt, wanted, mix, done.classes)
-
-
-def _nothing(*_, steps: int):
-    raise AssertionError('never called')
 
 
 def has_prior(task: Task) -> bool:
@@ -122,7 +120,7 @@ def with_extras(
 
 def _generated(trained, unlabelled, m_E, asked) -> tuple[Any, dict]:
     """A center's generated model, adapted where that is asked for."""
-    if not asked.steps:
+    if asked.adapt is None:
         return model_of(trained, unlabelled, m_E=m_E), {}
     if m_E is None:
         m_E = descriptor.mean(statistic_of(trained, unlabelled))
@@ -130,6 +128,8 @@ def _generated(trained, unlabelled, m_E, asked) -> tuple[Any, dict]:
     variables, objective = asked.adapt(
         trained.shared, padded, trained.key, m_E, steps=asked.steps
     )
+    if not np.isfinite(objective).all():
+        raise ValueError(f'--adapt={asked.steps}: the objective is not finite at this center')
     told = {'steps': asked.steps, 'before': float(objective[0]), 'after': float(objective[-1])}
     return with_own_change(trained, unlabelled, variables), {'adapted': told}
 
