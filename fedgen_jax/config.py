@@ -90,6 +90,7 @@ def base() -> ConfigDict:
     c.server.optimizer = 'sgd'  # sgd (FedAvg, FedAvgM) | adam (FedAdam)
     c.server.lr = 1.0
     c.server.momentum = 0.0  # sgd only
+    c.server.average = 0.0  # share of the last rounds whose states' mean is served; 0: the last's
 
     c.finetune = ConfigDict()
     c.finetune.steps = 0  # labelled steps at each seen center after training; 0: none

@@ -7,7 +7,7 @@ the descriptor and its validation split the score, so that its test images stay 
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -179,15 +179,23 @@ def predict_unseen(
     client: a seen center whose private model it borrows; m_E: replaces its descriptor.  Batch
     statistics are cross-fitted all the same.
     """
+    return cross_fitted(trained, center, split, lambda x: model_of(trained, x, client, m_E))
+
+
+def cross_fitted(
+    trained: Trained, center: Center, split: str, make: Callable[[Examples], Any]
+) -> Predicted:
+    """What an unseen center's models say, each of images that it was not made from.
+
+    make: unlabelled images -> a model's variables.
+    """
     parts = [
-        predict_on(
-            trained, model_of(trained, take(center.examples, adapt), client, m_E), center, on
-        )
+        predict_on(trained, make(take(center.examples, adapt)), center, on)
         for adapt, on in cross_fits(center, split)
     ]
     if not parts:  # one patient: nothing is left to score
-        variables = model_of(trained, center.examples, client, m_E)
-        parts = [predict_on(trained, variables, center, np.zeros(len(center.split), bool))]
+        nothing = np.zeros(len(center.split), bool)
+        parts = [predict_on(trained, make(center.examples), center, nothing)]
     return concatenate(parts)
 
 

@@ -1,9 +1,11 @@
 """What data a run was made on, as its `federation.json` tells: classes, centers, and their images.
 
     {'classes': [...], 'seen': [NAME, ...], 'unseen': [...],
-     'data': {NAME: {'images': number, 'train': number, 'content': hash}, ...}}
+     'data': {NAME: {'images': number, 'train': number, 'content': hash,
+                     'labels': {CLASS: number of training images}}, ...}}
 
-`data` is missing in runs that are older than it.
+`data` and `labels` are missing in runs that are older than they; `labels` is null where the classes
+are of no label.
 """
 
 import hashlib
@@ -30,11 +32,21 @@ def federation_of(
             'images': len(c.split),
             'train': int((c.split == SPLITS.index('train')).sum()),
             'content': content_of(c) if from_files else None,
+            'labels': labels_of(c, classes),
         }
         for c in (*seen, *unseen)
     }
     names = {'seen': [c.name for c in seen], 'unseen': [c.name for c in unseen]}
     return {'classes': list(classes), **names, 'data': data}
+
+
+def labels_of(center: Center, classes: Sequence[str]) -> dict[str, int] | None:
+    """How many training images a center has of each class; None without labels."""
+    label_N = center.examples.target.get('label')
+    if label_N is None:
+        return None
+    label_N = np.asarray(label_N)[center.split == SPLITS.index('train')]
+    return {name: int((label_N == k).sum()) for k, name in enumerate(classes)}
 
 
 def content_of(center: Center) -> str:

@@ -1,4 +1,4 @@
-"""New, changed and leaving centers, after training: one forward pass each, 0 steps.
+"""New, changed and leaving centers, after training: one forward pass each, 0 steps elsewhere.
 
 Works from a run's folder alone: checkpoint, configuration and statistics, no training images.
 """
@@ -21,6 +21,7 @@ from fedgen_jax.evaluate import model_of, score_stranger, statistic_of
 from fedgen_jax.files import alone_in, expand, file_name, write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.newcomer import Extras, extras, score_extras, tell_doubts, with_extras
 from fedgen_jax.program import num_bytes
 from fedgen_jax.run import Restored, Trained, check_is_run, restore
 from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
@@ -67,6 +68,8 @@ def onboard(
     data: str | None = None,
     update: str | None = None,
     remove: str | None = None,
+    prevalence: str | None = None,
+    adapt: int = 0,
 ) -> dict:
     """Takes in the centers of a folder, replaces one's data, or lets one go.
 
@@ -79,6 +82,10 @@ def onboard(
       data: the folder of the new or changed centers; labels are only used to score.
       update: the center whose data `data` replaces; the folder holds this one alone.
       remove: the center that leaves; takes no `data`.
+      prevalence: the class mix of the one center in `data`, 'CLASS=SHARE,CLASS=SHARE', or
+          'estimate' of its unlabelled images: it enters the model's decisions (`tasks.prior`).
+      adapt: steps on the code that a model is generated from, of unlabelled images
+          (`algorithms.adaptation`).
 
     Raises ValueError, in one line, where run and folder do not fit; MayPass where another process
     is at work in `workdir`.
@@ -86,26 +93,34 @@ def onboard(
     workdir = expand(workdir)
     check_is_run(workdir)
     with alone_in(workdir):
-        return _onboard(workdir, data, update, remove)
+        return _onboard(workdir, data, update, remove, prevalence, adapt)
 
 
-def _onboard(workdir, data, update, remove):
+def _onboard(workdir, data, update, remove, prevalence, adapt):
     done = restore(workdir)
     if done.program.describe is None:
         raise ValueError(f'{workdir}: trained without a learned descriptor, so nothing can join')
     if remove and (data or update):
         raise ValueError('--remove takes neither --data nor --update')
+    if remove and (prevalence or adapt):
+        raise ValueError('--remove takes neither --prevalence nor --adapt')
+    asked = extras(workdir, done, prevalence, adapt)
     before = read_statistics(workdir)
     _check_psi(workdir, done, before.pooled)
     weights_before = {name: _weights_hash(done, s) for name, s in before.own.items()}
 
     started = time.monotonic()
     centers = () if remove else _read_centers(done, data, update, before.own)
+    if not isinstance(asked.prevalence, str | None) and len(centers) > 1:
+        raise ValueError(
+            f'{data}: holds {len(centers)} centers, and --prevalence states the mix of one: '
+            'onboard them one by one, or estimate'
+        )
     described = {center.name: _describe(done, center) for center in centers}
     changes = {name: statistic for name, (statistic, _) in described.items()}
     after = recalculate(before, {remove: None} if remove else changes)
     entries = {
-        center.name: _make(workdir, done, center, after, described[center.name][1])
+        center.name: _make(workdir, done, center, after, described[center.name][1], asked)
         for center in centers
     }
     center_model = _params(done, after.center_model_E)
@@ -142,24 +157,35 @@ def _describe(done: Restored, center: Center) -> tuple[Statistic, float]:
 
 
 def _make(
-    workdir: pathlib.Path, done: Restored, center: Center, after: Recalculated, seconds: float
+    workdir: pathlib.Path,
+    done: Restored,
+    center: Center,
+    after: Recalculated,
+    seconds: float,
+    asked: Extras,
 ) -> dict:
     """Writes a center's refined model; its entry in the report."""
     started = time.monotonic()
     trained = _trained(done, len(center.split))
-    variables = model_of(trained, center.examples, m_E=after.refined_E[center.name])
+    m_E = after.refined_E[center.name]
+    variables, told = with_extras(trained, center.examples, m_E, asked)
     jax.block_until_ready(variables)
     seconds += time.monotonic() - started
     checkpoint.save_tree(workdir / 'onboard' / file_name(center.name), variables)
-    statistic = after.statistics.own[center.name]
+    tell_doubts(center.name, told)
+    statistic, scores = after.statistics.own[center.name], score_stranger(trained, center, 'test')
+    if told:
+        told['scores_without'] = scores
+        scores = score_extras(trained, center, asked)
     return {
         'images': statistic.count,
         'seconds': seconds,
-        'steps': 0,
+        'steps': asked.steps,
         'bytes_down': num_bytes(done.state.shared),
         'bytes_up': statistic.total.nbytes + 8,
         'weights': descriptor.hash_of(variables['params']),
-        'scores': score_stranger(trained, center, 'test'),
+        'scores': scores,
+        **told,
     }
 
 

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
 from fedgen_jax.algorithms import ALGORITHMS
+from fedgen_jax.algorithms.averaging import averaged
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.finish import alone, fitted
 from fedgen_jax.algorithms.local import (
@@ -41,6 +42,7 @@ from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
 from fedgen_jax.shifts.geometry import check_zoom
 from fedgen_jax.tasks import TASKS, Task
+from fedgen_jax.tasks.prior import reweighted
 
 # Images at a time where a whole center is described or predicted: as many as this, and no more
 # than have so many pixels, for a convolution's patches take hundreds of bytes a pixel.
@@ -60,7 +62,8 @@ class Program(NamedTuple):
     describe:    (shared, image uint8 [N, H, W, 3]) -> [N, E] on the host; None as in `Algorithm`.
     predict:     (variables, image uint8 [N, H, W, 3]) -> predictions on the host.  Where the
                  variables have 'canonical', a `Change`, the images go through it first, and what
-                 is predicted is carried back to their own places.
+                 is predicted is carried back to their own places.  Where they have 'prior', a
+                 `tasks.prior.log_ratio`, the probabilities are those under the center's class mix.
     personalize: `Algorithm.personalize`.
     base:        the same data and tasks with the algorithm that is refined (`Algorithm.base`): it
                  serves the same state.  None: there is none.
@@ -91,7 +94,8 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     shared['devices'] = config.devices or suitable_devices(a_round, padded=mix is None)
     for field in _RUN_FIELDS:
         shared.pop(field, None)  # a run that is older than the field lacks it
-    if config.client.schedule == 'constant' and 'local_only' not in config.finetune.choose:
+    needs_rounds = 'local_only' in config.finetune.choose or config.server.average
+    if config.client.schedule == 'constant' and not needs_rounds:
         del shared['rounds']  # a longer run shares the program
     return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
 
@@ -122,12 +126,14 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
     @jax.jit
     def predict(variables, image_BxHxWx3):
         variables = dict(variables)
-        change = variables.pop('canonical', None)
+        change, prior = (variables.pop(k, None) for k in ('canonical', 'prior'))
         if change is not None:
             examples = Examples(image_BxHxWx3, {}, jnp.ones(len(image_BxHxWx3)))
             image_BxHxWx3 = canonical.move(change, examples).image
         outputs = local.model.apply(variables, images_of(image_BxHxWx3), train=False)
         found = local.task.predict(outputs)
+        if prior is not None:
+            found = {**found, 'probability': reweighted(found['probability'], prior)}
         if change is None:
             return found
         return carried_back(change, found, image_BxHxWx3.shape[1:3], canonical.edge)
@@ -194,7 +200,8 @@ def make_algorithm(
         prior=choose('loss.prior', c.loss.prior, ('none', 'logits')) == 'logits',
         start=start_variables(c, model, classes, image_size),
     )
-    return look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, num_clients), local
+    algorithm = look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, num_clients)
+    return averaged(algorithm, c.server.average, c.get('rounds', 0)), local
 
 
 def start_variables(

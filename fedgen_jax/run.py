@@ -337,6 +337,11 @@ def refusal(made: dict, now: dict, defaults: dict) -> str:
     found = differences(made, now, defaults)
     longer = len(found) == 1 and now['rounds'] > made.get('rounds', now['rounds'])
     schedule = now['client']['schedule']
+    if longer and now['server'].get('average'):
+        return (
+            f'{found[0]}: with server.average the last round has left the mean of the last ones, '
+            'so such a run cannot be made longer'
+        )
     if not found or longer and schedule == 'constant':
         return ''
     if longer:

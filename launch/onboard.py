@@ -3,6 +3,10 @@
 python -m launch.onboard --workdir=RUN --data=FOLDER                 new centers
 python -m launch.onboard --workdir=RUN --update=NAME --data=FOLDER   a center's data changed
 python -m launch.onboard --workdir=RUN --remove=NAME                 a center leaves
+
+A new center may state its class mix, --prevalence=CLASS=SHARE,CLASS=SHARE, or have it estimated of
+its unlabelled images, --prevalence=estimate.  Where mix and model are right, that raises accuracy
+and lowers balanced accuracy.  --adapt=STEPS moves the code that its model is generated from.
 """
 
 from absl import flags
@@ -15,16 +19,35 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')
 _DATA = flags.DEFINE_string('data', None, 'folder of the new or changed centers')
 _UPDATE = flags.DEFINE_string('update', None, 'the center whose data --data replaces')
 _REMOVE = flags.DEFINE_string('remove', None, 'the center that leaves')
+_PREVALENCE = flags.DEFINE_string(
+    'prevalence', None, 'its class mix, CLASS=SHARE,CLASS=SHARE, or: estimate'
+)
+_ADAPT = flags.DEFINE_integer(
+    'adapt', 0, 'steps on the code of its model, of unlabelled images; 0: one forward pass alone'
+)
+
+
+def told(scores):
+    return '  '.join(f'{k} {v:.3g}' for k, v in metrics_in(scores).items())
 
 
 def main():
-    report = onboard(_WORKDIR.value, _DATA.value, _UPDATE.value, _REMOVE.value)
+    report = onboard(
+        _WORKDIR.value, _DATA.value, _UPDATE.value, _REMOVE.value, _PREVALENCE.value,
+        _ADAPT.value,
+    )
     for name, entry in report['centers'].items():
-        scores = '  '.join(f'{k} {v:.3g}' for k, v in metrics_in(entry['scores']).items())
+        scores = told(entry['scores'])
         print(
             f'{name}: model generated from {entry["images"]} unlabelled images in '
-            f'{entry["seconds"]:.1f} s, 0 steps there and elsewhere;  {scores}'
+            f'{entry["seconds"]:.1f} s, {entry["steps"]} steps there, 0 elsewhere;  {scores}'
         )
+        if 'prevalence' in entry:
+            mix = ', '.join(f'{k} {v:.2f}' for k, v in entry['prevalence']['mix'].items())
+            source = 'estimated' if entry['prevalence']['estimated'] else 'stated'
+            print(f'  under the {source} class mix {mix}')
+        if 'scores_without' in entry:
+            print(f'  without: {told(entry["scores_without"])}')
     if report['removed']:
         print(f'{report["removed"]}: removed')
     print(f'center model: re-calculated from {report["center_model"]["images"]} images')

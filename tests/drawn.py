@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,23 @@ def cells_folder(root, num_centers, num_examples, size):
     with open(root / 'manifest.csv', 'w', newline='') as file:
         csv.writer(file).writerows([('image', 'center', 'split', 'label'), *rows])
     return root
+
+
+def newcomer_folder(root, center, folder, as_name=None, labelled=True, limit=40, order=None):
+    """A folder of one center of `root`, perhaps under another name, or its labels in an order."""
+    folder.mkdir()
+    with open(root / 'manifest.csv', newline='') as file:
+        rows = [r for r in csv.DictReader(file) if r['center'] == center][:limit]
+    labels = [r['label'] for r in rows]
+    with open(folder / 'manifest.csv', 'w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['image', 'center', 'label'])
+        for i, r in enumerate(rows):
+            (folder / r['image']).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / r['image'], folder / r['image'])
+            label = labels[i if order is None else order[i]]
+            writer.writerow([r['image'], as_name or center, label if labelled else ''])
+    return folder
 
 
 def dense_folder(root, target, num_centers, num_examples, size):

@@ -1,13 +1,12 @@
 """New, changed and leaving centers of a trained run, from its folder alone."""
 
-import csv
 import json
 import shutil
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-from drawn import cells_folder
+from drawn import cells_folder, newcomer_folder
 
 from configs.common import base
 from fedgen_jax.files import alone_in
@@ -35,19 +34,9 @@ def cells(request, tmp_path_factory):
     return Cells(root, 'synthetic-3', 'synthetic-0')
 
 
-def center_folder(cells, folder, as_name=None, labelled=True, limit=40):
+def center_folder(cells, folder, as_name=None, labelled=True):
     """A folder of the unseen center, perhaps under another name."""
-    folder.mkdir()
-    with open(cells.root / 'manifest.csv', newline='') as file:
-        rows = [r for r in csv.DictReader(file) if r['center'] == cells.unseen][:limit]
-    with open(folder / 'manifest.csv', 'w', newline='') as file:
-        writer = csv.writer(file)
-        writer.writerow(['image', 'center', 'label'])
-        for r in rows:
-            (folder / r['image']).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(cells.root / r['image'], folder / r['image'])
-            writer.writerow([r['image'], as_name or cells.unseen, r['label'] if labelled else ''])
-    return folder
+    return newcomer_folder(cells.root, cells.unseen, folder, as_name, labelled)
 
 
 @pytest.fixture(scope='module')

@@ -38,6 +38,7 @@ from fedgen_jax.algorithms.local import (
     learn,
     task_gradient,
 )
+from fedgen_jax.data.examples import Examples
 from fedgen_jax.hypernet.generator import Generator, Normal, mode_of, refine
 from fedgen_jax.models.roles import frozen_of, roles_of
 from fedgen_jax.random import stream
@@ -111,10 +112,33 @@ def vectors(parts: Parts, psi: Tree, x_BxHxWx3: jax.Array) -> jax.Array:
     return v_BxE
 
 
-def generated(parts: Parts, weights: Tree, normal: Normal, m_E: jax.Array, on=1.0) -> Tree:
-    """theta (+) on * G_phi(m)."""
-    change = parts.generator.apply({'params': weights['phi']}, m_E, normal)
+def generated(
+    parts: Parts, weights: Tree, normal: Normal, m_E: jax.Array, on=1.0, offset_F=None
+) -> Tree:
+    """theta (+) on * G_phi(m); offset_F: of the code."""
+    change = parts.generator.apply({'params': weights['phi']}, m_E, normal, offset_F)
     return refine(weights['theta'], jax.tree.map(lambda c: on * c, change))
+
+
+def own_descriptor(
+    parts: Parts, shared: Tree, private: Tree | None, unlabelled: Examples, m_E: jax.Array | None
+) -> jax.Array | None:
+    """The descriptor [E] that a finished model is generated from; None without a generator.
+
+    m_E: replaces that of the images.  A stranger's (no `private`) is drawn to the pooled one.
+    """
+    hypernet = parts.hypernet
+    if m_E is None and hypernet.modes:
+        if hypernet.learned:
+            v_NxE = vectors(parts, shared['psi'], images_of(unlabelled.image))
+            v_NxE *= unlabelled.weight[:, None]
+            m_E = v_NxE.sum(0) / jnp.maximum(unlabelled.weight.sum(), 1)
+        else:
+            client_id = jnp.int32(-1) if private is None else private['id']
+            m_E = fixed_descriptor(hypernet, client_id)
+    if m_E is not None and private is None and hypernet.learned:
+        m_E = hypernet.stranger * m_E + (1 - hypernet.stranger) * shared['pooled']
+    return m_E
 
 
 def support_descriptor(parts: Parts, weights, private, data, key, tau) -> jax.Array:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from fedgen_jax.algorithms.adaptation import adapted
 from fedgen_jax.algorithms.base import Algorithm, State, Tree, next_round, server_step
 from fedgen_jax.algorithms.episodes import (
     Hypernet,
@@ -25,6 +26,7 @@ from fedgen_jax.algorithms.episodes import (
     fixed_descriptor,
     generated,
     meta,
+    own_descriptor,
     pull_back,
     sampled,
     vectors,
@@ -170,6 +172,7 @@ def fedgen(
         keeps=bool(hypernet.modes) and hypernet.descriptor == 'onehot',
         server_model=True,
         sizes={**under.sizes, 'generator': 'phi', 'descriptor': 'psi'},
+        adapt=functools.partial(adapted, parts) if hypernet.learned else None,
     )
     return over(base, algorithm, after) if base else algorithm
 
@@ -289,17 +292,8 @@ def describe(parts: Parts, shared: Tree, image_NxHxWx3: jax.Array) -> jax.Array:
 
 def personalize(parts: Parts, shared, private, unlabelled, labelled, key, m_E=None) -> Tree:
     """`Algorithm.personalize`."""
-    hypernet = parts.hypernet
-    if m_E is None and hypernet.modes:
-        if hypernet.learned:
-            v_NxE = describe(parts, shared, unlabelled.image) * unlabelled.weight[:, None]
-            m_E = v_NxE.sum(0) / jnp.maximum(unlabelled.weight.sum(), 1)
-        else:
-            client_id = jnp.int32(-1) if private is None else private['id']
-            m_E = fixed_descriptor(hypernet, client_id)
-    if private is None and hypernet.learned:
-        m_E = hypernet.stranger * m_E + (1 - hypernet.stranger) * shared['pooled']
+    m_E = own_descriptor(parts, shared, private, unlabelled, m_E)
     params = shared['theta']
-    if hypernet.modes:
+    if parts.hypernet.modes:
         params = generated(parts, shared, shared['normal'], m_E)
     return finish(parts.local, params, unlabelled, labelled, key, shared.get('statistics'))

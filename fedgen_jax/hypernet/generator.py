@@ -83,7 +83,10 @@ class Generator(nn.Module):
     centered: bool = False
 
     @nn.compact
-    def __call__(self, m_E: jax.Array, normal: 'Normal') -> dict[tuple[str, ...], jax.Array]:
+    def __call__(
+        self, m_E: jax.Array, normal: 'Normal', offset_F: jax.Array | None = None
+    ) -> dict[tuple[str, ...], jax.Array]:
+        """offset_F: is added to the code; None: nothing is."""
         z_E = (m_E - normal.mean) * jax.lax.rsqrt(normal.var + 1e-4)
         near = jnp.float32(1)
         if self.fade:
@@ -97,6 +100,8 @@ class Generator(nn.Module):
             return nn.tanh(to_code(nn.tanh(embed(jnp.clip(z_E, -5, 5)))))
 
         code_F = near * (code(z_E) - code(0 * z_E) if self.centered else code(z_E))
+        if offset_F is not None:
+            code_F = code_F + offset_F
         change = {}
         check_modes(self.modes, [role for _, _, role in self.shapes])
         for path, shape, role in self.shapes:

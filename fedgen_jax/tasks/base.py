@@ -38,6 +38,9 @@ class Task(NamedTuple):
     show:        (image uint8 [H, W, 3], target, prediction or None), of one example -> a `View` of
                  the prediction; of the truth, where there is none.
     lower_is_better: metrics of which less is better: lengths, errors.  All others are shares of 1.
+    probability: outputs_Bx... -> the classes' probabilities [B, ..., K] of an image, or of each of
+                 its pixels; None where the outputs are none.  Where the target is a label,
+                 `predict` gives them as 'probability'.
     """
 
     name: str
@@ -50,3 +53,4 @@ class Task(NamedTuple):
     num_strata: int
     show: Callable[[np.ndarray, dict, Any], View]
     lower_is_better: tuple[str, ...] = ()
+    probability: Callable[[jax.Array], jax.Array] | None = None

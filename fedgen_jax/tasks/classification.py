@@ -64,4 +64,5 @@ def classification(classes: Sequence[str]) -> Task:
         stratum=lambda target: target['label'],
         num_strata=len(classes),
         show=show,
+        probability=jax.nn.softmax,
     )

@@ -95,6 +95,7 @@ def segmentation(classes: Sequence[str]) -> Task:
         num_strata=1,
         show=show,
         lower_is_better=('hd95', 'assd'),
+        probability=jax.nn.softmax,
     )
 
 

@@ -1,0 +1,151 @@
+"""What may be done for a new center beside the forward pass, from its unlabelled images.
+
+The code that its model is generated from can be moved (`algorithms.adaptation`), and its class mix
+can enter its model's decisions (`tasks.prior`).
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fedgen_jax.data.examples import Center, Examples, pad
+from fedgen_jax.evaluate import (
+    Scores,
+    canonical,
+    cross_fitted,
+    metrics_of,
+    model_of,
+    statistic_of,
+    with_own_change,
+)
+from fedgen_jax.hypernet import descriptor
+from fedgen_jax.run import Restored, Trained, read_federation
+from fedgen_jax.tasks import Task
+from fedgen_jax.tasks.prior import Mix, estimate, log_ratio, stated, trained_mix
+
+ESTIMATE = 'estimate'
+
+
+class Extras(NamedTuple):
+    """What is done beside the forward pass.
+
+    steps:      on the code; 0: none.
+    adapt:      `Algorithm.adapt`, compiled; None without steps.
+    prevalence: the class shares [K] that a center states, ESTIMATE, or None.
+    trained:    those that the model's probabilities hold, where `prevalence` needs them.
+    classes:    the classes' names.
+    """
+
+    steps: int
+    adapt: Callable | None
+    prevalence: np.ndarray | str | None
+    trained: Mix | None
+    classes: tuple[str, ...]
+
+
+def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> Extras:
+    """What a command asks for.
+
+    prevalence: 'CLASS=SHARE,...', ESTIMATE or None.  steps: on the code.
+
+    Raises ValueError, in one line, where a run or its task cannot do it.
+    """
+    task, algorithm = done.program.task, done.program.algorithm
+    if steps < 0:
+        raise ValueError(f'--adapt={steps}: a number of steps, 0 for none')
+    if steps and (task.probability is None or algorithm.adapt is None):
+        what = f'{algorithm.title} has no code' if task.probability else (
+            f'task={task.name!r} gives no probabilities to be sure of'
+        )
+        raise ValueError(f'--adapt={steps}: {what}')
+    adapt = None
+    if steps and algorithm.adapt:
+        adapt = jax.jit(algorithm.adapt, static_argnames='steps')
+    if not prevalence:
+        return Extras(steps, adapt, None, None, done.classes)
+    if not has_prior(task):
+        raise ValueError(f'--prevalence: task={task.name!r} has no class mix: classification has')
+    wanted = prevalence if prevalence == ESTIMATE else stated(prevalence, done.classes)
+    c = done.config
+    federation = read_federation(workdir)
+    data = [federation.get('data', {}).get(name, {}) for name in federation['seen']]
+    mix = trained_mix(
+        c.prevalence, c.loss.prior, c.weighting, [of.get('labels') or {} for of in data],
+        [of.get('train', 0) for of in data], done.classes,
+    )
+    if c.data.virtual and mix.natural:
+        raise ValueError(
+            f'{workdir}: drawn centers trained too (data.virtual={c.data.virtual}), whose class '
+            "mix is not kept: train with prevalence=balanced or loss.prior=logits"
+        )
+    if c.get('fedgen') and c.fedgen.phase == 'after':
+        mix = mix._replace(source=f'{mix.source}; the base is taken to have had the same')
+    if not isinstance(wanted, str):
+        log_ratio(wanted, mix.share, done.classes)  # a class that nobody trained is told now
+    return Extras(steps, adapt, wanted, mix, done.classes)
+
+
+def has_prior(task: Task) -> bool:
+    """Whether a task's predictions are probabilities of one class an image."""
+    return task.target == 'label' and task.probability is not None
+
+
+def with_extras(
+    trained: Trained, unlabelled: Examples, m_E: np.ndarray | None, asked: Extras
+) -> tuple[Any, dict]:
+    """Variables of a center's model, and what was done for it, for the report."""
+    variables, told = _generated(trained, unlabelled, m_E, asked)
+    if asked.prevalence is None:
+        return variables, told
+    assert asked.trained is not None
+    share_K, doubt = asked.prevalence, ''
+    if isinstance(share_K, str):
+        probability_NxK = trained.program.predict(variables, unlabelled.image)['probability']
+        share_K, doubt = estimate(
+            probability_NxK[unlabelled.weight > 0], asked.trained.share, asked.classes
+        )
+    told['prevalence'] = {
+        'estimated': isinstance(asked.prevalence, str),
+        'mix': dict(zip(asked.classes, share_K.tolist())),
+        'trained': dict(zip(asked.classes, asked.trained.share.tolist())),
+        'trained_from': asked.trained.source,
+        'doubt': doubt,
+    }
+    prior_K = log_ratio(share_K, asked.trained.share, asked.classes)
+    return {**variables, 'prior': prior_K}, told
+
+
+def _generated(trained, unlabelled, m_E, asked) -> tuple[Any, dict]:
+    """A center's generated model, adapted where that is asked for."""
+    if asked.adapt is None:
+        return model_of(trained, unlabelled, m_E=m_E), {}
+    if m_E is None:
+        m_E = descriptor.mean(statistic_of(trained, unlabelled))
+    padded = pad(canonical(trained, unlabelled, unlabelled), trained.length)
+    variables, objective = asked.adapt(
+        trained.shared, padded, trained.key, m_E, steps=asked.steps
+    )
+    if not np.isfinite(objective).all():
+        raise ValueError(f'--adapt={asked.steps}: the objective is not finite at this center')
+    told = {'steps': asked.steps, 'before': float(objective[0]), 'after': float(objective[-1])}
+    return with_own_change(trained, unlabelled, variables), {'adapted': told}
+
+
+def score_extras(trained: Trained, center: Center, asked: Extras) -> Scores:
+    """Zero-shot scores of a new center, cross-fitted: of each half, by what the other half tells.
+
+    Its labels are only scored.
+    """
+    return metrics_of(trained, cross_fitted(
+        trained, center, 'test', lambda x: with_extras(trained, x, None, asked)[0]
+    ))
+
+
+def tell_doubts(name: str, told: dict) -> None:
+    """Warns of what an estimate may have got wrong."""
+    doubt = told.get('prevalence', {}).get('doubt')
+    if doubt:
+        warnings.warn(f'{name}: {doubt}', stacklevel=3)
