@@ -230,7 +230,7 @@ def start_variables(
         begun = start_variables(made, make_model(made, make_task(made.task, known)), known,
                                 image_size)
         if begun:
-            found |= {k: x for k, x in flat(begun).items() if k.startswith('batch_stats')}
+            found |= {k: np.asarray(x) for k, x in flat(begun).items() if k.startswith('batch')}
         elif c.statistics == 'own':
             keep += ('batch_stats',)  # drawn: never used, for a center takes its own
         elif c.model.get('norm') == 'batch':

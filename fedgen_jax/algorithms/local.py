@@ -208,7 +208,8 @@ def center_statistics(local: Local, params: Tree, data: Examples, key: jax.Array
         return ()
     index = draw_indices(local.task, data, stream(key, 'stats'), SAMPLE, None)
     variables = training_variables(local, params)
-    _, features = last_features(local.model, variables, images_of(data.image[index]), True)
+    features = last_features(local.model, variables, images_of(data.image[index]), True)[1]
+    assert features is not None  # `of_center`
     return statistics_of(features)
 
 
