@@ -15,8 +15,12 @@ from fedgen_jax.algorithms.local import (
     apply_model,
     batch_at,
     batch_loss,
+    center_statistics,
     class_shares,
     images_of,
+    init_model,
+    learn,
+    task_gradient,
 )
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.models import CNN
@@ -68,6 +72,51 @@ def test_last_statistics_are_the_center_s_own_and_the_others_training_s():
     alive = found['x'].std(0) > 1e-3
     np.testing.assert_allclose(found['x'].mean(0), 0, atol=0.2)
     assert alive.any() and np.abs(found['x'].std(0)[alive] - 1).max() < 0.3
+
+
+def test_the_center_s_statistics_normalize_its_features_in_training_too():
+    """Unlike the batch's, they leave a batch of one image what it is."""
+    made = local(model=CNN(3, widths=(8,), norm='group', last='center'))
+    v = jax.jit(made.model.init)(KEY, jnp.zeros((1, 16, 16, 3)))
+    data = jax.tree.map(jnp.asarray, gray([40, 90, 200, 120] * 8, noise=40))
+    of_center = jax.jit(lambda data: center_statistics(made, v['params'], data, KEY))(data)
+    served = jax.jit(lambda data: finish(made, v['params'], data, None, KEY))(data)['batch_stats']
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0.05), served[LAST], of_center)
+
+    x = images_of(data.image)
+    trained, _ = apply_model(made, v['params'], x[:1], of_center)
+    finished = {'params': v['params'], 'batch_stats': {LAST: of_center}}
+    np.testing.assert_allclose(trained, made.model.apply(finished, x, train=False)[:1], atol=1e-5)
+    by_itself, _ = apply_model(local(), variables()['params'], x[:1])
+    np.testing.assert_allclose(by_itself, by_itself * 0, atol=1e-6)  # a batch of one is its mean
+
+
+def test_what_learns_alone_begins_each_time_with_the_center_s_statistics():
+    """`learn` takes them itself: the loss is that under them, not under first ones."""
+    made = local(model=CNN(3, widths=(8,), norm='group', last='center'), optimizer=optax.sgd(0.0))
+    v = jax.jit(made.model.init)(KEY, jnp.zeros((1, 16, 16, 3)))
+    data = jax.tree.map(jnp.asarray, gray([40, 90, 200, 120] * 8, noise=40))
+    data = data._replace(target={'label': jnp.arange(32) % 3})
+    with_own = jax.jit(lambda data: learn(made, v['params'], data, KEY, 1.0)[1])(data)
+    first = v['batch_stats'][LAST]
+    without = jax.jit(lambda data: learn(made, v['params'], data, KEY, 1.0, None, first)[1])(data)
+    assert abs(with_own - without) > 1e-4
+
+
+def test_weight_decay_draws_kernels_that_learn_to_zero():
+    made = local(model=CNN(3, widths=(8,)), decay=0.5, optimizer=optax.sgd(0.1))
+    none = made._replace(decay=0.0)
+    params = init_model(made, KEY)
+    data = jax.tree.map(jnp.asarray, gray([40, 90, 200, 120]))
+    batch = batch_at(made, data, jnp.arange(4), KEY, ())
+    (_, with_decay), (_, without) = (
+        task_gradient(x, frozen=lambda path: path[0] == 'input')(params, batch, (), KEY)
+        for x in (made, none)
+    )
+    flat = jax.tree_util.tree_leaves_with_path(with_decay)
+    for (path, g), g0, x in zip(flat, jax.tree.leaves(without), jax.tree.leaves(params)):
+        decays = path[-1].key == 'kernel' and path[0].key != 'input'
+        np.testing.assert_allclose(g - g0, 0.5 * x if decays else 0 * x, atol=1e-6)
 
 
 def test_last_statistics_need_a_model_that_has_them():

@@ -102,6 +102,14 @@ def test_no_generated_number_exceeds_the_bound(parts):
     assert not direct or largest(direct) <= parts.generator.bound + 1e-6
 
 
+def test_a_centered_change_is_zero_at_the_mean_descriptor_alone():
+    made = {on: Parts(ALL, centered=on) for on in (True, False)}
+    for on, parts in made.items():
+        phi = parts.moved(0.3)
+        assert (largest(parts.change(phi, parts.normal.mean)) == 0) == on
+        assert largest(parts.change(phi, parts.m_E)) > 1e-3
+
+
 def test_generators_map_over_clients():
     parts = Parts(ALL)
     m_CxE = jax.random.normal(jax.random.key(3), (3, len(parts.m_E))) * 0.3
@@ -160,6 +168,7 @@ def test_modes_choose_by_layer_name():
         'input': ('input', 'kernel'),
         'film': ('block_0', 'norm_1', 'scale'),
         'lowrank': ('block_0', 'conv_1', 'kernel'),
+        'features': ('last_features', 'scale'),
         'head': ('head', 'bias'),
     }
     for mode, p in path.items():
