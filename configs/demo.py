@@ -70,8 +70,8 @@ def get_config(task='classification'):
     c.model.depth = 1
     # A mask or a box teaches more than a label: a center's own labels refine its model further.
     c.finetune.choose = ('finetuned',)
-    c.finetune.steps = 150
-    c.finetune.lr = 0.1
+    c.finetune.steps = {'segmentation': 200, 'detection': 300}[task]
+    c.finetune.lr = 0.2
     if task == 'segmentation':
         c.model.name = 'unet'
         c.model.widths = (8, 16, 32)
