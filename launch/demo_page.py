@@ -15,10 +15,12 @@ OURS, BASE, PUBLISHED, ALONE = 'FedGen', 'FedAvg, every add-on', 'FedAvg', 'Loca
 def ladder(summaries: dict, metric: str) -> list[tuple[str, float, float]]:
     """(what is added, seen, unseen), from FedAvg as published to FedGen with all its parts."""
     ours, base, published = (summaries[name] for name in (OURS, BASE, PUBLISHED))
-    add_ons = 'canonical input, shifts' if has_canonical(ours['config']) else 'shifts'
+    had = {'canonical input': has_canonical(ours['config']), 'shifts': has_shifts(ours['config'])}
+    add_ons = ', '.join(name for name, on in had.items() if on)
+    above = [(f'+ {add_ons}', base['own']['generated'], base['unseen'])] if add_ons else []
     steps = [
         ('FedAvg, as published', published['seen'], published['unseen']),
-        (f'+ {add_ons}', base['own']['generated'], base['unseen']),
+        *above,
         ('+ generator', ours['own']['generated'], ours['unseen']),
         ('+ own model of a seen center', ours['seen'], ours['unseen']),
     ]
@@ -28,6 +30,11 @@ def ladder(summaries: dict, metric: str) -> list[tuple[str, float, float]]:
 def has_canonical(config) -> bool:
     """Whether a run's images come to its models on canonical input."""
     return config['input']['canonical'] != 'none'
+
+
+def has_shifts(config) -> bool:
+    """Whether a run trained on virtual centers too."""
+    return config['shifts']['acquisition'] > 0 or config['shifts']['zoom'] != 1
 
 
 LEDE = (
@@ -119,8 +126,8 @@ def ladder_section(summaries: dict, metric: str) -> Section:
         told, note = last.replace('that model', 'the generated model'), ''
     return Section(
         'What each part adds',
-        'Each row adds one thing to the row above. The base is the same to the bit in the second '
-        f'and third row. In the last, the own model of a seen center is {told}.',
+        'Each row adds one thing to the row above. The generator leaves the base that it refines '
+        f'as it is, to the bit. In the last row, the own model of a seen center is {told}.',
         Table(titled(metric), ['', 'seen centers', 'unseen centers'], rows, note),
     )
 
