@@ -54,6 +54,7 @@ class Hypernet(NamedTuple):
     rates:       the steps of phi and psi on the client, as multiples of theta's ('meta' only).
     stranger:    how much of its own descriptor a center has that did not train with what it has
                  now; the rest is the pooled one.
+    stranger_change: the share of the generated change that it then takes; at 0 it has the base.
     """
 
     descriptor: str
@@ -67,6 +68,7 @@ class Hypernet(NamedTuple):
     jitter: float = 0.0
     rates: tuple[float, float] = (1.0, 1.0)
     stranger: float = 1.0
+    stranger_change: float = 1.0
 
     @property
     def learned(self) -> bool:

@@ -69,6 +69,7 @@ def defaults() -> ConfigDict:
     c.base_share = 0.0  # share of episodes on the base alone
     c.jitter = 0.0  # noise on an episode's descriptor, in standard deviations
     c.stranger = 1.0  # share of its own descriptor at a center that did not train; else the pooled
+    c.stranger_change = 1.0  # share of the generated change there; 0: it gets the base
     c.client_rates = (1.0, 1.0)  # steps of phi and psi on the client, times theta's
     c.generator_lr = 1.0  # of phi at the server, as a multiple of server.lr
     c.descriptor_lr = 1.0  # of psi at the server, as a multiple of server.lr
@@ -92,6 +93,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         jitter=h.jitter,
         rates=tuple(h.client_rates),
         stranger=h.stranger,
+        stranger_change=h.stranger_change,
     )
     server = optimizer('server', c.server)
     groups = {
@@ -300,5 +302,6 @@ def personalize(parts: Parts, shared, private, unlabelled, labelled, key, m_E=No
         m_E = hypernet.stranger * m_E + (1 - hypernet.stranger) * shared['pooled']
     params = shared['theta']
     if hypernet.modes:
-        params = generated(parts, shared, shared['normal'], m_E)
+        on = hypernet.stranger_change if private is None else 1.0
+        params = generated(parts, shared, shared['normal'], m_E, on)
     return finish(parts.local, params, unlabelled, labelled, key, shared.get('statistics'))
