@@ -72,7 +72,7 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
         strips=strips,
         sections=[
             ladder_section(summaries, metric),
-            *([canonical_section(fedgen)] if has_canonical(run.config) else []),
+            *([canonical_section(run.config, fedgen)] if has_canonical(run.config) else []),
             update_section(change, metric),
         ],
         tiles=tiles(summaries, change, metric),
@@ -132,7 +132,7 @@ def ladder_section(summaries: dict, metric: str) -> Section:
     )
 
 
-def canonical_section(fedgen: Trained) -> Section:
+def canonical_section(config, fedgen: Trained) -> Section:
     """Unlabelled images of each center, as they are and on canonical input."""
 
     def strip(center, kind):
@@ -145,11 +145,13 @@ def canonical_section(fedgen: Trained) -> Section:
         ]
         return Strip(center.name, kind, columns)
 
+    zoomed = tuple(config.input.zoom) != (1.0, 1.0)
+    what = 'background, stain density and magnification' if zoomed else 'background and density'
     return Section(
         'Canonical input',
-        'Before any model sees them, a center\'s images are brought to the background, stain '
-        'density and magnification of the seen centers together. The change is computed from '
-        'unlabelled images, and is one for all images of a center.',
+        f'Before any model sees them, a center\'s images are brought to the {what} of the seen '
+        'centers together. The change is computed from unlabelled images, and is one for all '
+        'images of a center.',
         strips=[
             *(strip(c, 'seen') for c in fedgen.seen[:3]),
             *(strip(c, 'unseen') for c in fedgen.unseen),
