@@ -46,6 +46,13 @@ LEDE = (
 )
 
 
+# Where `fedgen.stranger_change` is 0.
+BASE_ALONE = (
+    ' Centers that did not train with the images they have now, the unseen ones and the one with a '
+    'new scanner, get the base here, without a generated change.'
+)
+
+
 def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric) -> None:
     """Gathers what the page shows, and writes it."""
     clouds = [cloud_of(fedgen, c, 'seen') for c in run.seen]
@@ -65,7 +72,7 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
         lede=LEDE.format(
             seen=len(run.seen), unseen=' and '.join(c.name for c in run.unseen),
             changed=change['center'],
-        ),
+        ) + ('' if run.config.fedgen.stranger_change else BASE_ALONE),
         summaries=summaries,
         lines={name: read_lines(workdir / a) for name, a in LINES.items()},
         clouds=clouds,
