@@ -42,7 +42,8 @@ LEDE = (
     'model for each from the distribution of its unlabelled images. Here {seen} synthetic '
     'hospitals train, each with its own stain, microscope, camera and mix of classes; {unseen} '
     'join afterwards, with unlabelled images only, and {changed} gets a new scanner. All methods '
-    'had the same images, network and number of steps.'
+    'had the same images, network and number of rounds; the own models of seen centers that FedGen '
+    'and its base end with took up to {steps} more labelled steps.'
 )
 
 
@@ -71,7 +72,7 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
         title=f'FedGen on synthetic centers: {run.config.task}',
         lede=LEDE.format(
             seen=len(run.seen), unseen=' and '.join(c.name for c in run.unseen),
-            changed=change['center'],
+            changed=change['center'], steps=run.config.finetune.steps,
         ) + ('' if run.config.fedgen.stranger_change else BASE_ALONE),
         summaries=summaries,
         lines={name: read_lines(workdir / a) for name, a in LINES.items()},
