@@ -6,7 +6,7 @@ Command:   python -m launch.train --config=configs/wbc_cls.py --config.data.root
                --config.data.held_out=cellavision --workdir=RUN
 Table:     python -m launch.sweep --config=configs/wbc_cls.py --sweep=main \\
                --config.data.root=FOLDER --workdir=runs/wbc_cls
-Expected:  8 minutes a run of FedGen on a CPU core, 3 of a baseline; scores in RESULTS.md.
+Expected:  7 minutes a run of FedGen on a CPU core, 3 of a baseline; scores in RESULTS.md.
 """
 
 from ml_collections import ConfigDict
@@ -37,7 +37,8 @@ def get_config():
     c.fedgen.modes = ('features',)
     c.fedgen.centered = True
     c.fedgen.client_rates = (4.0, 1.0)
-    c.finetune.steps, c.finetune.lr = 100, 0.005
+    c.finetune.steps, c.finetune.lr = 50, 0.005
+    c.finetune.choose = ('refined', 'finetuned')  # a head alone learns: local-only is no other
     return c
 
 
@@ -65,9 +66,7 @@ METHODS = {
 # What the choice was made among, beside the methods themselves.
 TRIALS = {
     'fedgen': {},
-    'fedgen, larger rate of phi': {'fedgen.client_rates': (16.0, 1.0)},
-    'fedgen, smaller rate of phi': {'fedgen.client_rates': (1.0, 1.0)},
-    'fedgen, not centered': {'fedgen.centered': False},
+    'fedgen, larger rate of phi': {'fedgen.client_rates': (100.0, 1.0)},
 }
 
 

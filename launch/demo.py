@@ -4,43 +4,47 @@ Trains FedGen, FedAvg and local-only models on synthetic centers, takes in unsee
 unlabelled images, replaces one center's scanner, and writes it all to RUN/report.html.
 """
 
+import os
 import pathlib
 import time
 
 import jax
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
 from configs import demo
-from fedgen_jax.data.examples import Center, of_split, take
+from fedgen_jax.data.examples import Center, of_split
 from fedgen_jax.data.source import draw
-from fedgen_jax.evaluate import canonical, model_of, score, seen_statistics, statistic_of
+from fedgen_jax.evaluate import model_of, score, seen_statistics, statistic_of
 from fedgen_jax.files import write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.onboard import recalculate
 from fedgen_jax.program import num_bytes
 from fedgen_jax.registry import choose
-from fedgen_jax.report.gather import cloud_of, finished, read_lines, read_summary, strip_of
-from fedgen_jax.report.page import COLUMNS, Section, Strip, Table, write_report
+from fedgen_jax.report.gather import finished, read_summary
 from fedgen_jax.report.summaries import base_of
-from fedgen_jax.report.words import headline, readable, titled
+from fedgen_jax.report.words import headline, titled
 from fedgen_jax.run import Run, Trained
 from fedgen_jax.statistics import Statistics
 from fedgen_jax.tasks import TASKS
-from fedgen_jax.tasks.base import View
 from fedgen_jax.train import train
 from launch import cli
+from launch.demo_page import ALONE, BASE, OURS, PUBLISHED, ladder, report
 
 _TASK = flags.DEFINE_string('task', 'classification', f'one of {", ".join(TASKS)}')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where the runs and the report are written')
 
-OURS, BASE, PUBLISHED, ALONE = 'FedGen', 'FedAvg, every add-on', 'FedAvg', 'Local only'
 NEW_SCANNER = 1  # of the first seen center; training saw its scanner 0
+
+# A U-Net or detector compiles about as long as it trains here.  These halve that, and cost rounds
+# on a CPU a few percent.  XLA ends a process whose flags it does not know: they are one version's.
+QUICK, KNOWN_TO = '--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=1', (0, 10)
 
 
 def main():
     choose('task', _TASK.value, TASKS)
+    if _TASK.value != 'classification' and jax.__version_info__[:2] == KNOWN_TO:
+        os.environ['XLA_FLAGS'] = f'{QUICK} {os.environ.get("XLA_FLAGS", "")}'  # the user's rule
     tell(demo.get_config(_TASK.value), pathlib.Path(_WORKDIR.value))
 
 
@@ -141,18 +145,6 @@ def print_scores(summaries: dict, metric: str) -> None:
             print(f'  {method:<28} {mean:.3f}  ({worst:.3f})')
 
 
-def ladder(summaries: dict, metric: str) -> list[tuple[str, float, float]]:
-    """(what is added, seen, unseen), from FedAvg as published to FedGen with all its parts."""
-    ours, base, published = (summaries[name] for name in (OURS, BASE, PUBLISHED))
-    steps = [
-        ('FedAvg, as published', published['seen'], published['unseen']),
-        ('+ canonical input, shifts', base['own']['generated'], base['unseen']),
-        ('+ generator', ours['own']['generated'], ours['unseen']),
-        ('+ own model of a seen center', ours['seen'], ours['unseen']),
-    ]
-    return [(name, *(block['mean'][metric] for block in blocks)) for name, *blocks in steps]
-
-
 def print_ladder(summaries: dict, metric: str) -> None:
     """What each part adds."""
     print('\nwhat each part adds: seen, unseen')
@@ -170,141 +162,6 @@ def print_update(change: dict, metric: str) -> None:
     print(
         f'  re-calculated in {1e3 * cost["seconds"]:.0f} ms; {cost["bytes_up"]:,} bytes sent; '
         f'{cost["steps"]} steps there, {cost["steps_at_others"]} at others'
-    )
-
-
-LEDE = (
-    'FedGen trains one model across centers without moving their images, and generates a refined '
-    'model for each from the distribution of its unlabelled images. Here {seen} synthetic '
-    'hospitals train, each with its own stain, microscope, camera and mix of classes; {unseen} '
-    'join afterwards, with unlabelled images only, and {changed} gets a new scanner. All methods '
-    'had the same images, network and number of steps.'
-)
-
-
-def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric) -> None:
-    """Gathers what the page shows, and writes it."""
-    clouds = [cloud_of(fedgen, c, 'seen') for c in run.seen]
-    clouds += [cloud_of(fedgen, c, 'unseen') for c in run.unseen]
-    clouds.append(cloud_of(fedgen, center, 'updated'))
-
-    def strip(c, kind, client=None):
-        models = {OURS: (fedgen, client), PUBLISHED: (fedavg, client)}
-        return strip_of(models, c, kind, 'test')
-
-    strips = [strip(c, 'seen', i) for i, c in enumerate(run.seen)]
-    strips.insert(1, strip(center, 'updated'))
-    strips += [strip(c, 'unseen') for c in run.unseen]
-    write_report(
-        path,
-        title=f'FedGen on synthetic centers: {run.config.task}',
-        lede=LEDE.format(
-            seen=len(run.seen), unseen=' and '.join(c.name for c in run.unseen),
-            changed=change['center'],
-        ),
-        summaries=summaries,
-        lines={name: read_lines(workdir / a) for name, a in LINES.items()},
-        clouds=clouds,
-        strips=strips,
-        sections=[
-            ladder_section(summaries, metric),
-            canonical_section(fedgen),
-            update_section(change, metric),
-        ],
-        tiles=tiles(summaries, change, metric),
-    )
-
-
-LINES = {OURS: 'fedgen', PUBLISHED: 'fedavg', ALONE: 'local_only'}
-
-
-def tiles(summaries: dict, change: dict, metric: str) -> list[tuple[str, str]]:
-    """The three numbers of the story, each beside FedAvg's."""
-    name = readable(metric)
-
-    def means(group):
-        ours, base, published = (
-            f'{summaries[k][group]["mean"][metric]:.3f}' for k in (OURS, BASE, PUBLISHED)
-        )
-        return ours, f'; FedAvg {published}, with every add-on {base}'
-
-    seen, other_seen = means('seen')
-    unseen, other_unseen = means('unseen')
-    anew, before = (change[k][OURS][metric] for k in ('made_anew', 'made_before'))
-    return [
-        (seen, f'{name} at the seen centers{other_seen}'),
-        (unseen, f'at unseen centers, zero-shot{other_unseen}'),
-        (
-            f'{anew:.3f}',
-            f'at {change["center"]} after its new scanner, with 0 steps; {before:.3f} with the '
-            f'model made before, FedAvg {change["made_anew"][PUBLISHED][metric]:.3f}',
-        ),
-    ]
-
-
-def ladder_section(summaries: dict, metric: str) -> Section:
-    """The table of what each part adds."""
-    rows = [[name, f'{a:.3f}', f'{b:.3f}'] for name, a, b in ladder(summaries, metric)]
-    chosen = summaries[OURS]['own']['chosen']
-    told = ', '.join(f'{center} {kind.replace("_", "-")}' for center, kind in chosen.items())
-    return Section(
-        'What each part adds',
-        'Each row adds one thing to the row above. The base is the same to the bit in the second '
-        'and third row. In the last, each seen center keeps the best on its validation images of '
-        'the generated model, that model fine-tuned on its labels, and one that it learned alone.',
-        Table(
-            titled(metric), ['', 'seen centers', 'unseen centers'], rows,
-            f'Chosen by FedGen\'s seen centers: {told}.',
-        ),
-    )
-
-
-def canonical_section(fedgen: Trained) -> Section:
-    """Unlabelled images of each center, as they are and on canonical input."""
-
-    def strip(center, kind):
-        images = of_split(center, 'train')
-        some = take(images, slice(COLUMNS))
-        moved = canonical(fedgen, images, some)
-        columns = [
-            [View(np.asarray(a), 'as it is'), View(np.asarray(b), 'canonical')]
-            for a, b in zip(some.image, moved.image)
-        ]
-        return Strip(center.name, kind, columns)
-
-    return Section(
-        'Canonical input',
-        'Before any model sees them, a center\'s images are brought to the background, stain '
-        'density and magnification of the seen centers together. The change is computed from '
-        'unlabelled images, and is one for all images of a center.',
-        strips=[
-            *(strip(c, 'seen') for c in fedgen.seen[:3]),
-            *(strip(c, 'unseen') for c in fedgen.unseen),
-        ],
-    )
-
-
-def update_section(change: dict, metric: str) -> Section:
-    """The table of the changed center."""
-    kinds, cost = ('old_data', 'made_before', 'made_anew'), change['cost']
-    rows = [
-        [name, *(f'{change[kind][name][metric]:.3f}' for kind in kinds)]
-        for name in change['made_anew']
-    ]
-    return Section(
-        'A center changes its scanner',
-        f'{change["center"]} photographs the same cells with another stain, microscope and camera. '
-        f'It sends the difference of its sums ({cost["bytes_up"]:,} bytes), and its model and the '
-        f'center model are re-calculated in {1e3 * cost["seconds"]:.0f} ms, without labels: '
-        f'{cost["steps"]} training steps there, {cost["steps_at_others"]} steps and '
-        f'{cost["bytes_at_others"]} bytes at every other center.',
-        Table(
-            titled(metric),
-            ['', 'old scanner', 'new scanner, model made before', 'new scanner, made anew'],
-            rows,
-            'Test images, the same cells in all columns; generated models, without a center\'s '
-            'labels. FedAvg with every add-on takes its canonical input and batch statistics anew.',
-        ),
     )
 
 

@@ -60,7 +60,8 @@ class Hypernet(NamedTuple):
                  met: neighboring descriptors then get neighboring models.
     rates:       the steps of phi and psi on the client, as multiples of theta's ('meta' only).
     stranger:    how much of its own descriptor a center has that did not train with what it has
-                 now; the rest is the pooled one.
+                 now.  The rest is the pooled one; of a centered generator that at which the change
+                 is zero, so that at 0 the center has the base.
     """
 
     descriptor: str
@@ -125,7 +126,7 @@ def own_descriptor(
 ) -> jax.Array | None:
     """The descriptor [E] that a finished model is generated from; None without a generator.
 
-    m_E: replaces that of the images.  A stranger's (no `private`) is drawn to the pooled one.
+    m_E: replaces that of the images.  A stranger's (no `private`) is drawn to the mean one.
     """
     hypernet = parts.hypernet
     if m_E is None and hypernet.modes:
@@ -137,7 +138,8 @@ def own_descriptor(
             client_id = jnp.int32(-1) if private is None else private['id']
             m_E = fixed_descriptor(hypernet, client_id)
     if m_E is not None and private is None and hypernet.learned:
-        m_E = hypernet.stranger * m_E + (1 - hypernet.stranger) * shared['pooled']
+        center_E = shared['normal'].mean if parts.generator.centered else shared['pooled']
+        m_E = hypernet.stranger * m_E + (1 - hypernet.stranger) * center_E
     return m_E
 
 

@@ -71,7 +71,7 @@ def defaults() -> ConfigDict:
     c.pooled = 0.2  # share of episodes mixed with the pooled descriptor
     c.base_share = 0.0  # share of episodes on the base alone
     c.jitter = 0.0  # noise on an episode's descriptor, in standard deviations
-    c.stranger = 1.0  # share of its own descriptor at a center that did not train; else the pooled
+    c.stranger = 1.0  # share of its own descriptor at a center that did not train; else a mean one
     c.client_rates = (1.0, 1.0)  # steps of phi and psi on the client, times theta's
     c.generator_lr = 1.0  # of phi at the server, as a multiple of server.lr
     c.descriptor_lr = 1.0  # of psi at the server, as a multiple of server.lr

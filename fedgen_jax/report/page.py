@@ -172,7 +172,7 @@ def _scores_table(methods, summaries, metric):
         f'{name}, shuffled (control)': s['controls']['shuffled']
         for name, s in summaries.items() if s['controls']['shuffled']
     }
-    tuned = {_own_row(name, s): s.get('finetuned') for name, s in summaries.items()}
+    tuned = {_own_row(name, s): _tuned(s) for name, s in summaries.items()}
     centers = list(dict.fromkeys(c for blocks in methods.values() for c in _merged(blocks)))
 
     def values(row, blocks):
@@ -199,6 +199,12 @@ def _scores_table(methods, summaries, metric):
         ' '.join(notes),
         _best([[v[j] for j in kept] for v in value_MxJ[: len(methods)]], lower),
     )
+
+
+def _tuned(summary):
+    """Scores of fine-tuned models; None where they are the run's own ones."""
+    found = summary.get('finetuned')
+    return None if found and found['seen'] == summary['seen'] else found
 
 
 def _best(value_MxJ, lower):

@@ -217,6 +217,17 @@ def test_a_stranger_s_descriptor_is_drawn_to_the_pooled_one():
     assert same(made(0.0, seen), made(1.0, seen))
 
 
+def test_a_stranger_of_a_centered_generator_can_have_the_base():
+    shared, data, seen = shared_of(), examples(6), {'id': jnp.int32(2)}
+
+    def made(share, private=None):
+        model = make(stranger=share, options=(*OPTIONS, ('centered', True))).personalize
+        return jax.jit(model)(shared, private, data, None, jax.random.key(1))['params']
+
+    assert same(made(0.0), shared['theta']) and not same(made(0.5), shared['theta'])
+    assert same(made(0.0, seen), made(1.0, seen)) and not same(made(0.0, seen), made(0.0))
+
+
 def test_constant_descriptor_gives_all_the_same_model_and_still_changes_the_base():
     models = [model('constant', client) for client in (0, 3, None)]
     assert same(models[0], models[1]) and same(models[0], models[2])

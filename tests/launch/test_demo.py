@@ -6,7 +6,9 @@ import pytest
 
 from configs import demo
 from fedgen_jax.report.gather import report_run
+from fedgen_jax.report.summaries import base_of
 from launch.demo import tell
+from launch.demo_page import BASE, OURS, PUBLISHED, ladder, ladder_section
 
 
 @pytest.fixture(scope='module')
@@ -53,3 +55,25 @@ def test_demo_prints_what_its_files_hold(tiny, tmp_path, capsys):
     assert f'{fedgen["seen"]["mean"]["balanced_accuracy"]:.3f}' in alone
     assert 'FedGen' in alone and 'Local only' not in alone
     assert page.startswith('<!DOCTYPE html>')
+
+    check_ladder({OURS: fedgen, BASE: base_of(fedgen), PUBLISHED: summaries['fedavg']})
+
+
+def check_ladder(summaries):
+    """It names what the runs had: canonical input, and what own models were chosen among."""
+    summaries[OURS]['config']['shifts']['zoom'] = 1.25
+    assert ladder(summaries, 'balanced_accuracy')[1][0] == '+ canonical input, shifts'
+    section = ladder_section(summaries, 'balanced_accuracy')
+    assert 'learned alone' in section.text and 'synthetic-0' in section.table.note
+
+    ours = summaries[OURS]
+    ours['config']['input']['canonical'] = 'none'
+    ours['own']['candidates'] = {'finetuned': ours['own']['candidates']['finetuned']}
+    assert ladder(summaries, 'balanced_accuracy')[1][0] == '+ shifts'
+    section = ladder_section(summaries, 'balanced_accuracy')
+    assert 'learned alone' not in section.text and 'the best' not in section.text
+    assert section.table.note == ''
+
+    ours['config']['shifts'] |= {'acquisition': 0.0, 'zoom': 1.0}
+    names = [name for name, _, _ in ladder(summaries, 'balanced_accuracy')]
+    assert names == ['FedAvg, as published', '+ generator', '+ own model of a seen center']

@@ -1,0 +1,192 @@
+"""The page of the demo: what `launch.demo` gathers, as a report's sections."""
+
+import numpy as np
+
+from fedgen_jax.data.examples import of_split, take
+from fedgen_jax.evaluate import canonical
+from fedgen_jax.report.gather import cloud_of, read_lines, strip_of
+from fedgen_jax.report.page import COLUMNS, Section, Strip, Table, write_report
+from fedgen_jax.report.words import readable, titled
+from fedgen_jax.run import Trained
+from fedgen_jax.tasks.base import View
+
+OURS, BASE, PUBLISHED, ALONE = 'FedGen', 'FedAvg, every add-on', 'FedAvg', 'Local only'
+
+def ladder(summaries: dict, metric: str) -> list[tuple[str, float, float]]:
+    """(what is added, seen, unseen), from FedAvg as published to FedGen with all its parts."""
+    ours, base, published = (summaries[name] for name in (OURS, BASE, PUBLISHED))
+    had = {'canonical input': has_canonical(ours['config']), 'shifts': has_shifts(ours['config'])}
+    add_ons = ', '.join(name for name, on in had.items() if on)
+    above = [(f'+ {add_ons}', base['own']['generated'], base['unseen'])] if add_ons else []
+    steps = [
+        ('FedAvg, as published', published['seen'], published['unseen']),
+        *above,
+        ('+ generator', ours['own']['generated'], ours['unseen']),
+        ('+ own model of a seen center', ours['seen'], ours['unseen']),
+    ]
+    return [(name, *(block['mean'][metric] for block in blocks)) for name, *blocks in steps]
+
+
+def has_canonical(config) -> bool:
+    """Whether a run's images come to its models on canonical input."""
+    return config['input']['canonical'] != 'none'
+
+
+def has_shifts(config) -> bool:
+    """Whether a run trained on virtual centers too."""
+    return config['shifts']['acquisition'] > 0 or config['shifts']['zoom'] != 1
+
+
+LEDE = (
+    'FedGen trains one model across centers without moving their images, and generates a refined '
+    'model for each from the distribution of its unlabelled images. Here {seen} synthetic '
+    'hospitals train, each with its own stain, microscope, camera and mix of classes; {unseen} '
+    'join afterwards, with unlabelled images only, and {changed} gets a new scanner. All methods '
+    'had the same images, network and number of rounds; the own models of seen centers that FedGen '
+    'and its base end with took up to {steps} more labelled steps.'
+)
+
+
+# Of a centered generator whose `fedgen.stranger` is 0.
+BASE_ALONE = (
+    ' Centers that did not train with the images they have now, the unseen ones and the one with a '
+    'new scanner, get the base here, without a generated change.'
+)
+
+
+def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric) -> None:
+    """Gathers what the page shows, and writes it."""
+    h = run.config.fedgen
+    clouds = [cloud_of(fedgen, c, 'seen') for c in run.seen]
+    clouds += [cloud_of(fedgen, c, 'unseen') for c in run.unseen]
+    clouds.append(cloud_of(fedgen, center, 'updated'))
+
+    def strip(c, kind, client=None):
+        models = {OURS: (fedgen, client), PUBLISHED: (fedavg, client)}
+        return strip_of(models, c, kind, 'test')
+
+    strips = [strip(c, 'seen', i) for i, c in enumerate(run.seen)]
+    strips.insert(1, strip(center, 'updated'))
+    strips += [strip(c, 'unseen') for c in run.unseen]
+    write_report(
+        path,
+        title=f'FedGen on synthetic centers: {run.config.task}',
+        lede=LEDE.format(
+            seen=len(run.seen), unseen=' and '.join(c.name for c in run.unseen),
+            changed=change['center'], steps=run.config.finetune.steps,
+        ) + (BASE_ALONE if h.centered and not h.stranger else ''),
+        summaries=summaries,
+        lines={name: read_lines(workdir / a) for name, a in LINES.items()},
+        clouds=clouds,
+        strips=strips,
+        sections=[
+            ladder_section(summaries, metric),
+            *([canonical_section(run.config, fedgen)] if has_canonical(run.config) else []),
+            update_section(change, metric),
+        ],
+        tiles=tiles(summaries, change, metric),
+    )
+
+
+LINES = {OURS: 'fedgen', PUBLISHED: 'fedavg', ALONE: 'local_only'}
+
+
+def tiles(summaries: dict, change: dict, metric: str) -> list[tuple[str, str]]:
+    """The three numbers of the story, each beside FedAvg's."""
+    name = readable(metric)
+
+    def means(group):
+        ours, base, published = (
+            f'{summaries[k][group]["mean"][metric]:.3f}' for k in (OURS, BASE, PUBLISHED)
+        )
+        return ours, f'; FedAvg {published}, with every add-on {base}'
+
+    seen, other_seen = means('seen')
+    unseen, other_unseen = means('unseen')
+    anew, before = (change[k][OURS][metric] for k in ('made_anew', 'made_before'))
+    return [
+        (seen, f'{name} at the seen centers{other_seen}'),
+        (unseen, f'at unseen centers, zero-shot{other_unseen}'),
+        (
+            f'{anew:.3f}',
+            f'at {change["center"]} after its new scanner, with 0 steps; {before:.3f} with the '
+            f'model made before, FedAvg {change["made_anew"][PUBLISHED][metric]:.3f}',
+        ),
+    ]
+
+
+KINDS = {
+    'refined': 'the generated model',
+    'finetuned': 'that model fine-tuned on its labels',
+    'local_only': 'one that it learned alone',
+}
+
+
+def ladder_section(summaries: dict, metric: str) -> Section:
+    """The table of what each part adds."""
+    rows = [[name, f'{a:.3f}', f'{b:.3f}'] for name, a, b in ladder(summaries, metric)]
+    own = summaries[OURS]['own']
+    *kinds, last = (KINDS[k] for k in KINDS if k in own['candidates'])
+    if kinds:
+        told = f'the best on its validation images of {", ".join(kinds)} and {last}'
+        by_center = (f'{c} {kind.replace("_", "-")}' for c, kind in own['chosen'].items())
+        note = f'Chosen by FedGen\'s seen centers: {", ".join(by_center)}.'
+    else:
+        told, note = last.replace('that model', 'the generated model'), ''
+    return Section(
+        'What each part adds',
+        'Each row adds one thing to the row above. The generator leaves the base that it refines '
+        f'as it is, to the bit. In the last row, the own model of a seen center is {told}.',
+        Table(titled(metric), ['', 'seen centers', 'unseen centers'], rows, note),
+    )
+
+
+def canonical_section(config, fedgen: Trained) -> Section:
+    """Unlabelled images of each center, as they are and on canonical input."""
+
+    def strip(center, kind):
+        images = of_split(center, 'train')
+        some = take(images, slice(COLUMNS))
+        moved = canonical(fedgen, images, some)
+        columns = [
+            [View(np.asarray(a), 'as it is'), View(np.asarray(b), 'canonical')]
+            for a, b in zip(some.image, moved.image)
+        ]
+        return Strip(center.name, kind, columns)
+
+    zoomed = tuple(config.input.zoom) != (1.0, 1.0)
+    what = 'background, stain density and magnification' if zoomed else 'background and density'
+    return Section(
+        'Canonical input',
+        f'Before any model sees them, a center\'s images are brought to the {what} of the seen '
+        'centers together. The change is computed from unlabelled images, and is one for all '
+        'images of a center.',
+        strips=[
+            *(strip(c, 'seen') for c in fedgen.seen[:3]),
+            *(strip(c, 'unseen') for c in fedgen.unseen),
+        ],
+    )
+
+
+def update_section(change: dict, metric: str) -> Section:
+    """The table of the changed center."""
+    kinds, cost = ('old_data', 'made_before', 'made_anew'), change['cost']
+    rows = [
+        [name, *(f'{change[kind][name][metric]:.3f}' for kind in kinds)]
+        for name in change['made_anew']
+    ]
+    return Section(
+        'A center changes its scanner',
+        f'{change["center"]} photographs the same cells with another stain, microscope and camera. '
+        f'It sends the difference of its sums ({cost["bytes_up"]:,} bytes), and its model and the '
+        f'center model are re-calculated in {1e3 * cost["seconds"]:.0f} ms, without labels: '
+        f'{cost["steps"]} training steps there, {cost["steps_at_others"]} steps and '
+        f'{cost["bytes_at_others"]} bytes at every other center.',
+        Table(
+            titled(metric),
+            ['', 'old scanner', 'new scanner, model made before', 'new scanner, made anew'],
+            rows,
+            'Test images, the same cells in all columns; generated models, without a center\'s '
+            'labels. FedAvg with every add-on takes anew what it takes from unlabelled images.',
+        ),
+    )
