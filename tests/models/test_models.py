@@ -124,6 +124,9 @@ def check_bfloat16(name):
                   for d in ('float32', 'bfloat16'))
     variables = jax.jit(lambda k: half.init(k, x, train=True))(jax.random.key(1))
     assert {a.dtype for a in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+    head = variables['params']['head']
+    if not head['kernel'].any():  # nothing would reach the rest
+        head['kernel'] = 0.05 * jax.random.normal(jax.random.key(2), head['kernel'].shape)
 
     def loss(params, model):
         out, new = model.apply({'params': params}, x, train=True, mutable=['batch_stats'])
