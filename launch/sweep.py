@@ -1,7 +1,7 @@
 """Many runs in one process; finished ones are skipped, so it can be cut and continued.
 
 python -m launch.sweep --config=configs/wbc_cls.py --sweep=main --workdir=DIR
-python -m launch.sweep --config=configs/wbc_cls.py --config.data.root=FOLDER --held_out=all \\
+python -m launch.sweep --config=configs/folder.py --config.data.root=FOLDER --held_out=all \\
     --methods=fedgen,fedavg --seeds=3 --workdir=DIR
 
 The first makes the runs of the configuration file's sweep_main(); the second needs none: it holds

@@ -1,6 +1,6 @@
 """Trains one run, or goes on with it.
 
-python -m launch.train --config=configs/wbc_cls.py --config.data.root=FOLDER --workdir=RUN
+python -m launch.train --config=configs/folder.py --config.data.root=FOLDER --workdir=RUN
 """
 
 from absl import flags

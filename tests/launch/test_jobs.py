@@ -92,7 +92,7 @@ def test_scripts_pass_shellcheck(script):
 def test_printed_commands_make_the_runs_of_the_sweep(tmp_path, monkeypatch):
     given = ['--config=configs/wbc_cls.py', '--config.data.root=a folder', '--print']
     waiting = unfinished(wbc_cls.get_config(), wbc_cls.sweep_main(), tmp_path, common.base())
-    assert len(waiting) == 15 * len(common.METHODS)  # five centers, three seeds
+    assert len(waiting) == 15 * len(wbc_cls.METHODS)  # five centers, three seeds
     for run in waiting[::7]:
         line = jobs.train_command(jobs.without(given, 'print'), run.overrides, run.workdir)
         read = flags.FlagValues()
