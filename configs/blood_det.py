@@ -6,7 +6,8 @@ Command:   python -m launch.train --config=configs/blood_det.py --config.data.ro
 Table:     python -m launch.sweep --config=configs/blood_det.py --sweep=main \\
                --config.data.root=FOLDER --workdir=runs/blood_det
 Large:     the same with --sweep=large: one detector at 256 pixels, half an hour on a CPU core.
-Expected:  2.2 minutes a run on a CPU core, 2.3 hours for the table on two; scores in RESULTS.md.
+Expected:  2.2 minutes a run on a CPU core, 2.3 hours for the table on two;
+           scores in docs/results/first-form.md.
 """
 
 from configs import common

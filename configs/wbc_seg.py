@@ -5,7 +5,8 @@ Command:   python -m launch.train --config=configs/wbc_seg.py --config.data.root
                --config.data.held_out=cellavision --workdir=RUN
 Table:     python -m launch.sweep --config=configs/wbc_seg.py --sweep=main \\
                --config.data.root=FOLDER --workdir=runs/wbc_seg
-Expected:  2.5 minutes a run on a CPU core, 2 hours for the table on two; scores in RESULTS.md.
+Expected:  2.5 minutes a run on a CPU core, 2 hours for the table on two;
+           scores in docs/results/first-form.md.
 """
 
 from configs import common
