@@ -70,6 +70,7 @@ def defaults() -> ConfigDict:
     c.support_prevalence = 'same'  # classification: same | natural | balanced | mixed
     c.pooled = 0.2  # share of episodes mixed with the pooled descriptor
     c.base_share = 0.0  # share of episodes on the base alone
+    c.normal = 'episodes'  # whose descriptors are of mean 0, variance 1: episodes | centers
     c.jitter = 0.0  # noise on an episode's descriptor, in standard deviations
     c.stranger = 1.0  # share of its own descriptor at a center that did not train; else a mean one
     c.client_rates = (1.0, 1.0)  # steps of phi and psi on the client, times theta's
@@ -95,6 +96,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         jitter=h.jitter,
         rates=tuple(h.client_rates),
         stranger=h.stranger,
+        normal=choose('fedgen.normal', h.normal, ('episodes', 'centers')),
     )
     server = optimizer('server', c.server)
     groups = {
@@ -258,8 +260,9 @@ def client_update(parts: Parts, update: Callable, shared, private, data, key):
             fixed_descriptor(hypernet, private['id'])
         )
         contribution['statistic'] = weigh(data.weight.sum(), {'total': own, 'count': 1.0})
-        episodes = {'first': m_TxE.mean(0), 'second': (m_TxE**2).mean(0)}
-        contribution['episodes'] = weigh(client_weight(local, data), episodes)
+        m_TxE = own[None] if hypernet.normal == 'centers' else m_TxE
+        met = {'first': m_TxE.mean(0), 'second': (m_TxE**2).mean(0)}
+        contribution['episodes'] = weigh(client_weight(local, data), met)
     return contribution, private, {'loss': loss}
 
 
