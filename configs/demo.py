@@ -107,6 +107,6 @@ def get_config(task='classification'):
         c.fedgen.modes = ('film',)
         c.fedgen.bound = 0.2
         c.fedgen.jitter = 1.0
-        c.fedgen.centered, c.fedgen.stranger = True, 0.0
+        c.fedgen.stranger_change = 0.0
     c.checkpoint_every = c.eval_every = c.rounds // 4
     return c

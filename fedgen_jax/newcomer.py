@@ -61,6 +61,8 @@ def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> 
             f'task={task.name!r} gives no probabilities to be sure of'
         )
         raise ValueError(f'--adapt={steps}: {what}')
+    if steps and not done.config.fedgen.stranger_change:
+        raise ValueError(f'--adapt={steps}: fedgen.stranger_change=0 gives the base here')
     adapt = None
     if steps and algorithm.adapt:
         adapt = jax.jit(algorithm.adapt, static_argnames='steps')

@@ -47,7 +47,7 @@ LEDE = (
 )
 
 
-# Of a centered generator whose `fedgen.stranger` is 0.
+# Where `fedgen.stranger_change` is 0.
 BASE_ALONE = (
     ' Centers that did not train with the images they have now, the unseen ones and the one with a '
     'new scanner, get the base here, without a generated change.'
@@ -56,7 +56,6 @@ BASE_ALONE = (
 
 def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric) -> None:
     """Gathers what the page shows, and writes it."""
-    h = run.config.fedgen
     clouds = [cloud_of(fedgen, c, 'seen') for c in run.seen]
     clouds += [cloud_of(fedgen, c, 'unseen') for c in run.unseen]
     clouds.append(cloud_of(fedgen, center, 'updated'))
@@ -74,7 +73,7 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
         lede=LEDE.format(
             seen=len(run.seen), unseen=' and '.join(c.name for c in run.unseen),
             changed=change['center'], steps=run.config.finetune.steps,
-        ) + (BASE_ALONE if h.centered and not h.stranger else ''),
+        ) + ('' if run.config.fedgen.stranger_change else BASE_ALONE),
         summaries=summaries,
         lines={name: read_lines(workdir / a) for name, a in LINES.items()},
         clouds=clouds,

@@ -60,7 +60,8 @@ def adapted(
     x_BxHxWx3 = images_of(jnp.asarray(unlabelled.image)[index_B])
 
     def model(offset_F):
-        params = generated(parts, shared, shared['normal'], m_E, offset_F=offset_F)
+        on = parts.hypernet.stranger_change
+        params = generated(parts, shared, shared['normal'], m_E, on, offset_F)
         return finish(local, params, unlabelled, None, key, shared.get('statistics'))
 
     def objective(offset_F):

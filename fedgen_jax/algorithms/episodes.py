@@ -59,11 +59,10 @@ class Hypernet(NamedTuple):
     jitter:      noise on an episode's descriptor, in standard deviations of those that training
                  met: neighboring descriptors then get neighboring models.
     rates:       the steps of phi and psi on the client, as multiples of theta's ('meta' only).
-    normal:      what the generator's descriptors are normalized by: those of 'episodes', which
-                 differ by shifts and by how few images a support has, or those of the 'centers'.
     stranger:    how much of its own descriptor a center has that did not train with what it has
                  now.  The rest is the pooled one; of a centered generator that at which the change
                  is zero, so that at 0 the center has the base.
+    stranger_change: the share of the generated change that it then takes; at 0 it has the base.
     """
 
     descriptor: str
@@ -77,7 +76,7 @@ class Hypernet(NamedTuple):
     jitter: float = 0.0
     rates: tuple[float, float] = (1.0, 1.0)
     stranger: float = 1.0
-    normal: str = 'episodes'
+    stranger_change: float = 1.0
 
     @property
     def learned(self) -> bool:

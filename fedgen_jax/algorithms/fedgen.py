@@ -70,9 +70,9 @@ def defaults() -> ConfigDict:
     c.support_prevalence = 'same'  # classification: same | natural | balanced | mixed
     c.pooled = 0.2  # share of episodes mixed with the pooled descriptor
     c.base_share = 0.0  # share of episodes on the base alone
-    c.normal = 'episodes'  # whose descriptors are of mean 0, variance 1: episodes | centers
     c.jitter = 0.0  # noise on an episode's descriptor, in standard deviations
     c.stranger = 1.0  # share of its own descriptor at a center that did not train; else a mean one
+    c.stranger_change = 1.0  # share of the generated change there; 0: it gets the base
     c.client_rates = (1.0, 1.0)  # steps of phi and psi on the client, times theta's
     c.generator_lr = 1.0  # of phi at the server, as a multiple of server.lr
     c.descriptor_lr = 1.0  # of psi at the server, as a multiple of server.lr
@@ -96,7 +96,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         jitter=h.jitter,
         rates=tuple(h.client_rates),
         stranger=h.stranger,
-        normal=choose('fedgen.normal', h.normal, ('episodes', 'centers')),
+        stranger_change=h.stranger_change,
     )
     server = optimizer('server', c.server)
     groups = {
@@ -260,9 +260,8 @@ def client_update(parts: Parts, update: Callable, shared, private, data, key):
             fixed_descriptor(hypernet, private['id'])
         )
         contribution['statistic'] = weigh(data.weight.sum(), {'total': own, 'count': 1.0})
-        m_TxE = own[None] if hypernet.normal == 'centers' else m_TxE
-        met = {'first': m_TxE.mean(0), 'second': (m_TxE**2).mean(0)}
-        contribution['episodes'] = weigh(client_weight(local, data), met)
+        episodes = {'first': m_TxE.mean(0), 'second': (m_TxE**2).mean(0)}
+        contribution['episodes'] = weigh(client_weight(local, data), episodes)
     return contribution, private, {'loss': loss}
 
 
@@ -298,5 +297,6 @@ def personalize(parts: Parts, shared, private, unlabelled, labelled, key, m_E=No
     m_E = own_descriptor(parts, shared, private, unlabelled, m_E)
     params = shared['theta']
     if parts.hypernet.modes:
-        params = generated(parts, shared, shared['normal'], m_E)
+        on = parts.hypernet.stranger_change if private is None else 1.0
+        params = generated(parts, shared, shared['normal'], m_E, on)
     return finish(parts.local, params, unlabelled, labelled, key, shared.get('statistics'))

@@ -228,6 +228,22 @@ def test_a_stranger_of_a_centered_generator_can_have_the_base():
     assert same(made(0.0, seen), made(1.0, seen)) and not same(made(0.0, seen), made(0.0))
 
 
+def test_a_stranger_takes_a_share_of_the_generated_change():
+    """At 0 it has the base, and at a half what lies halfway; a seen client keeps its own."""
+    shared, data = shared_of(), examples(6)
+
+    def made(share, private=None):
+        found = jax.jit(make(stranger_change=share).personalize)(
+            shared, private, data, None, jax.random.key(1)
+        )
+        return found['params']
+
+    assert same(made(0.0), shared['theta']) and not same(made(1.0), shared['theta'])
+    assert_close(made(0.5), jax.tree.map(lambda a, b: (a + b) / 2, made(0.0), made(1.0)))
+    seen = {'id': jnp.int32(2)}
+    assert same(made(0.0, seen), made(1.0, seen))
+
+
 def test_constant_descriptor_gives_all_the_same_model_and_still_changes_the_base():
     models = [model('constant', client) for client in (0, 3, None)]
     assert same(models[0], models[1]) and same(models[0], models[2])
