@@ -6,7 +6,7 @@ Command:   python -m launch.train --config=configs/wbc_cls.py --config.data.root
                --config.data.held_out=cellavision --workdir=RUN
 Table:     python -m launch.sweep --config=configs/wbc_cls.py --sweep=main \\
                --config.data.root=FOLDER --workdir=runs/wbc_cls
-Expected:  7 minutes a run of FedGen on a CPU core, 3 of a baseline; scores in RESULTS.md.
+Expected:  10 minutes a run of FedGen on a CPU core; scores in RESULTS.md.
 """
 
 from ml_collections import ConfigDict
@@ -66,6 +66,9 @@ METHODS = {
 # What the choice was made among, beside the methods themselves.
 TRIALS = {
     'fedgen': {},
+    'fedavg': METHODS['fedavg'],
+    'fedavg, larger rate': {**METHODS['fedavg'], 'client.lr': 0.1},
+    'local-only, larger rate': {**METHODS['local-only'], 'client.lr': 0.1},
     'fedgen, larger rate of phi': {'fedgen.client_rates': (100.0, 1.0)},
 }
 

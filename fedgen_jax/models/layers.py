@@ -208,8 +208,6 @@ def statistics_of(x: jax.Array) -> dict[str, jax.Array]:
     return {'mean': x.mean(axes), 'var': x.var(axes)}
 
 
-def head(
-    num_outputs: int, x: jax.Array, init: Callable = LECUN
-) -> jax.Array:
+def head(num_outputs: int, x: jax.Array, init: Callable = LECUN) -> jax.Array:
     """The last layer of a classifier: [B, I] in any type -> float32 [B, num_outputs]."""
     return nn.Dense(num_outputs, name='head', kernel_init=init)(x.astype(jnp.float32))

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import flax.linen as nn
 
+from fedgen_jax.models.layers import LAST_NORM
+
 ROLES = ('input', 'norm', 'features', 'kernel', 'head')
 
 
@@ -14,7 +16,7 @@ def by_name(path: tuple[str, ...]) -> str | None:
     of what `head` reads, where it is normalized, `last_features`; norm: those of the other
     normalizations, `norm_*`; kernel: kernels of all other layers.
     """
-    if path[0] == 'last_features':
+    if path[0] == LAST_NORM:
         return 'features'
     if path[0] in ('input', 'head'):
         return path[0]
