@@ -49,11 +49,11 @@ RUNS = {
     'fedgen': {},
     'fedavg': {
         'algorithm': 'fedavg', 'input.canonical': 'none', 'model.norm': 'group',
-        'finetune.choose': (), 'finetune.steps': 0, **NO_SHIFTS,
+        'finetune.choose': (), 'finetune.steps': 0, 'adapt.steps': 0, **NO_SHIFTS,
     },
     'local_only': {
         'algorithm': 'local_only', 'input.canonical': 'none', 'finetune.choose': (),
-        'finetune.steps': 0, **NO_SHIFTS,
+        'finetune.steps': 0, 'adapt.steps': 0, **NO_SHIFTS,
     },
 }
 
@@ -76,6 +76,7 @@ def get_config(task='classification'):
         c.model.widths = (16, 32, 64)
         # Normalization by each center's own statistics, from its unlabelled images.
         c.model.norm = 'batch'
+        c.adapt.steps = 20  # of a stranger's code, without labels
         return c
     # Few filters and images, and a large rate: minutes on a CPU.
     c.client.lr = 0.2

@@ -37,6 +37,7 @@ def get_config():
     c.fedgen.modes = ('features',)
     c.fedgen.centered = True
     c.fedgen.client_rates = (4.0, 1.0)
+    c.adapt.steps, c.adapt.what, c.adapt.reach = 20, 'features', 1.0
     c.finetune.steps, c.finetune.lr = 50, 0.005
     c.finetune.choose = ('refined', 'finetuned')  # a head alone learns: local-only is no other
     return c
@@ -47,6 +48,7 @@ def get_config():
 PUBLISHED = {
     'input.canonical': 'none', 'data.virtual': 0, 'data.virtual_share': -1.0, 'model.last': 'none',
     'start.keep': ('params/head',), 'finetune.choose': (), 'finetune.steps': 0,
+    'adapt.steps': 0,
 }
 METHODS = {
     'fedgen': {},

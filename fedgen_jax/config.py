@@ -101,6 +101,11 @@ def base() -> ConfigDict:
     c.oracle.steps = 0  # labelled steps at unseen centers, scored as a bound; 0: none
     c.oracle.lr = 0.05  # of the first of them; it falls to zero
 
+    c.adapt = ConfigDict()
+    c.adapt.steps = 0  # at unseen centers, on their unlabelled images, scored apart; 0: none
+    c.adapt.what = 'code'  # what they move: code (without a generator: norms) | norms | features
+    c.adapt.reach = 0.1  # length of the first of them; it falls to zero
+
     c.privacy = ConfigDict()
     c.privacy.clip = 0.0  # largest norm of a client's whole contribution; 0: none
 

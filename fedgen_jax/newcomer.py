@@ -1,19 +1,18 @@
 """What may be done for a new center beside the forward pass, from its unlabelled images.
 
-The code that its model is generated from can be moved (`algorithms.adaptation`), and its class mix
+Its model can take a few steps (`algorithms.adaptation`), and its class mix
 can enter its model's decisions (`tasks.prior`).
 """
 
 import warnings
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from fedgen_jax.data.examples import Center, Examples, pad
 from fedgen_jax.evaluate import (
     Scores,
+    block,
     canonical,
     cross_fitted,
     metrics_of,
@@ -22,6 +21,7 @@ from fedgen_jax.evaluate import (
     with_own_change,
 )
 from fedgen_jax.hypernet import descriptor
+from fedgen_jax.program import Program
 from fedgen_jax.run import Restored, Trained, read_federation
 from fedgen_jax.tasks import Task
 from fedgen_jax.tasks.prior import Mix, estimate, log_ratio, stated, trained_mix
@@ -32,15 +32,13 @@ ESTIMATE = 'estimate'
 class Extras(NamedTuple):
     """What is done beside the forward pass.
 
-    steps:      on the code; 0: none.
-    adapt:      `Algorithm.adapt`, compiled; None without steps.
+    steps:      without labels; 0: none.
     prevalence: the class shares [K] that a center states, ESTIMATE, or None.
     trained:    those that the model's probabilities hold, where `prevalence` needs them.
     classes:    the classes' names.
     """
 
     steps: int
-    adapt: Callable | None
     prevalence: np.ndarray | str | None
     trained: Mix | None
     classes: tuple[str, ...]
@@ -49,25 +47,17 @@ class Extras(NamedTuple):
 def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> Extras:
     """What a command asks for.
 
-    prevalence: 'CLASS=SHARE,...', ESTIMATE or None.  steps: on the code.
+    prevalence: 'CLASS=SHARE,...', ESTIMATE or None.  steps: without labels.
 
     Raises ValueError, in one line, where a run or its task cannot do it.
     """
-    task, algorithm = done.program.task, done.program.algorithm
+    task = done.program.task
     if steps < 0:
         raise ValueError(f'--adapt={steps}: a number of steps, 0 for none')
-    if steps and (task.probability is None or algorithm.adapt is None):
-        what = f'{algorithm.title} has no code' if task.probability else (
-            f'task={task.name!r} gives no probabilities to be sure of'
-        )
-        raise ValueError(f'--adapt={steps}: {what}')
-    if steps and not done.config.fedgen.stranger_change:
-        raise ValueError(f'--adapt={steps}: fedgen.stranger_change=0 gives the base here')
-    adapt = None
-    if steps and algorithm.adapt:
-        adapt = jax.jit(algorithm.adapt, static_argnames='steps')
+    if steps:
+        check_adapt(done.program, f'--adapt={steps}')
     if not prevalence:
-        return Extras(steps, adapt, None, None, done.classes)
+        return Extras(steps, None, None, done.classes)
     if not has_prior(task):
         raise ValueError(f'--prevalence: task={task.name!r} has no class mix: classification has')
     wanted = prevalence if prevalence == ESTIMATE else stated(prevalence, done.classes)
@@ -87,7 +77,16 @@ def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> 
         mix = mix._replace(source=f'{mix.source}; the base is taken to have had the same')
     if not isinstance(wanted, str):
         log_ratio(wanted, mix.share, done.classes)  # a class that nobody trained is told now
-    return Extras(steps, adapt, wanted, mix, done.classes)
+    return Extras(steps, wanted, mix, done.classes)
+
+
+def check_adapt(program: Program, field: str) -> None:
+    """Raises ValueError where a stranger's model cannot be adapted."""
+    if program.adapt is None:
+        what = f'{program.algorithm.title} has no model for a stranger' if (
+            program.task.probability
+        ) else f'task={program.task.name!r} gives no probabilities to be sure of'
+        raise ValueError(f'{field}: {what}')
 
 
 def has_prior(task: Task) -> bool:
@@ -122,18 +121,37 @@ def with_extras(
 
 def _generated(trained, unlabelled, m_E, asked) -> tuple[Any, dict]:
     """A center's generated model, adapted where that is asked for."""
-    if asked.adapt is None:
+    if not asked.steps:
         return model_of(trained, unlabelled, m_E=m_E), {}
-    if m_E is None:
+    variables, objective = adapted_model(trained, unlabelled, asked.steps, m_E)
+    told = {'steps': asked.steps, 'before': float(objective[0]), 'after': float(objective[-1])}
+    return variables, {'adapted': told}
+
+
+def adapted_model(
+    trained: Trained, unlabelled: Examples, steps: int, m_E: np.ndarray | None = None
+) -> tuple[Any, np.ndarray]:
+    """Variables of a stranger's model after steps without labels, and the objective [steps + 1]."""
+    assert trained.program.adapt is not None
+    if m_E is None and trained.program.describe:
         m_E = descriptor.mean(statistic_of(trained, unlabelled))
     padded = pad(canonical(trained, unlabelled, unlabelled), trained.length)
-    variables, objective = asked.adapt(
-        trained.shared, padded, trained.key, m_E, steps=asked.steps
+    variables, objective = trained.program.adapt(
+        trained.shared, padded, trained.key, m_E, steps=steps
     )
     if not np.isfinite(objective).all():
-        raise ValueError(f'--adapt={asked.steps}: the objective is not finite at this center')
-    told = {'steps': asked.steps, 'before': float(objective[0]), 'after': float(objective[-1])}
-    return with_own_change(trained, unlabelled, variables), {'adapted': told}
+        raise ValueError(f'adapt.steps={steps}: the objective is not finite at a new center')
+    return with_own_change(trained, unlabelled, variables), objective
+
+
+def score_adapted(trained: Trained, split: str, steps: int) -> dict | None:
+    """A block of the unseen centers' adapted models, cross-fitted as the zero-shot ones are."""
+    return block(trained, {
+        center.name: metrics_of(trained, cross_fitted(
+            trained, center, split, lambda x: adapted_model(trained, x, steps)[0]
+        ))
+        for center in trained.unseen
+    })
 
 
 def score_extras(trained: Trained, center: Center, asked: Extras) -> Scores:

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
 from fedgen_jax.algorithms import ALGORITHMS
+from fedgen_jax.algorithms.adaptation import ROLES, WHAT, weights_adapted
 from fedgen_jax.algorithms.averaging import averaged
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.finish import alone, fitted
@@ -69,6 +70,9 @@ class Program(NamedTuple):
                  serves the same state.  None: there is none.
     alone:       (unlabelled, labelled, key) -> variables of a model that a center learns alone.
     fitted:      `algorithms.local.fitted`, (params, unlabelled, labelled, key, roles).
+    adapt:       (shared, unlabelled, key, m_E or None, steps) -> what `adaptation.descent` returns,
+                 of a stranger's model and what `adapt.what` names; None: the task has no
+                 probabilities to be sure of, or a stranger no model.
     """
 
     task: Task
@@ -82,6 +86,7 @@ class Program(NamedTuple):
     personalize: Callable
     alone: Callable
     fitted: Callable
+    adapt: Callable | None = None
     base: 'Program | None' = None
 
 
@@ -151,13 +156,28 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
         jax.jit(algorithm.personalize),
         jax.jit(functools.partial(alone, local)),
         jax.jit(functools.partial(fitted, local), static_argnames='roles'),
+        make_adapt(c, algorithm, local),
     )
     if not algorithm.base:
         return program
     personalize = jax.jit(algorithm.base.personalize)
     return program._replace(
-        base=program._replace(algorithm=algorithm.base, describe=None, personalize=personalize)
+        base=program._replace(
+            algorithm=algorithm.base, describe=None, personalize=personalize,
+            adapt=make_adapt(c, algorithm.base, local),
+        )
     )
+
+
+def make_adapt(c: ConfigDict, algorithm: Algorithm, local: Local) -> Callable | None:
+    """`Program.adapt`."""
+    what = choose('adapt.what', c.adapt.what, WHAT)
+    if not (local.task.probability and algorithm.server_model):
+        return None
+    move = functools.partial(weights_adapted, algorithm, local, ROLES[what])
+    if what == 'code' and algorithm.adapt:
+        move = algorithm.adapt
+    return jax.jit(functools.partial(move, reach=c.adapt.reach), static_argnames='steps')
 
 
 def in_chunks(fn: Callable, first: Any, image_NxHxWx3: np.ndarray) -> Any:

@@ -329,12 +329,17 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=list))
 
 
+AFTERWARDS = ('adapt', 'finetune', 'oracle')  # groups of fields: a finished run is scored again
+
+
 def refusal(made: dict, now: dict, defaults: dict) -> str:
     """Why a run of settings `made` cannot go on with those of `now`; '' if it can.
 
-    It can with the same ones, and with more rounds if nothing else of it depends on their number.
+    It can with the same ones, with other ones of what is done after the rounds, and with more
+    rounds if nothing else of it depends on their number.
     """
-    found = differences(made, now, defaults)
+    found = differences(*({k: v for k, v in x.items() if k not in AFTERWARDS}
+                          for x in (made, now, defaults)))
     longer = len(found) == 1 and now['rounds'] > made.get('rounds', now['rounds'])
     schedule = now['client']['schedule']
     if longer and now['server'].get('average'):

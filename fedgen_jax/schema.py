@@ -86,6 +86,7 @@ class Summary(TypedDict):
     controls: Controls
     finetuned: NotRequired[Finetuned]
     own: NotRequired[Own]
+    adapted: NotRequired[Block | None]
     base: NotRequired[dict[str, Any]]
     oracle: NotRequired[dict[str, Block]]
     cost: Cost

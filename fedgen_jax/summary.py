@@ -12,6 +12,7 @@ from fedgen_jax.evaluate import (
     predict_unseen,
 )
 from fedgen_jax.feed import training_examples
+from fedgen_jax.newcomer import check_adapt, score_adapted
 from fedgen_jax.oracle import score_oracle
 from fedgen_jax.own import score_own
 from fedgen_jax.program import num_bytes
@@ -27,12 +28,18 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
     scores = evaluate(done, c.score_on)
     if c.oracle.steps:
         scores['oracle'] = score_oracle(done, c.score_on)
+    if c.adapt.steps and run.unseen:
+        check_adapt(run.program, f'adapt.steps={c.adapt.steps}')
+        scores['adapted'] = score_adapted(done, c.score_on, c.adapt.steps)
     own = score_own(done, c.score_on, c.finetune.steps > 0, tuple(c.finetune.choose))
     algorithm, base = run.program.algorithm, run.program.base
     if base:
+        below = done._replace(program=base)
         scores['base'] = {
             'title': titled(run, base.algorithm),
-            **evaluate(done._replace(program=base), c.score_on),
+            **evaluate(below, c.score_on),
+            **({'adapted': score_adapted(below, c.score_on, c.adapt.steps)}
+               if c.adapt.steps and run.unseen else {}),
             **own.pop('base', {}),
             'cost': sizes_of(base.algorithm, run, shared, private_C),
         }

@@ -135,12 +135,16 @@ def update(fedgen: Trained, fedavg: Trained, new: Center) -> dict:
 
 def print_scores(summaries: dict, metric: str) -> None:
     """Seen centers, then the unseen ones, a line a method."""
+    steps = summaries[OURS]['config']['adapt']['steps']
     for group, title in (
         ('seen', 'seen centers, mean (worst)'),
         ('unseen', 'unseen center, zero-shot from its unlabelled images, mean (worst)'),
+        ('adapted', f'the same after {steps} steps there, without a label'),
     ):
-        print(f'\n{title}')
-        for method, blocks in summaries.items():
+        having = {k: v for k, v in summaries.items() if v.get(group)}
+        if having:
+            print(f'\n{title}')
+        for method, blocks in having.items():
             mean, worst = (blocks[group][level][metric] for level in ('mean', 'worst'))
             print(f'  {method:<28} {mean:.3f}  ({worst:.3f})')
 

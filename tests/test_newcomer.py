@@ -1,5 +1,6 @@
 """What a new center may have beside the forward pass, from its unlabelled images alone."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -17,7 +18,7 @@ from fedgen_jax.algorithms.adaptation import uncertainty
 from fedgen_jax.data import synthetic
 from fedgen_jax.newcomer import extras
 from fedgen_jax.onboard import onboard
-from fedgen_jax.program import make_algorithm
+from fedgen_jax.program import make_adapt, make_algorithm
 from fedgen_jax.run import restore
 from fedgen_jax.tasks.prior import reweighted
 from fedgen_jax.train import train
@@ -129,7 +130,7 @@ def test_no_step_is_the_plain_model_to_the_bit(run, new):
     done = restore(run)
     center = synthetic.centers(4, 40, 16, seed=0)[3].examples
     data = (done.state.shared, center, jax.random.key(0), None)
-    variables, objective = jax.jit(done.program.algorithm.adapt, static_argnums=4)(*data, 0)
+    variables, objective = done.program.adapt(*data, steps=0)
     made = done.program.personalize(data[0], None, center, None, *data[2:])
     jax.tree.map(np.testing.assert_array_equal, variables, made)
     assert objective.shape == (1,)
@@ -155,13 +156,15 @@ def test_masks_are_adapted_to_and_boxes_are_refused(run):
     phi = jax.tree.map(lambda x: x + 0.1 * jnp.sign(jnp.cos(jnp.arange(x.size)).reshape(x.shape)),
                        state.shared['phi'])
     images = synthetic.centers(1, 8, 16, seed=0)[0].examples
-    adapt = jax.jit(algorithm.adapt, static_argnums=4)
+    adapt = jax.jit(functools.partial(algorithm.adapt, reach=0.1), static_argnums=4)
     _, objective = adapt({**state.shared, 'phi': phi}, images, jax.random.key(1), None, 4)
     assert objective.shape == (5,) and objective[-1] < objective[0]
 
     algorithm, local = made('detection', 'detector')
     done = restore(run)
-    boxes = done._replace(program=done.program._replace(task=local.task, algorithm=algorithm))
+    boxes = done._replace(program=done.program._replace(
+        task=local.task, algorithm=algorithm, adapt=make_adapt(done.config, algorithm, local)
+    ))
     for options in ((None, 3), ('estimate', 0)):
         with pytest.raises(ValueError, match="task='detection'") as error:
             extras(run, boxes, *options)

@@ -47,9 +47,9 @@ class Algorithm(NamedTuple):
                    Centers that are drawn for one round cannot take part where it does.
     server_model:  whether a stranger has a model; else it borrows a seen client's.
     sizes:         {part for people: the entry of `shared` that holds it}, to be counted.
-    adapt:         (shared, unlabelled, key, m_E or None, steps) -> (an unseen client's variables
-                   after `steps` on what is generated for it, without labels; the objective [steps
-                   + 1] before each step and after the last); None: nothing is generated.
+    adapt:         (shared, unlabelled, key, m_E or None, steps, reach) -> (an unseen client's
+                   variables after `steps` on the code that they are generated from, without
+                   labels; the objective [steps + 1], as `adaptation.descent`); None: no code.
     base:          the algorithm whose model at the server it refines, and keeps as it would be
                    alone; None: there is none.
     sum_only:      False: `server_update` needs every client's contribution by itself, as leaves

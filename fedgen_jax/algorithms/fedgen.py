@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from fedgen_jax.algorithms.adaptation import adapted
+from fedgen_jax.algorithms.adaptation import code_adapted
 from fedgen_jax.algorithms.base import Algorithm, State, Tree, next_round, server_step
 from fedgen_jax.algorithms.episodes import (
     Hypernet,
@@ -174,7 +174,7 @@ def fedgen(
         keeps=bool(hypernet.modes) and hypernet.descriptor == 'onehot',
         server_model=True,
         sizes={**under.sizes, 'generator': 'phi', 'descriptor': 'psi'},
-        adapt=functools.partial(adapted, parts) if hypernet.learned else None,
+        adapt=functools.partial(code_adapted, parts) if hypernet.learned else None,
     )
     return over(base, algorithm, after) if base else algorithm
 

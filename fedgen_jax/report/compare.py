@@ -15,6 +15,7 @@ BLOCKS: dict[str, Callable[[Summary], Any]] = {
     'fine-tuned': lambda s: s.get('finetuned'),
     'center model': center_model_of,
     'shuffled': lambda s: s['controls']['shuffled'],
+    'adapted': lambda s: {'unseen': s.get('adapted')},
 }
 
 

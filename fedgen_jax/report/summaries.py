@@ -40,7 +40,8 @@ def base_of(summary: Summary) -> Summary:
     """The summary of the base alone, of a run that refines one: same data, seeds and add-ons."""
     base = dict(summary['base'])
     timing = {'round_seconds': None, 'compile_seconds': None}
-    kept = {k: v for k, v in summary.items() if k not in ('base', 'own', 'finetuned', 'oracle')}
+    of_refined = ('base', 'own', 'finetuned', 'oracle', 'adapted')
+    kept = {k: v for k, v in summary.items() if k not in of_refined}
     method = f'{summary["method"]}: base alone'
     return cast(Summary, {**kept, **base, 'method': method, 'cost': {**timing, **base['cost']}})
 

@@ -18,6 +18,9 @@ from fedgen_jax.report.words import NO_SCORE, NONE, headline, kilobytes, readabl
 from fedgen_jax.schema import Summary
 
 GROUPS = ('seen', 'unseen')
+COMPARED = (
+    ('own', 'seen'), ('fine-tuned', 'seen'), ('own', 'unseen'), ('adapted', 'unseen')
+)
 
 
 class Column(NamedTuple):
@@ -180,14 +183,14 @@ def _table(rows, columns, lower) -> str:
 
 
 def _scores(rows, metric, lower):
-    titles = {'own': '{}', 'fine-tuned': '{}, fine-tuned'}
+    titles = {'own': '{}', 'fine-tuned': '{}, fine-tuned', 'adapted': '{}, adapted'}
     columns = [
         Column(
             titles[kind].format(group) + (', worst' if level == 'worst' else ''),
             block_value(kind, group, level, metric, lower),
             True,
         )
-        for kind, group in (('own', 'seen'), ('fine-tuned', 'seen'), ('own', 'unseen'))
+        for kind, group in COMPARED
         for level in ('mean', 'worst')
     ]
     columns += [
@@ -236,12 +239,12 @@ def _paired(rows, reference, metric, lower):
         gap = paired(rows[reference], runs, kind, group, metric, lower)
         return f'{_interval(gap, lower)} ({gap.better} of {gap.pairs})' if gap else NONE
 
-    kinds = [('own', 'seen'), ('fine-tuned', 'seen'), ('own', 'unseen')]
     body = [
-        [row, *(text(runs, *kind) for kind in kinds)]
+        [row, *(text(runs, *kind) for kind in COMPARED)]
         for row, runs in rows.items() if row != reference
     ]
-    head = [f'{reference} less …', 'seen', 'seen, both fine-tuned', 'unseen']
+    titles = ['seen', 'seen, both fine-tuned', 'unseen', 'unseen, both adapted']
+    head = [f'{reference} less …', *titles]
     kept = [j for j in range(len(head)) if any(line[j] != NONE for line in body)]
     folds = len({r['held_out'] for r in rows[reference]})
     note = (
