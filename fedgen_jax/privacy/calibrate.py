@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from fedgen_jax.privacy.accounting import Charge, epsilon, epsilon_rdp
 
-TOLERANCE = 1e-3  # of the noise multiplier that is found, which is never too small
+TOLERANCE = 1e-3  # part of the target that may stay unspent
 
 
 def check_target(target: float, delta: float, units: int) -> None:
@@ -33,23 +33,38 @@ def calibrate(
     delta: float,
     relation: str = 'zero-out',
 ) -> float:
-    """The smallest sigma, up to 0.1 %, at which `plan(sigma)` costs at most `target`.
+    """The smallest sigma at which `plan(sigma)` costs at most `target`, up to 0.1 % of it.
 
     plan: sigma -> all charges; their cost must fall with sigma.
     """
-    def cost(sigma):
-        return epsilon(plan(sigma), delta, relation)
+    def gap(log_sigma):
+        cost = epsilon(plan(math.exp(log_sigma)), delta, relation)
+        return math.log(cost / (target * (1 - TOLERANCE / 2)))
 
-    high = _first_below(lambda s: epsilon_rdp(plan(s), delta, relation), target)
-    while cost(high) > target:  # the bound knows no truncation
-        high *= 1.1
-    low = 0.7 * high
-    while cost(low) <= target:
-        high, low = low, 0.7 * low
-    while high - low > TOLERANCE * high:
-        middle = (low + high) / 2
-        low, high = (low, middle) if cost(middle) <= target else (middle, high)
-    return high
+    # Cost falls about as a power of sigma, so that a secant in logarithms needs few steps.
+    high = math.log(_first_below(lambda s: epsilon_rdp(plan(s), delta, relation), target))
+    low, at_low, at_high = high - 0.1, gap(high - 0.1), gap(high)
+    for _ in range(60):
+        if at_low <= 0:
+            high, at_high, low = low, at_low, low - 0.3
+            at_low = gap(low)
+            continue
+        if at_high > 0:  # the quick bound knows no truncation
+            low, at_low, high = high, at_high, high + 0.1
+            at_high = gap(high)
+            continue
+        if at_high >= -TOLERANCE / 2:
+            break
+        share = min(max(at_low / (at_low - at_high), 0.02), 0.98)
+        x = low + share * (high - low)
+        value = gap(x)
+        if abs(value) < TOLERANCE / 2:
+            high = x
+            break
+        low, at_low, high, at_high = (x, value, high, at_high) if value > 0 else (
+            low, at_low, x, value
+        )
+    return math.exp(high)
 
 
 def calibrate_count(
