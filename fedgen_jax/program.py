@@ -39,7 +39,6 @@ from fedgen_jax.models.start import flat, read_weights, start_of
 from fedgen_jax.privacy import Protection, clip
 from fedgen_jax.privacy import chain as chain_protections
 from fedgen_jax.privacy.dpsgd import Private, trainable_of
-from fedgen_jax.privacy.settings import check_private
 from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
 from fedgen_jax.shifts.geometry import check_zoom
@@ -181,7 +180,6 @@ def make_algorithm(
     """The algorithm that a configuration names, and the local learning it is built on."""
     task = make_task(c.task, classes)
     model = make_model(c, task)
-    check_private(c)
     local = Local(
         model=model,
         task=task,

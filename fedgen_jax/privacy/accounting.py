@@ -27,6 +27,8 @@ RELATIONS = {
 KINDS = (
     'gaussian', 'discrete gaussian', 'poisson gaussian', 'truncated poisson gaussian'
 )
+# Of Renyi divergences; smaller ones do not converge where epsilon is large.
+ORDERS = (*(x / 10 for x in range(20, 110)), *range(11, 64), 128, 256, 512, 1024)
 GRAIN = 1000  # integers in a standard deviation, from where discrete noise counts as continuous
 
 
@@ -128,9 +130,7 @@ def _epsilon(charges, delta, relation, by):
     if by == 'pld':
         of = extra('dp_accounting.pld', 'an epsilon').PLDAccountant(neighbors, INTERVAL)
     else:
-        of = extra('dp_accounting.rdp', 'an epsilon').RdpAccountant(
-            neighboring_relation=neighbors
-        )
+        of = extra('dp_accounting.rdp', 'an epsilon').RdpAccountant(ORDERS, neighbors)
     for c in charges:
         of.compose(event_of(c))
     return float(of.get_epsilon(delta))

@@ -29,6 +29,8 @@ class Account(NamedTuple):
             would be another release.
     unit:   'patient', 'image' or 'client'; units: how many there are.
     target: the epsilon at `delta` that `plan`, all that the run may release, was made for.
+    nonce:  of the ledger; keys of noise are derived for it too, so that a second run of the same
+            settings, perhaps by other code, never meets the noise of the first.
     """
 
     run: str
@@ -42,6 +44,7 @@ class Account(NamedTuple):
     delta: float
     plan: tuple[Charge, ...]
     relation: str = 'zero-out'
+    nonce: str = ''
 
 
 class Ledger(NamedTuple):
@@ -55,6 +58,8 @@ class Ledger(NamedTuple):
 
 def open_ledger(file: pathlib.Path, account: Account) -> Ledger:
     """Begins a ledger, or goes on with the one that is there.
+
+    The nonce of one that is there stays.
 
     Raises ValueError where the plan costs more than its target, or the file is of another run,
     other data, another secret or device, or of a plan that released less.
