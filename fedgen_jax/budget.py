@@ -1,7 +1,7 @@
 """What centers may spend in a run: their units, their accounts, and the noise that follows.
 
     RUN/privacy/CENTER.jsonl   a center's ledger; in a deployment it lies with the center
-    KEYS/CENTER/secret.key     its secret, outside of all runs
+    SECRETS/CENTER/secret.key     its secret, outside of all runs
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from fedgen_jax.privacy.secrets import (
 from fedgen_jax.privacy.units import cap_of, patient_table
 from fedgen_jax.run import settings_of
 
-KEYS = '~/.fedgen_jax/centers'
+SECRETS = '~/.fedgen_jax/centers'
 
 
 class Site(NamedTuple):
@@ -155,7 +155,7 @@ def run_of(c: ConfigDict) -> str:
     # What leaves no trace in what a center releases.
     for field in ('method', 'eval_every', 'checkpoint_every', 'score_on', 'max_left_out'):
         del settings[field]
-    del settings['privacy']['keys']
+    del settings['privacy']['secrets']
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -169,18 +169,20 @@ def ledger_file(workdir: pathlib.Path, name: str) -> pathlib.Path:
     return workdir / 'privacy' / f'{file_name(name)}.jsonl'
 
 
-def secret_of(c: ConfigDict, workdir: pathlib.Path, name: str) -> bytes:
+def secret_of(c: ConfigDict, workdir: pathlib.Path, name: str, new: bool = False) -> bytes:
     """A center's secret; it is drawn before its first ledger, and never again.
+
+    new: whether the center may have joined after the run began.
 
     Raises ValueError where it is lost, or where a run has begun and its ledger is.
     """
-    if (workdir / 'config.json').exists() and not ledger_file(workdir, name).exists():
+    if not new and (workdir / 'config.json').exists() and not ledger_file(workdir, name).exists():
         raise ValueError(
             f'{ledger_file(workdir, name)}: the ledger is missing: bring it back from a copy'
         )
     if c.privacy.seed != 'secret':
         return simulated_secret(int(c.privacy.seed), name)
-    folder = expand(c.privacy.keys or KEYS) / file_name(name)
+    folder = expand(c.privacy.secrets or SECRETS) / file_name(name)
     if ledger_file(workdir, name).exists() or (folder / FILE).exists():
         return read_secret(folder, workdir)
     return create_secret(folder, workdir)

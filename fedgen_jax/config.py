@@ -118,7 +118,7 @@ def base() -> ConfigDict:
     c.privacy.descriptor_radius = 0.1  # to which a descriptor is clipped around the public mean
     c.privacy.descriptor_noise = 1.0  # its noise multiplier, as a multiple of that of training
     c.privacy.updates = 0  # how often a center may release its descriptor anew (onboard --update)
-    c.privacy.keys = ''  # the centers' folders, each with its secret; '': ~/.fedgen_jax/centers
+    c.privacy.secrets = ''  # the centers' folders, each with its secret; '': ~/.fedgen_jax/centers
     c.privacy.seed = 'secret'  # of noise: secret | a number, for simulations
 
     # An algorithm's own fields, in a group of its name.

@@ -31,20 +31,21 @@ from fedgen_jax.budget import (
     site_of,
 )
 from fedgen_jax.data.check import say
-from fedgen_jax.data.examples import of_split
+from fedgen_jax.data.examples import Center, of_split
 from fedgen_jax.engine.rounds import init_private
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.hypernet.generator import Normal
 from fedgen_jax.privacy.accounting import INTERVAL, epsilon_rdp
+from fedgen_jax.privacy.calibrate import check_target
 from fedgen_jax.privacy.dpsgd import Own
-from fedgen_jax.privacy.ledger import Ledger, block, charge, cost, open_ledger, read_ledger
+from fedgen_jax.privacy.ledger import Ledger, block, charge, cost, open_ledger, read_ledger, spent
 from fedgen_jax.privacy.release import release
 from fedgen_jax.privacy.secrets import SIMULATION
 from fedgen_jax.privacy.units import cap_of
 from fedgen_jax.program import Program
 from fedgen_jax.public import check_public, mean_descriptor
-from fedgen_jax.run import Run, client_ids
+from fedgen_jax.run import Restored, Run, client_ids
 from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
 
 STARTED = ('theta', 'phi', 'psi', 'normal')  # entries of `shared` that the public run gives
@@ -191,6 +192,34 @@ def released_statistic(
     return release(vectors, site.table, center_E, radius, sigma, key, psi, site.unit)
 
 
+def release_anew(workdir: pathlib.Path, done: Restored, center: Center) -> Statistic:
+    """The released statistic of a center that joins, or whose data changed; charged before.
+
+    It is of all the center's images, under the noise multiplier of the run.  A center that joined
+    and has the same data again (its onboarding was cut short) releases the same numbers, at no
+    cost; any other release counts among `privacy.updates`.
+
+    Raises ValueError, and spends nothing, where these are spent.
+    """
+    c, shared = done.config, done.state.shared
+    site, file = site_of(c, center, split=None), ledger_file(workdir, center.name)
+    check_target(c.privacy.epsilon, c.privacy.delta, site.units)
+    secret = secret_of(c, workdir, center.name, new=True)
+    if file.exists():
+        ledger = read_ledger(file)
+    else:
+        seen = read_ledger(ledger_file(workdir, done.seen[0]))
+        planned = [x for x in seen.account.plan if x.name == 'descriptor']
+        ledger = open_ledger(file, account_of(c, site, secret, tuple(planned)))
+    number, joined = spent(ledger, 'descriptor'), len(ledger.account.plan) == 1
+    if joined and number and site.data == ledger.account.data:
+        number -= 1
+    ledger = charge(ledger, 'descriptor', number, 1)
+    key = key_of(ledger.account, secret, 'descriptor', number, site.data)
+    sigma = ledger.account.plan[0].sigma
+    return released_statistic(c, done.program, site, center.examples.image, shared, key, sigma)
+
+
 def _release_all(run, workdir, sites, ledgers, keys, shared) -> dict[str, Statistic]:
     """Each center's descriptor, released once: as the folder has it, or now."""
     if (workdir / 'statistics' / 'pooled.json').exists():
@@ -203,7 +232,7 @@ def _release_all(run, workdir, sites, ledgers, keys, shared) -> dict[str, Statis
     for site, center in zip(sites, run.seen):
         ledger = ledgers[site.name] = charge(ledgers[site.name], 'descriptor', 0, 1)
         sigma = {x.name: x for x in ledger.account.plan}['descriptor'].sigma
-        key = key_of(ledger.account, keys[site.name], 'descriptor', 0)
+        key = key_of(ledger.account, keys[site.name], 'descriptor', 0, site.data)
         images = of_split(center, 'train').image
         made[site.name] = released_statistic(
             run.config, run.program, site, images, shared, key, sigma

@@ -38,6 +38,8 @@ def check_private(c: Any) -> None:
             raise ValueError(f'privacy.{field}={p[field]}: at least {least}')
     if not p.descriptor_noise > 0:
         raise ValueError(f'privacy.descriptor_noise={p.descriptor_noise}: above 0')
+    if not 0 < p.descriptor_radius <= 2:
+        raise ValueError(f'privacy.descriptor_radius={p.descriptor_radius}: above 0, at most 2')
     choose('privacy.public', p.public, ('', 'synthetic'))
     for field, bad, why in _of_center(c) if p.unit == 'client' else _inside(c):
         if bad:
