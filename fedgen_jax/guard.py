@@ -196,8 +196,8 @@ def release_anew(workdir: pathlib.Path, done: Restored, center: Center) -> Stati
     """The released statistic of a center that joins, or whose data changed; charged before.
 
     It is of all the center's images, under the noise multiplier of the run.  A center that joined
-    and has the same data again (its onboarding was cut short) releases the same numbers, at no
-    cost; any other release counts among `privacy.updates`.
+    and has not changed (its onboarding was cut short) releases the same numbers, at no cost; any
+    other release counts among `privacy.updates`.
 
     Raises ValueError, and spends nothing, where these are spent.
     """
@@ -212,8 +212,8 @@ def release_anew(workdir: pathlib.Path, done: Restored, center: Center) -> Stati
         planned = [x for x in seen.account.plan if x.name == 'descriptor']
         ledger = open_ledger(file, account_of(c, site, secret, tuple(planned)))
     number, joined = spent(ledger, 'descriptor'), len(ledger.account.plan) == 1
-    if joined and number and site.data == ledger.account.data:
-        number -= 1
+    if joined and number == 1 and site.data == ledger.account.data:
+        number = 0
     ledger = charge(ledger, 'descriptor', number, 1)
     key = key_of(ledger.account, secret, 'descriptor', number, site.data)
     sigma = ledger.account.plan[0].sigma

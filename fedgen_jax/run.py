@@ -334,14 +334,15 @@ def place_of(run: Run) -> str:
 def settings_of(config: ConfigDict) -> dict[str, Any]:
     """All that decides a run's result, as JSON.
 
-    The configuration but for where its data lie, and for how clients are spread over devices, which
-    only rounds otherwise.
+    The configuration but for where its data and secrets lie, and for how clients are spread over
+    devices, which only rounds otherwise.
     """
     values = config.to_dict()
     for field in ('devices', 'client_map'):
         values.pop(field, None)
     where = ('root', 'cache', 'images')
     values['data'] = {k: v for k, v in values['data'].items() if k not in where}
+    values['privacy'].pop('secrets', None)
     return json.loads(json.dumps(values, default=list))
 
 

@@ -90,14 +90,14 @@ def ledgers_of(workdir):
 def test_it_spends_what_it_may_and_says_so(finished):
     told = finished.summary['privacy']
     assert told['unit'] == 'patient' and told['randomness'] == 'secret'
-    assert 0.9 * 8 < told['epsilon'] <= 8 == told['epsilon_target']
+    assert 6 < told['epsilon'] <= 8 == told['epsilon_target']  # one more release is reserved
     by_name = {x['name']: x for x in told['charges']}
     # Two steps a round of the base and two of the generator; one release of two that are planned.
     assert by_name['training']['count'] == 8 and by_name['descriptor']['count'] == 1
     assert by_name['training']['sigma'] == by_name['descriptor']['sigma']
     for of in ledgers_of(finished.workdir):
         assert epsilon(of.charges, 1e-3) == told['by_center'][of.account.center]['epsilon'] <= 8
-        assert epsilon(of.account.plan, 1e-3) <= 8
+        assert 7.98 < epsilon(of.account.plan, 1e-3) <= 8
         assert of.account.units == told['by_center'][of.account.center]['units'] == 12
     assert 'hyper-parameters' in told['not_covered'][0]
 
@@ -274,9 +274,7 @@ def test_centers_that_join_change_and_leave_are_charged(cells, run, tmp_path):
     file = ledger_file(run, 'synthetic-3')
     own = read_statistics(run).own['synthetic-3']
     assert own.variance > 0 and spent(read_ledger(file), 'descriptor') == 1
-    assert read_ledger(file).account.plan[0].sigma == own.variance**0.5 / (
-        own.variance**0.5 / ledgers_of(run)[0].account.plan[0].sigma
-    )
+    assert read_ledger(file).account.plan == ledgers_of(run)[0].account.plan[:1]
     # Once more with the same data: the same release, at no cost.
     onboard(run, remove='synthetic-3')
     np.testing.assert_array_equal(read_statistics(run).pooled.total, before.pooled.total)
@@ -323,13 +321,12 @@ def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorith
         f'{file_name(name)}.jsonl' for name in SEEN
     }
     start = checkpoint.server_shared(tmp_path / 'run' / 'public')['theta']
-    _, run = reopen(tmp_path / 'run')
     done, _ = reopen(tmp_path / 'run')
     thetas = done.private_C['theta'] if algorithm == 'local_only' else jax.tree.map(
         lambda x: x[None], done.state.shared['theta']
     )
-    gap = np.abs(np.asarray(thetas['conv_0_0']['kernel']) - start['conv_0_0']['kernel'])
-    assert gap.max() == 0 and np.any(np.asarray(thetas['head']['kernel']) != start['head']['kernel'])
+    gap = {k: np.asarray(thetas[k]['kernel']) - start[k]['kernel'] for k in ('conv_0_0', 'head')}
+    assert not gap['conv_0_0'].any() and gap['head'].any()
 
 
 def test_images_without_patients_are_the_unit(cells, tmp_path):

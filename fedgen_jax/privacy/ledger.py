@@ -113,17 +113,20 @@ def refusal(was: Account, now: Account) -> str:
             return f'{text} ({getattr(was, field)}, now {getattr(now, field)})'
     before = {c.name: c for c in was.plan}
     for c in now.plan:
-        old = before.get(c.name)
-        if old is None:
+        if c.name not in before:
             return f'{c.name}: was not planned, so nothing was calibrated for it'
-        for worse, text in (
-            (c.count > old.count, f'{c.count} releases, and {old.count} were calibrated'),
-            (c.rate > old.rate, f'samples {c.rate} of the units, and {old.rate} were calibrated'),
-            (c.sigma < old.sigma, f'sigma {c.sigma:.4g}, and {old.sigma:.4g} was calibrated'),
-            (c[:4] + c[5:] != old[:4] + old[5:], 'another release than was calibrated'),
-        ):
-            if worse:
-                return f'{c.name}: {text}: start a new run, whose releases add to these'
+    pairs = [(c, before[c.name]) for c in now.plan]
+    for worse, text in (
+        (lambda c, old: c.count > old.count, '{0.count} releases, and {1.count} were calibrated'),
+        (lambda c, old: c.rate > old.rate,
+         'samples {0.rate} of the units, and {1.rate} were calibrated'),
+        (lambda c, old: c.sigma < old.sigma, 'sigma {0.sigma:.4g}, and {1.sigma:.4g} was'),
+        (lambda c, old: c != old, 'another release than was calibrated'),
+    ):
+        for c, old in pairs:
+            if worse(c, old):
+                said = text.format(c, old)
+                return f'{c.name}: {said}: start a new run, whose releases add to these'
     if was.target != now.target or was.delta != now.delta:
         return f'epsilon {was.target} at delta {was.delta}, now {now.target} at {now.delta}'
     return ''
