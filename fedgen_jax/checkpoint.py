@@ -126,6 +126,22 @@ def server_weights(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
 
     Raises ValueError where the folder is no run, or its server has no model.
     """
+    shared = server_shared(workdir)
+    if 'theta' not in shared:
+        raise ValueError(f'{workdir}: its server has no model: start from a run of another method')
+    kinds = {'params': shared['theta'], 'batch_stats': shared.get('statistics', {})}
+    return {
+        f'{kind}/{name}': np.asarray(x)
+        for kind, tree in kinds.items()
+        for name, x in flatten_dict(tree, sep='/').items()
+    }
+
+
+def server_shared(workdir: str | pathlib.Path) -> dict[str, Any]:
+    """What the server of a run holds at its last checkpoint, as nested dicts of arrays.
+
+    Raises ValueError where the folder is no run, or the checkpoint is damaged.
+    """
     if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
         raise ValueError(f'{workdir}/checkpoints: missing, so this is no run of launch.train')
     with contextlib.closing(_open(workdir, read_only=True)) as checkpoints:
@@ -138,15 +154,7 @@ def server_weights(workdir: str | pathlib.Path) -> dict[str, np.ndarray]:
             lambda x: np.empty(x.shape, x.dtype), checkpoints.item_metadata(step).tree
         )
         state, _ = checkpoints.restore(step, args=ocp.args.StandardRestore(like))
-    shared = state['shared']
-    if 'theta' not in shared:
-        raise ValueError(f'{workdir}: its server has no model: start from a run of another method')
-    kinds = {'params': shared['theta'], 'batch_stats': shared.get('statistics', {})}
-    return {
-        f'{kind}/{name}': np.asarray(x)
-        for kind, tree in kinds.items()
-        for name, x in flatten_dict(tree, sep='/').items()
-    }
+    return state['shared']
 
 
 def _read_step(checkpoints, step, like):

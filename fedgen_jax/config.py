@@ -107,7 +107,24 @@ def base() -> ConfigDict:
     c.adapt.reach = 0.1  # length of the first of them; it falls to zero
 
     c.privacy = ConfigDict()
-    c.privacy.clip = 0.0  # largest norm of a client's whole contribution; 0: none
+    c.privacy.unit = ''  # to whom it is promised: '' nobody | patient | image | client
+    c.privacy.epsilon = 8.0  # of all that a run releases, at
+    c.privacy.delta = 1e-5  # at most 1 / (10 n) for the n units of the largest center
+    c.privacy.rate = 0.1  # chance of a patient to be in a step, or of a client to be in a round
+    c.privacy.clip = 0.0  # largest norm: a client's whole contribution's; with the unit patient or
+    # image, its gradient's.  0: none, and 1 where a unit is set
+    c.privacy.adaptive = False  # client: the clip follows the median norm of contributions
+    c.privacy.images_per_patient = 4  # the most that are used
+    c.privacy.multiplicity = 1  # augmentations of an image in a step, whose gradients are averaged
+    c.privacy.trainable = 'adapters'  # what learns: adapters (input, norms, head, phi) | all
+    c.privacy.public = 'synthetic'  # where public start weights come from, without start.weights
+    c.privacy.public_centers = 24  # drawn ones, that they are trained on
+    c.privacy.public_rounds = 0  # of that training; 0: rounds
+    c.privacy.descriptor_radius = 0.1  # to which a descriptor is clipped around the public mean
+    c.privacy.descriptor_noise = 1.0  # its noise multiplier, as a multiple of that of training
+    c.privacy.updates = 0  # how often a center may release its descriptor anew (onboard --update)
+    c.privacy.secrets = ''  # the centers' folders, each with its secret; '': ~/.fedgen_jax/centers
+    c.privacy.seed = 'secret'  # of noise: secret | a number, for simulations
 
     # An algorithm's own fields, in a group of its name.
     for name, family in ALGORITHMS.items():

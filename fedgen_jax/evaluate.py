@@ -42,7 +42,12 @@ def statistic_of(trained: Trained, images: Examples) -> descriptor.Statistic:
 
 
 def seen_statistics(trained: Trained) -> dict[str, descriptor.Statistic] | None:
-    """Each seen center's statistic, of its training images under the final descriptor network."""
+    """Each seen center's statistic, of its training images under the final descriptor network.
+
+    Of a private run those that were released, which are never made anew.
+    """
+    if trained.released is not None:
+        return dict(trained.released)
     if trained.program.describe is None:
         return None
     return {c.name: statistic_of(trained, of_split(c, 'train')) for c in trained.seen}
@@ -62,6 +67,8 @@ def model_of(
     private = None
     if client is not None:
         private = jax.tree.map(lambda x: x[client], trained.private_C)
+    if m_E is None and client is not None and trained.released is not None:
+        m_E = descriptor.mean(trained.released[trained.seen[client].name])
     if m_E is None and trained.program.describe:
         m_E = descriptor.mean(statistic_of(trained, unlabelled))
     padded = pad(canonical(trained, unlabelled, unlabelled), trained.length)

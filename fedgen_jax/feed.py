@@ -31,6 +31,8 @@ def all_steps(run: Run, state, private_C, first: int):
     id_C = shard_clients(client_ids(len(run.seen), run.program), mesh)
     # One shape for every choice of held-out centers.
     data_C = stack([training_examples(run, i) for i in range(len(run.seen))], run.length)
+    if run.guard:
+        data_C = data_C._replace(own=run.guard.own_C)
     data_C = shard_clients(pad_clients(data_C, mesh.size), mesh)
 
     def arguments(state, private_C):
@@ -146,7 +148,10 @@ def training_examples(run: Run, number: int) -> Examples:
         examples = of_split(run.seen[number], 'train')
         examples = with_room(examples, run.drawing.room) if run.drawing else examples
     made = run.program.input
-    return on_canonical(made, own_change(made, run.reference, examples), examples)
+    examples = on_canonical(made, own_change(made, run.reference, examples), examples)
+    if run.guard:
+        examples = examples._replace(own=jax.tree.map(lambda x: x[number], run.guard.own_C))
+    return examples
 
 
 _COMPILED: dict[tuple, Any] = {}

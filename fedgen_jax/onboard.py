@@ -19,6 +19,7 @@ from fedgen_jax.data.source import load
 from fedgen_jax.engine.processes import is_first
 from fedgen_jax.evaluate import model_of, score_stranger, statistic_of
 from fedgen_jax.files import alone_in, expand, file_name, write_json
+from fedgen_jax.guard import release_anew
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.newcomer import Extras, extras, score_extras, tell_doubts, with_extras
@@ -104,6 +105,11 @@ def _onboard(workdir, data, update, remove, prevalence, adapt):
         raise ValueError('--remove takes neither --data nor --update')
     if remove and (prevalence or adapt):
         raise ValueError('--remove takes neither --prevalence nor --adapt')
+    if done.config.privacy.unit and (prevalence or adapt):
+        raise ValueError(
+            f'--prevalence and --adapt tell of images of the center, and {workdir} is private '
+            f'(privacy.unit={done.config.privacy.unit}): the center itself may use them'
+        )
     asked = extras(workdir, done, prevalence, adapt)
     before = read_statistics(workdir)
     _check_psi(workdir, done, before.pooled)
@@ -116,7 +122,7 @@ def _onboard(workdir, data, update, remove, prevalence, adapt):
             f'{data}: holds {len(centers)} centers, and --prevalence states the mix of one: '
             'onboard them one by one, or estimate'
         )
-    described = {center.name: _describe(done, center) for center in centers}
+    described = {center.name: _describe(workdir, done, center) for center in centers}
     changes = {name: statistic for name, (statistic, _) in described.items()}
     after = recalculate(before, {remove: None} if remove else changes)
     entries = {
@@ -149,9 +155,11 @@ def _onboard(workdir, data, update, remove, prevalence, adapt):
     return report
 
 
-def _describe(done: Restored, center: Center) -> tuple[Statistic, float]:
-    """A center's statistic, and the seconds that it took."""
+def _describe(workdir, done: Restored, center: Center) -> tuple[Statistic, float]:
+    """A center's statistic, in a private run with noise, and the seconds that it took."""
     started = time.monotonic()
+    if done.config.privacy.unit:
+        return release_anew(workdir, done, center), time.monotonic() - started
     statistic = statistic_of(_trained(done, len(center.split)), center.examples)
     return statistic, time.monotonic() - started
 

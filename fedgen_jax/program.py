@@ -39,6 +39,7 @@ from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.models.start import flat, read_weights, start_of
 from fedgen_jax.privacy import Protection, clip
 from fedgen_jax.privacy import chain as chain_protections
+from fedgen_jax.privacy.dpsgd import Private, trainable_of
 from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
 from fedgen_jax.shifts.geometry import check_zoom
@@ -219,6 +220,7 @@ def make_algorithm(
         mix=choose('statistics_mix', c.statistics_mix, ('natural', 'balanced')),
         prior=choose('loss.prior', c.loss.prior, ('none', 'logits')) == 'logits',
         start=start_variables(c, model, classes, image_size),
+        private=make_private(c, model),
     )
     algorithm = look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, num_clients)
     return averaged(algorithm, c.server.average, c.get('rounds', 0)), local
@@ -293,7 +295,17 @@ def make_canonical(c: ConfigDict, edge: str, protection: Protection) -> Input | 
 
 def make_protection(c: ConfigDict) -> Protection:
     """What messages pass between clients and the sum."""
-    return chain_protections(*([clip(c.privacy.clip)] if c.privacy.clip else []))
+    limit = 0.0 if c.privacy.unit else c.privacy.clip
+    return chain_protections(*([clip(limit)] if limit else []))
+
+
+def make_private(c: ConfigDict, model: nn.Module) -> Private | None:
+    """How a center's steps are private to its patients or images; None: they are not."""
+    p = c.privacy
+    if p.unit not in ('patient', 'image'):
+        return None
+    learns = trainable_of(model, p.trainable)
+    return Private(p.clip or 1.0, p.rate, learns, p.multiplicity)
 
 
 def make_task(name: str, classes: Sequence[str]) -> Task:

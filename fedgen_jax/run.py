@@ -3,7 +3,7 @@
 import json
 import pathlib
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,8 @@ from fedgen_jax.engine.processes import is_first, to_host
 from fedgen_jax.engine.rounds import shapes_of_run, shard_clients
 from fedgen_jax.federation import federation_of, other_data, other_names
 from fedgen_jax.files import expand, write_json
+from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.privacy.settings import check_private
 from fedgen_jax.program import Program, build, make_task, mix_of_run
 from fedgen_jax.registry import choose
 
@@ -35,6 +37,8 @@ class Run(NamedTuple):
     reference: the seen centers' mean moments [M], of the canonical input; None without one.
     mix:     how many clients a round has; None: all seen centers, which stay on the devices.
     drawing: how virtual centers are drawn; None: there are none.
+    guard:   what keeps it private (`guard.Guard`), once its folder is known; None: nothing.
+    discreet: whether the folder tells nothing exact of the centers' data, as of a private run.
     """
 
     config: ConfigDict
@@ -47,6 +51,8 @@ class Run(NamedTuple):
     mix: Mix | None = None
     drawing: Drawing | None = None
     reference: np.ndarray | None = None
+    guard: Any = None
+    discreet: bool = False
 
 
 class Trained(NamedTuple):
@@ -55,6 +61,7 @@ class Trained(NamedTuple):
     private_C: the seen centers' private states, on the host.
     length:    what a center's images are padded to where a compiled function takes them whole.
     reference: as of `Run`.
+    released:  each seen center's statistic, of a private run, which has no other.
     """
 
     program: Program
@@ -65,6 +72,7 @@ class Trained(NamedTuple):
     length: int
     key: jax.Array
     reference: np.ndarray | None = None
+    released: Mapping[str, Statistic] | None = None
 
 
 def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Source:
@@ -113,6 +121,7 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
 
     classes: those of a trained model; the folder's own names in another order would be relabelled.
     """
+    check_private(config)
     choose('score_on', config.score_on, ('test', 'val'))
     for kind in config.finetune.choose:
         choose('finetune.choose', kind, CHOICES)
@@ -145,7 +154,10 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
     if program.input:
         reference = mean_moments(program.input, (of_split(c, 'train') for c in seen))
     classes = source.classes
-    return Run(config, classes, program, seen, unseen, length, key, mix, drawing, reference)
+    return Run(
+        config, classes, program, seen, unseen, length, key, mix, drawing, reference,
+        discreet=bool(config.privacy.unit),
+    )
 
 
 def virtual_of(c: ConfigDict, beside: Center, classes: Sequence[str], program: Program) -> Drawing:
@@ -219,7 +231,8 @@ def after_training(run: Run, state, private_C) -> Trained:
     shared = state.shared if jax.process_count() == 1 else to_host(state.shared)
     private_C = to_host(private_C)
     return Trained(
-        run.program, shared, private_C, run.seen, run.unseen, run.length, run.key, run.reference
+        run.program, shared, private_C, run.seen, run.unseen, run.length, run.key, run.reference,
+        run.guard and run.guard.released,
     )
 
 
@@ -307,7 +320,10 @@ def read_federation(workdir: str | pathlib.Path) -> dict[str, Any]:
 def data_of(run: Run) -> dict[str, Any]:
     """What data a run is made on, as `federation` has it."""
     from_files = run.config.data.source == 'folder'
-    return federation_of(run.classes, run.seen, run.unseen, from_files)
+    found = federation_of(run.classes, run.seen, run.unseen, from_files)
+    if run.discreet:  # how many of each class a center has
+        found['data'] = {name: {**of, 'labels': None} for name, of in found['data'].items()}
+    return found
 
 
 def place_of(run: Run) -> str:
@@ -318,14 +334,15 @@ def place_of(run: Run) -> str:
 def settings_of(config: ConfigDict) -> dict[str, Any]:
     """All that decides a run's result, as JSON.
 
-    The configuration but for where its data lie, and for how clients are spread over devices, which
-    only rounds otherwise.
+    The configuration but for where its data and secrets lie, and for how clients are spread over
+    devices, which only rounds otherwise.
     """
     values = config.to_dict()
     for field in ('devices', 'client_map'):
         values.pop(field, None)
     where = ('root', 'cache', 'images')
     values['data'] = {k: v for k, v in values['data'].items() if k not in where}
+    values['privacy'].pop('secrets', None)
     return json.loads(json.dumps(values, default=list))
 
 

@@ -103,8 +103,12 @@ def _read(file) -> Statistic:
 
 
 def _to_json(s: Statistic) -> Mapping:
-    return {'total': s.total.tolist(), 'count': s.count, 'psi': s.psi}
+    value = {'total': s.total.tolist(), 'count': s.count, 'psi': s.psi}
+    # What is exact is written as it was before statistics could be released with noise.
+    return value | ({'unit': s.unit, 'variance': s.variance} if s.variance else {})
 
 
 def _from_json(value: Mapping) -> Statistic:
-    return Statistic(np.array(value['total'], np.int64), value['count'], value['psi'])
+    total = np.array(value['total'], np.int64)
+    more = value.get('unit', 'image'), value.get('variance', 0)
+    return Statistic(total, value['count'], value['psi'], *more)

@@ -12,6 +12,8 @@ from fedgen_jax.evaluate import (
     predict_unseen,
 )
 from fedgen_jax.feed import training_examples
+from fedgen_jax.files import expand
+from fedgen_jax.guard import reopened, told
 from fedgen_jax.newcomer import check_adapt, score_adapted
 from fedgen_jax.oracle import score_oracle
 from fedgen_jax.own import score_own
@@ -58,7 +60,10 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         **scores,
         'cost': {**timing, **sizes_of(algorithm, run, shared, private_C)},
         'server_model': algorithm.server_model,
-        'privacy': run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
+        'privacy': {
+            **run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
+            **(told(c, run.guard) if run.guard else {}),
+        },
         'config': settings_of(c),
     }
 
@@ -108,6 +113,7 @@ def evaluate_run(workdir: str | pathlib.Path, data: str | None = None) -> dict:
     data: the folder of its images, if it is no longer where the configuration says.
     """
     done, run = reopen(workdir, data)
+    run = reopened(run, expand(workdir))
     timing = {'round_seconds': None, 'compile_seconds': None}
     return {**summarize(run, done.state, done.private_C, timing), 'rounds': done.round}
 
@@ -121,6 +127,7 @@ def coco_results(
     truth is that file with the scored images alone, so that the others do not count as missed.
     """
     done, run = reopen(workdir, data)
+    run = reopened(run, expand(workdir))
     c, fed = run.config, after_training(run, done.state, done.private_C)
     if run.program.task.target != 'box' or c.data.source != 'folder':
         raise ValueError(f'{workdir}: COCO detections need task=detection and data.source=folder')

@@ -12,7 +12,7 @@ class Display(NamedTuple):
 
     compiling: (seconds of last time, or None).
     begin:     (first round, number of rounds).
-    advance:   (rounds done, loss).
+    advance:   (rounds done, loss, or None of a private run).
     scored:    (rounds done, number of rounds, a line of metrics.jsonl).
     end:       ().
     """
@@ -50,7 +50,7 @@ def _bar(title) -> Display:
 
     def advance(done, loss):
         bar[0].update(done - bar[0].n)
-        show({'loss': loss})
+        show({} if loss is None else {'loss': loss})
 
     def show(values):
         told.update({name: f'{value:.3f}' for name, value in values.items()})
@@ -64,7 +64,8 @@ def _bar(title) -> Display:
 
 def _lines(title) -> Display:
     def scored(done, rounds, line):
-        values = {'loss': line['loss'], **_score(line)}
+        loss = {} if line['loss'] is None else {'loss': line['loss']}
+        values = {**loss, **_score(line)}
         text = ', '.join(f'{name} {value:.3f}' for name, value in values.items())
         print(f'{title}; round {done} of {rounds}: {text}; {line["seconds"]:.0f} s', flush=True)
 

@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from fedgen_jax import checkpoint
+from fedgen_jax import checkpoint, guard
 from fedgen_jax.algorithms.base import State
 from fedgen_jax.config import complete
 from fedgen_jax.data.examples import SPLITS
@@ -25,6 +25,7 @@ from fedgen_jax.federation import other_data, other_names
 from fedgen_jax.feed import all_steps, cohort_steps
 from fedgen_jax.files import alone_in, append_line, expand, write_json, write_text
 from fedgen_jax.interrupt import Failed, Stopped
+from fedgen_jax.public import public_config
 from fedgen_jax.run import (
     Run,
     after_training,
@@ -85,12 +86,16 @@ def train(
 def _train(run: Run, workdir, progress, stop, title):
     federation = data_of(run)
     check_same_data(run, federation, workdir)
+    if run.config.privacy.unit:
+        run = guard.protect(run, workdir, _public_start(run, workdir, progress, stop))
     name = title or run.config.method or title_of(run)
     shown = display(name, bool(progress or title) and is_first())
     id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(
         run.program.algorithm, run.program.mesh, run.key, id_C, run.program.protection
     )
+    if run.guard:
+        state, private_C = guard.begun(run, state)
     with checkpoint.manager(workdir) as checkpoints:
         like = state, own_states(private_C, len(run.seen))
         first, (state, own_C) = checkpoint.restore(checkpoints, like)
@@ -108,7 +113,8 @@ def _train(run: Run, workdir, progress, stop, title):
             run, state, private_C, first, checkpoints, workdir, progress, shown, stop
         )
     summary = summarize(run, state, private_C, timing)
-    save_statistics(workdir, after_training(run, state, private_C))
+    if not run.discreet:  # of a private run lie there those that were released
+        save_statistics(workdir, after_training(run, state, private_C))
     write_json(workdir / 'summary.json', summary)
     if not summary['seen']['mean']:
         raise Failed(
@@ -116,6 +122,23 @@ def _train(run: Run, workdir, progress, stop, title):
             f'{run.config.score_on} images of the seen centers: look at their targets'
         )
     return summary
+
+
+def _public_start(run: Run, workdir, progress, stop) -> pathlib.Path | None:
+    """The folder of the public run that a private one starts from, trained if need be."""
+    c = run.config
+    if c.start.weights:
+        named = expand(c.start.weights)
+        return named if named.is_dir() else None
+    if not c.privacy.public:
+        return None
+    config, folder = public_config(c), workdir / 'public'
+    check_same_run(config, folder)
+    if not (folder / 'summary.json').exists():
+        drawn = prepare_to_train(config)._replace(discreet=True)
+        folder.mkdir(exist_ok=True)
+        _train(drawn, folder, progress, stop, 'public start')
+    return folder
 
 
 def prepare_to_train(config: ConfigDict) -> Run:
@@ -129,6 +152,7 @@ def prepare_to_train(config: ConfigDict) -> Run:
             f'known, so nothing could be scored: write {split} in some rows, fill in the column '
             f'{target}, or check that the column patient does not name all images alike'
         )
+    guard.check(run)
     return run
 
 
@@ -184,9 +208,12 @@ def train_rounds(
     shown.begin(first, c.rounds)
     while first < c.rounds:
         last = next_stop(first, length, c)
+        if run.guard:
+            guard.pay(run.guard, first, last)
         begun = time.monotonic()
         state, private_C, metrics = advance(state, private_C, first, last)
-        loss = float(metrics['loss'])
+        jax.block_until_ready(metrics)
+        loss = float(metrics['loss']) if 'loss' in metrics else None
         checkpoint.seal_if_done(checkpoints)
         left_out += int(metrics['left_out'])
         check_metrics(metrics, c.max_left_out, first, last, workdir)

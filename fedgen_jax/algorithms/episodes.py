@@ -42,6 +42,7 @@ from fedgen_jax.data.examples import Examples
 from fedgen_jax.hypernet.generator import Generator, Normal, mode_of, refine
 from fedgen_jax.models.roles import frozen_of, roles_of
 from fedgen_jax.random import stream
+from fedgen_jax.shifts.base import chain
 
 
 class Hypernet(NamedTuple):
@@ -150,6 +151,8 @@ def support_descriptor(parts: Parts, weights, private, data, key, tau) -> jax.Ar
     local, hypernet = parts.local, parts.hypernet
     if not hypernet.learned:
         return fixed_descriptor(hypernet, private['id'])
+    if local.private:  # the released one: a support of this step would tell of its images
+        return data.own.m
     prevalence, mix_key = local.prevalence, stream(key, 'prevalence')
     if hypernet.support_prevalence != 'same':
         prevalence, mix_key = hypernet.support_prevalence, stream(key, 'support_prevalence')
@@ -188,17 +191,20 @@ def episode_weights(parts: Parts, weights, shared, private, data, key, tau) -> t
 
 
 def meta(parts: Parts, shared, private, data, key):
-    """T episodes, each a step: (change, mean loss, statistics, m_TxE)."""
+    """T episodes, each a step: (change, mean loss, statistics, m_TxE).
+
+    Private ones (`Local.private`) tell no loss, and no descriptors but the one that was released.
+    """
     local, hypernet = parts.local, parts.hypernet
     frozen = frozen_of(local.model)
 
-    def gradient(weights, batch, tau, key):
-        def loss(w):
-            params, m_E = episode_weights(parts, w, shared, private, data, key, tau)
-            value, statistics = batch_loss(local, params, batch)
-            return value, (statistics, m_E)
+    def episode(w, batch, tau, key):
+        params, m_E = episode_weights(parts, w, shared, private, data, key, tau)
+        value, statistics = batch_loss(local, params, batch)
+        return value, (statistics, m_E)
 
-        value, grads = jax.value_and_grad(loss, has_aux=True)(weights)
+    def gradient(weights, batch, tau, key):
+        value, grads = jax.value_and_grad(episode, has_aux=True)(weights, batch, tau, key)
         return value, {
             k: decayed(local, g, weights[k], frozen if k == 'theta' else lambda path: False)
             for k, g in grads.items()
@@ -209,7 +215,14 @@ def meta(parts: Parts, shared, private, data, key):
     factors = {k: factor * rates[k] for k in parts.groups}
     weights = {k: shared[k] for k in parts.groups}
     last = center_statistics(local, shared['theta'], data, key)
-    new, loss, (statistics_T, m_TxE) = learn(local, weights, data, key, factors, gradient, last)
+    if local.private:
+        # Steps of their own, on images as they are: the released descriptor is of these.
+        own = local.private._replace(name='generator')
+        local = local._replace(private=own, shift=chain())
+    new, loss, aux = learn(
+        local, weights, data, key, factors, gradient, last, lambda *step: episode(*step)[0]
+    )
+    statistics_T, m_TxE = aux or ((), ())
     return jax.tree.map(jnp.subtract, new, weights), loss, statistics_T, m_TxE
 
 

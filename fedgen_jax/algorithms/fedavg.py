@@ -21,6 +21,7 @@ from fedgen_jax.algorithms.local import (
     init_model,
     init_statistics,
     learn,
+    metrics_of,
 )
 from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.random import stream
@@ -62,7 +63,7 @@ def fedavg(
             local, shared['theta'], data, stream(key, 'learn'), factor, gradient
         )
         new, old = {'theta': theta}, {'theta': shared['theta']}
-        return contribution_of(local, data, new, old, statistics_T), private, {'loss': loss}
+        return contribution_of(local, data, new, old, statistics_T), private, metrics_of(loss=loss)
 
     def server_update(state, total):
         return server_step(server, state, total)

@@ -38,6 +38,7 @@ from fedgen_jax.algorithms.local import (
     client_weight,
     images_of,
     init_model,
+    metrics_of,
     weigh,
     weighed,
 )
@@ -191,7 +192,8 @@ def over(base: Algorithm, generator: Algorithm, after: bool) -> Algorithm:
     def client_update(shared, private, data, key):
         sent, private, metrics = base.client_update(shared, private, data, key)
         own, _, told = generator.client_update(shared, private, data, key)
-        return {'base': sent, 'generator': own}, private, {**metrics, 'refined_loss': told['loss']}
+        told = {**metrics, **metrics_of(refined_loss=told.get('loss'))}
+        return {'base': sent, 'generator': own}, private, told
 
     def client_update_after(shared, private, data, key):
         own, _, told = generator.client_update(shared, private, data, key)
@@ -255,21 +257,22 @@ def client_update(parts: Parts, update: Callable, shared, private, data, key):
     local, hypernet = parts.local, parts.hypernet
     delta, loss, statistics_T, m_TxE = update(parts, shared, private, data, stream(key, 'learn'))
     contribution = weighed(local, data, delta, statistics_T)
-    if hypernet.modes:
+    # Private steps use the one descriptor that was released, and nothing more of it is sent.
+    if hypernet.modes and not local.private:
         own = sampled(parts, shared, data, key) if hypernet.learned else (
             fixed_descriptor(hypernet, private['id'])
         )
         contribution['statistic'] = weigh(data.weight.sum(), {'total': own, 'count': 1.0})
         episodes = {'first': m_TxE.mean(0), 'second': (m_TxE**2).mean(0)}
         contribution['episodes'] = weigh(client_weight(local, data), episodes)
-    return contribution, private, {'loss': loss}
+    return contribution, private, metrics_of(loss=loss)
 
 
 def server_update(parts: Parts, server: optax.GradientTransformation, state: State, total: Tree):
     """A step on what learned, and the round's descriptors mixed in."""
     first = state.shared['round'] == 0
     state = server_step(server, state, total)
-    return averaged(state, total, first) if parts.hypernet.modes else state
+    return averaged(state, total, first) if 'statistic' in total else state
 
 
 def averaged(state: State, total: Tree, first: jax.Array) -> State:

@@ -11,6 +11,7 @@ import optax
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.models.layers import LAST_NORM, last_features, statistics_of
 from fedgen_jax.models.roles import frozen_of
+from fedgen_jax.privacy import dpsgd
 from fedgen_jax.random import stream
 from fedgen_jax.shifts.base import Shift
 from fedgen_jax.tasks.base import Task
@@ -55,6 +56,7 @@ class Local(NamedTuple):
                 what is learned is free of them (Menon et al. 2021, eq. 10).
     start:      variables to begin with, such as a pretrained network's; None: drawn.
     decay:      of weights: this times a kernel is added to its gradient, of all that learn.
+    private:    how steps are private to a center's patients or images; None: they are not.
     """
 
     model: nn.Module
@@ -76,6 +78,7 @@ class Local(NamedTuple):
     mix: str = 'natural'
     prior: bool = False
     decay: float = 0.0
+    private: dpsgd.Private | None = None
 
     @property
     def keeps_statistics(self) -> bool:
@@ -90,6 +93,9 @@ class Local(NamedTuple):
 
 # (params, batch, tau, key) -> ((loss, aux), gradient), of one step.
 Gradient = Callable[[Tree, 'Batch', Tree, jax.Array], tuple[tuple[jax.Array, Tree], Tree]]
+
+# (params, batch, tau, key) -> loss, of one patient's images in a private step.
+Loss = Callable[[Tree, 'Batch', Tree, jax.Array], jax.Array]
 
 
 class Batch(NamedTuple):
@@ -295,13 +301,21 @@ def learn(
     factor: jax.Array | float | dict[str, jax.Array],
     gradient: Gradient | None = None,
     last: Tree | None = None,
-) -> tuple[Tree, jax.Array, Tree]:
+    loss: Loss | None = None,
+) -> tuple[Tree, jax.Array | None, Tree]:
     """T steps on one client: (weights, mean loss, the steps' aux, leaves [T, ...]).
 
     factor: each step's, times the optimizer's; or one for each top-level entry of `params`.
     gradient: of a step; default: the task's.  Most methods are a closure here.
     last: `center_statistics` under the model's weights, where `params` are not these alone.
+    loss: what `gradient` is the gradient of, for private steps (`Local.private`), which need it of
+        one patient at a time; default: the task's.  They return no loss (None) and no aux: both
+        would tell of the images.
     """
+    if local.private:
+        if gradient and not loss:
+            raise ValueError('privacy.unit: this algorithm has no private steps')
+        return private_learn(local, params, data, key, factor, loss), None, ()
     gradient = gradient or task_gradient(local)
     of_center = center_statistics(local, params, data, key) if last is None else last
 
@@ -317,6 +331,52 @@ def learn(
     carry = (params, local.optimizer.init(params))
     (params, _), (loss_T, aux_T) = jax.lax.scan(step, carry, jnp.arange(local.steps))
     return params, loss_T.mean(), aux_T
+
+
+def private_learn(
+    local: Local,
+    params: Tree,
+    data: Examples,
+    key: jax.Array,
+    factor: jax.Array | float | dict[str, jax.Array],
+    loss: Loss | None = None,
+) -> Tree:
+    """`learn` by DP-SGD (`privacy.dpsgd`): the weights after T steps."""
+    private, loss = local.private, loss or task_loss(local)
+    assert private
+
+    def step(carry, t):
+        params, opt = carry
+        key_t = jax.random.fold_in(key, t)
+        tau = local.shift.sample(stream(key_t, 'shift'))
+
+        def of_patient(params, index_G, real_G, key):
+            index_B = jnp.repeat(index_G, private.multiplicity)
+            batch = batch_at(local, data, index_B, stream(key, 'query_images'), tau)
+            weight_B = jnp.repeat(real_G, private.multiplicity)
+            return loss(params, batch._replace(weight=weight_B), tau, key_t)
+
+        grads = dpsgd.gradient(private, of_patient, params, data.own, key_t)
+        grads = decayed(local, grads, params, lambda path: not private.trainable(path))
+        updates, opt = local.optimizer.update(grads, opt, params)
+        return (optax.apply_updates(params, _scaled(factor, updates)), opt), None
+
+    carry = (params, local.optimizer.init(params))
+    (params, _), _ = jax.lax.scan(step, carry, jnp.arange(local.steps))
+    return params
+
+
+def task_loss(local: Local) -> Loss:
+    """The task's loss."""
+    def loss(params, batch, tau, key):
+        return batch_loss(local, params, batch)[0]
+
+    return loss
+
+
+def metrics_of(**losses: jax.Array | None) -> dict[str, jax.Array]:
+    """A client's metrics: the losses that `learn` tells."""
+    return {name: x for name, x in losses.items() if x is not None}
 
 
 def mean_of_steps(aux_T: Tree) -> Tree:

@@ -11,6 +11,7 @@ from fedgen_jax.algorithms.local import (
     init_statistics,
     learn,
     mean_of_steps,
+    metrics_of,
 )
 from fedgen_jax.random import stream
 
@@ -45,7 +46,7 @@ def local_only(local: Local) -> Algorithm:
         own = {}
         if local.keeps_statistics:
             own['statistics'] = mean_of_steps(statistics_T)
-        return {}, {**private, 'theta': theta, **own}, {'loss': loss}
+        return {}, {**private, 'theta': theta, **own}, metrics_of(loss=loss)
 
     def personalize(shared, private, unlabelled, labelled, key, m_E=None):
         statistics = private.get('statistics')

@@ -26,11 +26,14 @@ class Examples(NamedTuple):
             'box' float32 [N, M, 4] (y0, x0, y1, x1 in pixels) with 'box_class' int32 [N, M]
             (-1: padding).
     weight: float32 [N], 1 for an example and 0 for padding.
+    own:    `privacy.dpsgd.Own`, what private steps need; () without them.  What makes other
+            examples of these drops it.
     """
 
     image: Array
     target: dict[str, Array]
     weight: Array
+    own: Any = ()
 
 
 class Center(NamedTuple):

@@ -129,7 +129,7 @@ def without_class(drawing: Drawing) -> str:
 def draw_virtual(drawing: Drawing, i: int) -> Examples:
     """The drawn center i, on the host, in the arrays of the source."""
     d = drawing
-    image, target, weight = jax.device_get(synthetic.draw_client(
+    image, target, weight, _ = jax.device_get(synthetic.draw_client(
         jax.random.key(d.seed), d.first + i, d.num_examples, d.image_size, spread=d.spread
     ))
     of_class = TARGETS[d.target].arrays[-1]

@@ -87,11 +87,16 @@ class Statistic(NamedTuple):
     total: int64 [E], the sum of its images' vectors in units of 1 / FIXED_POINT.
     count: the number of images.
     psi:   the hash of the descriptor network that made it.
+    unit:  what is counted: images, or with `privacy.release` the patients, of whom each adds the
+           mean of their images.
+    variance: of the noise that was added to each number of `total`; 0: they are exact.
     """
 
     total: np.ndarray
     count: int  # type: ignore[assignment]  # a tuple's own method has the name
     psi: str
+    unit: str = 'image'
+    variance: int = 0
 
 
 def statistic(vectors_NxE: np.ndarray, weight_N: np.ndarray, psi: str) -> Statistic:
@@ -102,16 +107,18 @@ def statistic(vectors_NxE: np.ndarray, weight_N: np.ndarray, psi: str) -> Statis
 
 def add(a: Statistic, b: Statistic) -> Statistic:
     """The statistic of both clients' images together, exactly."""
-    _same_psi(a, b)
-    return Statistic(a.total + b.total, a.count + b.count, a.psi)
+    _same_kind(a, b)
+    variance = a.variance + b.variance
+    return Statistic(a.total + b.total, a.count + b.count, a.psi, a.unit, variance)
 
 
 def remove(a: Statistic, b: Statistic) -> Statistic:
     """The statistic of `a` without the images of `b`, exactly: `remove(add(a, b), b) == a`."""
-    _same_psi(a, b)
+    _same_kind(a, b)
     if b.count > a.count:
-        raise ValueError(f'cannot remove {b.count} images from a pool of {a.count}')
-    return Statistic(a.total - b.total, a.count - b.count, a.psi)
+        raise ValueError(f'cannot remove {b.count} {b.unit}s from a pool of {a.count}')
+    variance = a.variance - b.variance
+    return Statistic(a.total - b.total, a.count - b.count, a.psi, a.unit, variance)
 
 
 def update(pooled: Statistic, old: Statistic, new: Statistic) -> Statistic:
@@ -130,8 +137,13 @@ def pool(statistics: Iterable[Statistic]) -> Statistic:
 def mean(s: Statistic) -> np.ndarray:
     """The descriptor `m_c = s_c / n_c`, float32 [E]."""
     if s.count < 1:
-        raise ValueError('a statistic of no images has no descriptor')
+        raise ValueError(f'a statistic of no {s.unit}s has no descriptor')
     return (s.total / (FIXED_POINT * s.count)).astype(np.float32)
+
+
+def standard_error(s: Statistic) -> float:
+    """The standard deviation of each number of `mean(s)` that the noise in it makes."""
+    return s.variance**0.5 / (FIXED_POINT * s.count)
 
 
 def hash_of(tree) -> str:
@@ -143,7 +155,9 @@ def hash_of(tree) -> str:
     return digest.hexdigest()[:16]
 
 
-def _same_psi(a, b):
+def _same_kind(a, b):
+    if a.unit != b.unit:
+        raise ValueError(f'statistics of {a.unit}s and of {b.unit}s do not add')
     if a.psi != b.psi:
         raise ValueError(
             f'statistics of two descriptor networks ({a.psi} and {b.psi}) do not add: '

@@ -1,0 +1,187 @@
+"""What centers may spend in a run: their units, their accounts, and the noise that follows.
+
+    RUN/privacy/CENTER.jsonl   a center's ledger; in a deployment it lies with the center
+    SECRETS/CENTER/secret.key     its secret, outside of all runs
+"""
+
+import hashlib
+import json
+import pathlib
+import secrets
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fedgen_jax.data.examples import SPLITS, Center
+from fedgen_jax.federation import content_of
+from fedgen_jax.files import expand, file_name
+from fedgen_jax.privacy.accounting import Charge, epsilon
+from fedgen_jax.privacy.calibrate import calibrate, check_target
+from fedgen_jax.privacy.ledger import Account
+from fedgen_jax.privacy.release import descriptor_charge
+from fedgen_jax.privacy.secrets import (
+    FILE,
+    create_secret,
+    read_secret,
+    simulated_secret,
+    stream_key,
+)
+from fedgen_jax.privacy.units import cap_of, patient_table
+from fedgen_jax.run import settings_of
+
+SECRETS = '~/.fedgen_jax/centers'
+
+
+class Site(NamedTuple):
+    """A center as its ledger has it.
+
+    unit:  'patient', or 'image' where that was asked for or no patient of it is known.
+    table: (int32 [P, G], float32 [P, G]), the units' images (`units.patient_table`).
+    data:  hash of all its data.
+    """
+
+    name: str
+    unit: str
+    table: tuple[np.ndarray, np.ndarray]
+    data: str
+
+    @property
+    def units(self) -> int:
+        """n, which is public."""
+        return len(self.table[0])
+
+
+def site_of(c: ConfigDict, center: Center, split: str | None = 'train') -> Site:
+    """A center's site; split: whose images are used, numbered within it; None: all."""
+    known = tuple(center.unit) != tuple(center.path)
+    unit = 'patient' if c.privacy.unit == 'patient' and known else 'image'
+    used = [True] * len(center.unit) if split is None else center.split == SPLITS.index(split)
+    names = [name for name, use in zip(center.unit, used) if use]
+    if unit == 'image':
+        table = patient_table([f'{i}' for i in range(len(names))], 1)
+    else:
+        table = patient_table(names, c.privacy.images_per_patient)
+    return Site(center.name, unit, table, content_of(center))
+
+
+def check_sites(c: ConfigDict, sites: Sequence[Site]) -> None:
+    """Raises ValueError for what a unit's data do not allow; nothing is written or spent."""
+    p = c.privacy
+    check_target(p.epsilon, p.delta, max(s.units for s in sites))
+    for s in sites:
+        if p.rate * s.units < 1:
+            raise ValueError(
+                f'{s.name}: {p.rate * s.units:.2g} of its {s.units} {s.unit}s in a step on average '
+                f'(privacy.rate={p.rate}): below 1, a step is noise alone'
+            )
+
+
+def training_charge(c: ConfigDict, sigma: float, units: int, largest: int, steps: int) -> Charge:
+    """Of all of a run's private steps at a center; largest: the most units of a center."""
+    p = c.privacy
+    charge = Charge(
+        'training', 'poisson gaussian', sigma, p.clip or 1.0, c.rounds * steps, p.rate
+    )
+    cap = cap_of(largest, p.rate)
+    if p.rate == 1:
+        return charge._replace(kind='gaussian')
+    if cap < units:
+        return charge._replace(kind='truncated poisson gaussian', size=units, cap=cap)
+    return charge
+
+
+def descriptor_charges(c: ConfigDict, sigma: float, size: int) -> tuple[Charge, ...]:
+    """Of a center's descriptor of `size` numbers; none of 0."""
+    if not size:
+        return ()
+    p = c.privacy
+    releases = 1 + p.updates
+    return (descriptor_charge(p.descriptor_noise * sigma, p.descriptor_radius, size, releases),)
+
+
+def plans_of(
+    c: ConfigDict, sigma: float, sites: Sequence[Site], size: int, steps: int
+) -> dict[str, tuple[Charge, ...]]:
+    """All that each center may release in a run.
+
+    size:  E of a descriptor that is released, else 0.  steps: private steps of a round.
+    """
+    largest = max(s.units for s in sites)
+    return {
+        s.name: (
+            *descriptor_charges(c, sigma, size),
+            training_charge(c, sigma, s.units, largest, steps),
+        ) for s in sites
+    }
+
+
+def sigma_of(c: ConfigDict, sites: Sequence[Site], size: int, steps: int) -> float:
+    """The noise multiplier of training at which no center spends more than epsilon."""
+    p = c.privacy
+
+    def plain(sigma):
+        # No center has more than room for its sample here, so that the event is a quick one.
+        training = training_charge(c, sigma, 0, 1, steps)
+        return (*descriptor_charges(c, sigma, size), training)
+
+    def worst(sigma):
+        plans = set(plans_of(c, sigma, sites, size, steps).values())
+        return max(epsilon(plan, p.delta) for plan in plans)
+
+    sigma = calibrate(plain, p.epsilon, p.delta)
+    while worst(sigma) > p.epsilon:  # truncated sampling costs a little more
+        sigma *= 1.002
+    return sigma
+
+
+def account_of(c: ConfigDict, site: Site, secret: bytes, plan: tuple[Charge, ...]) -> Account:
+    """A center's account in a run."""
+    name = stream_key(secret, 'name').hex()[:16]
+    p, device = c.privacy, jax.devices()[0].device_kind
+    nonce = secrets.token_hex(16) if p.seed == 'secret' else ''
+    return Account(
+        run_of(c), site.name, site.data, name, device, site.unit, site.units, p.epsilon, p.delta,
+        plan, nonce=nonce,
+    )
+
+
+def run_of(c: ConfigDict) -> str:
+    """A hash of all that decides what noise is added to, but for the number of rounds."""
+    settings = settings_of(c)
+    del settings['rounds']
+    # What leaves no trace in what a center releases.
+    for field in ('method', 'eval_every', 'checkpoint_every', 'score_on', 'max_left_out'):
+        del settings[field]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def key_of(account: Account, secret: bytes, *release: str | int) -> bytes:
+    """The key of a release's noise, which no other run, data or release has."""
+    return stream_key(secret, account.nonce, account.run, account.data, *release)
+
+
+def ledger_file(workdir: pathlib.Path, name: str) -> pathlib.Path:
+    """A center's ledger."""
+    return workdir / 'privacy' / f'{file_name(name)}.jsonl'
+
+
+def secret_of(c: ConfigDict, workdir: pathlib.Path, name: str, new: bool = False) -> bytes:
+    """A center's secret; it is drawn before its first ledger, and never again.
+
+    new: whether the center may have joined after the run began.
+
+    Raises ValueError where it is lost, or where a run has begun and its ledger is.
+    """
+    if not new and (workdir / 'config.json').exists() and not ledger_file(workdir, name).exists():
+        raise ValueError(
+            f'{ledger_file(workdir, name)}: the ledger is missing: bring it back from a copy'
+        )
+    if c.privacy.seed != 'secret':
+        return simulated_secret(int(c.privacy.seed), name)
+    folder = expand(c.privacy.secrets or SECRETS) / file_name(name)
+    if ledger_file(workdir, name).exists() or (folder / FILE).exists():
+        return read_secret(folder, workdir)
+    return create_secret(folder, workdir)

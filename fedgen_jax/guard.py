@@ -1,0 +1,286 @@
+"""What stands around a private run on the host: it pays, releases, and tells.
+
+The phases of a run whose unit is a patient or an image:
+
+    0  public start: weights from drawn centers (`RUN/public`), or from `start.weights`; no cost.
+    1  release: each center's descriptor once, with noise of its own, under the public psi.
+    2  training: private steps at each center (`privacy.dpsgd`), on what `privacy.trainable` names,
+       with the released descriptor.
+"""
+
+import importlib.metadata
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from fedgen_jax import checkpoint
+from fedgen_jax.budget import (
+    Site,
+    account_of,
+    check_sites,
+    key_of,
+    ledger_file,
+    plans_of,
+    secret_of,
+    sigma_of,
+    site_of,
+)
+from fedgen_jax.data.check import say
+from fedgen_jax.data.examples import Center, of_split
+from fedgen_jax.engine.rounds import init_private
+from fedgen_jax.hypernet import descriptor
+from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.hypernet.generator import Normal
+from fedgen_jax.privacy.accounting import INTERVAL, epsilon_rdp
+from fedgen_jax.privacy.calibrate import check_target
+from fedgen_jax.privacy.dpsgd import Own
+from fedgen_jax.privacy.ledger import Ledger, block, charge, cost, open_ledger, read_ledger, spent
+from fedgen_jax.privacy.release import release
+from fedgen_jax.privacy.secrets import SIMULATION
+from fedgen_jax.privacy.units import cap_of
+from fedgen_jax.program import Program
+from fedgen_jax.public import check_public, mean_descriptor
+from fedgen_jax.run import Restored, Run, client_ids
+from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
+
+STARTED = ('theta', 'phi', 'psi', 'normal')  # entries of `shared` that the public run gives
+NOT_COVERED = (
+    'hyper-parameters, and runs and seeds that were tried on the same data: their epsilons add up',
+    'scores on validation and test images, in metrics.jsonl and summary.json',
+    'how many images a center has, and the hash of its data (federation.json)',
+    "noise of training: threefry in float32, no vetted generator; a descriptor's noise is exact",
+    'what a center does with its own images afterwards, and what a model says of an image',
+    'metadata: who takes part, and how long a center computes',
+)
+
+
+class Guard(NamedTuple):
+    """A run's privacy; `ledgers` is changed in place as charges are paid.
+
+    steps:    private steps of a round, at each center.
+    start:    entries of the server's state that training begins with.
+    own_C:    each center's `privacy.dpsgd.Own`, stacked.
+    released: each center's released statistic; None where no descriptor is used.
+    """
+
+    ledgers: dict[str, Ledger]
+    steps: int
+    start: dict[str, Any]
+    own_C: Own
+    released: dict[str, Statistic] | None
+
+
+def check(run: Run) -> None:
+    """Raises ValueError for a private run that cannot be; nothing is written or spent."""
+    if not run.config.privacy.unit:
+        return
+    if jax.process_count() > 1:
+        raise ValueError('privacy.unit: many processes are not supported: run one')
+    check_sites(run.config, [site_of(run.config, center) for center in run.seen])
+    check_public(run.config)
+
+
+def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run:
+    """The run with its guard: calibrated, keys and ledgers at hand, descriptors released.
+
+    public: the folder of the public run that weights come from; None: there is none.
+    """
+    c = run.config
+    sites = [site_of(c, center) for center in run.seen]
+    size, steps = _size(run.program, run.key), _steps(c, run.program)
+    sigma = sigma_of(c, sites, size, steps)
+    plans = plans_of(c, sigma, sites, size, steps)
+    keys = {s.name: secret_of(c, workdir, s.name) for s in sites}
+    ledgers = {
+        s.name: open_ledger(
+            ledger_file(workdir, s.name), account_of(c, s, keys[s.name], plans[s.name])
+        ) for s in sites
+    }
+    units = {s.unit for s in sites}
+    say(f'unit {" and ".join(sorted(units))}; sigma {sigma:.4g} for epsilon {c.privacy.epsilon:g} '
+        f'at delta {c.privacy.delta:g}')
+    start = _start_of(public) if public else {}
+    released = None
+    if size:
+        first = run.program.algorithm.init(run.key).shared
+        psi_of = {'psi': start.get('psi', first['psi'])}
+        released = _release_all(run, workdir, sites, ledgers, keys, psi_of)
+        m_CxE = np.stack([descriptor.mean(s) for s in released.values()])
+        start['pooled'] = descriptor.mean(descriptor.pool(released.values()))
+        start.setdefault('normal', Normal(m_CxE.mean(0), m_CxE.var(0) + np.float32(1e-6)))
+    training = {n: key_of(ledgers[n].account, keys[n], 'training') for n in keys}
+    own_C = _stacked(sites, sigma, training, released)
+    return run._replace(guard=Guard(ledgers, steps, start, own_C, released))
+
+
+def reopened(run: Run, workdir: pathlib.Path) -> Run:
+    """A private run that is finished: its released statistics, and nothing to draw from."""
+    c = run.config
+    if not c.privacy.unit:
+        return run
+    sites = [site_of(c, center) for center in run.seen]
+    released = None
+    if _size(run.program, run.key):
+        kept = read_statistics(workdir).own
+        released = {s.name: kept[s.name] for s in sites}
+    ledgers = {s.name: read_ledger(ledger_file(workdir, s.name)) for s in sites}
+    own_C = _stacked(sites, 0.0, {s.name: bytes(32) for s in sites}, released)
+    return run._replace(guard=Guard(ledgers, _steps(c, run.program), {}, own_C, released))
+
+
+def begun(run: Run, state: Any) -> tuple[Any, Any]:
+    """The first state with its public entries, and the private states that follow from it."""
+    program, shared = run.program, dict(state.shared)
+    assert run.guard
+    for name, value in run.guard.start.items():
+        place = 'first' if name == 'theta' and 'first' in shared else name
+        if place in shared:
+            shared[place] = _like(shared[place], value, name)
+    state = state._replace(shared=shared)
+    id_C = client_ids(len(run.seen), program)
+    return state, init_private(program.algorithm, program.mesh, state, id_C)
+
+
+def pay(guard: Guard, first: int, last: int) -> None:
+    """Charges rounds first .. last - 1 at every center, before they are computed."""
+    count = (last - first) * guard.steps
+    for name, ledger in guard.ledgers.items():
+        guard.ledgers[name] = charge(ledger, 'training', first * guard.steps, count)
+
+
+def told(c: ConfigDict, guard: Guard) -> dict:
+    """The `privacy` block of `summary.json`."""
+    ledgers, p = tuple(guard.ledgers.values()), c.privacy
+    worst = max(ledgers, key=cost)
+    version = importlib.metadata.version('dp-accounting')
+    drawn = f'{p.public_centers} drawn centers' if p.public else 'drawn weights'
+    return block(ledgers, {
+        'public': ['n, the number of units of each center', 'rate', 'clip', 'shapes'],
+        'accountant': f'PLD, dp-accounting {version}, interval {INTERVAL:g}',
+        'epsilon_rdp': epsilon_rdp(worst.charges, worst.account.delta),
+        'trust': 'each center trusts itself: all noise is added before anything leaves it',
+        'sampling': {
+            'kind': 'poisson, truncated', 'rate': p.rate,
+            'cap': cap_of(max(of.account.units for of in ledgers), p.rate),
+        },
+        'randomness': 'secret' if p.seed == 'secret' else SIMULATION,
+        'start': c.start.weights or drawn,
+        'not_covered': list(NOT_COVERED),
+    })
+
+
+def released_statistic(
+    c: ConfigDict,
+    program: Program,
+    site: Site,
+    image_NxHxWx3: np.ndarray,
+    shared: Mapping[str, Any],
+    key: bytes,
+    sigma: float,
+) -> Statistic:
+    """A center's statistic as it leaves; its ledger has been charged for it."""
+    assert program.describe
+    vectors = program.describe(shared, np.asarray(image_NxHxWx3))
+    center_E = mean_descriptor(c, program.describe, shared)
+    psi = descriptor.hash_of(jax.device_get(shared['psi']))
+    radius = c.privacy.descriptor_radius
+    return release(vectors, site.table, center_E, radius, sigma, key, psi, site.unit)
+
+
+def release_anew(workdir: pathlib.Path, done: Restored, center: Center) -> Statistic:
+    """The released statistic of a center that joins, or whose data changed; charged before.
+
+    It is of all the center's images, under the noise multiplier of the run.  A center that joined
+    and has not changed (its onboarding was cut short) releases the same numbers, at no cost; any
+    other release counts among `privacy.updates`.
+
+    Raises ValueError, and spends nothing, where these are spent.
+    """
+    c, shared = done.config, done.state.shared
+    site, file = site_of(c, center, split=None), ledger_file(workdir, center.name)
+    check_target(c.privacy.epsilon, c.privacy.delta, site.units)
+    secret = secret_of(c, workdir, center.name, new=True)
+    if file.exists():
+        ledger = read_ledger(file)
+    else:
+        seen = read_ledger(ledger_file(workdir, done.seen[0]))
+        planned = [x for x in seen.account.plan if x.name == 'descriptor']
+        ledger = open_ledger(file, account_of(c, site, secret, tuple(planned)))
+    number, joined = spent(ledger, 'descriptor'), len(ledger.account.plan) == 1
+    if joined and number == 1 and site.data == ledger.account.data:
+        number = 0
+    ledger = charge(ledger, 'descriptor', number, 1)
+    key = key_of(ledger.account, secret, 'descriptor', number, site.data)
+    sigma = ledger.account.plan[0].sigma
+    return released_statistic(c, done.program, site, center.examples.image, shared, key, sigma)
+
+
+def _release_all(run, workdir, sites, ledgers, keys, shared) -> dict[str, Statistic]:
+    """Each center's descriptor, released once: as the folder has it, or now."""
+    if (workdir / 'statistics' / 'pooled.json').exists():
+        kept = read_statistics(workdir)
+        psi = descriptor.hash_of(jax.device_get(shared['psi']))
+        if kept.pooled.psi != psi:
+            raise ValueError(f'{workdir}/statistics: of another descriptor network than {psi}')
+        return {s.name: kept.own[s.name] for s in sites}
+    made = {}
+    for site, center in zip(sites, run.seen):
+        ledger = ledgers[site.name] = charge(ledgers[site.name], 'descriptor', 0, 1)
+        sigma = {x.name: x for x in ledger.account.plan}['descriptor'].sigma
+        key = key_of(ledger.account, keys[site.name], 'descriptor', 0, site.data)
+        images = of_split(center, 'train').image
+        made[site.name] = released_statistic(
+            run.config, run.program, site, images, shared, key, sigma
+        )
+    write_statistics(workdir, Statistics(made, descriptor.pool(made.values())))
+    return made
+
+
+def _stacked(sites, sigma, training, released) -> Own:
+    """Centers' `Own`, padded to one shape."""
+    rows, columns = (max(s.table[0].shape[axis] for s in sites) for axis in (0, 1))
+
+    def grown(x):
+        return np.pad(x, ((0, rows - x.shape[0]), (0, columns - x.shape[1])))
+
+    return Own(
+        np.stack([grown(s.table[0]) for s in sites]),
+        np.stack([grown(s.table[1]) for s in sites]),
+        np.array([s.units for s in sites], np.float32),
+        np.stack([np.frombuffer(training[s.name][:8], np.uint32) for s in sites]),
+        np.full(len(sites), sigma, np.float32),
+        () if released is None else np.stack([descriptor.mean(released[s.name]) for s in sites]),
+    )
+
+
+def _steps(c: ConfigDict, program: Program) -> int:
+    """Private steps of a round; those of a base and of its generator are charged apart."""
+    both = c.algorithm == 'fedgen' and program.base and c.fedgen.phase == 'with'
+    return c.local_steps * (2 if both else 1)
+
+
+def _size(program: Program, key: jax.Array) -> int:
+    """E of the descriptor that a center releases; 0: none."""
+    if program.describe is None:
+        return 0
+    return jax.eval_shape(program.algorithm.init, key).shared['pooled'].shape[0]
+
+
+def _start_of(folder: pathlib.Path) -> dict[str, Any]:
+    """Entries of `shared` that the public run ends with."""
+    shared = checkpoint.server_shared(folder)
+    return {name: shared[name] for name in STARTED if name in shared}
+
+
+def _like(like: Any, found: Any, name: str) -> Any:
+    """`found` in the structure, types and places of `like`."""
+    leaves, old = jax.tree.leaves(found), jax.tree.leaves(like)
+    if [np.shape(x) for x in leaves] != [x.shape for x in old]:
+        raise ValueError(f'{name}: has other shapes in the public run than here')
+    placed = [jax.device_put(jnp.asarray(x, y.dtype), y.sharding) for x, y in zip(leaves, old)]
+    return jax.tree.unflatten(jax.tree.structure(like), placed)

@@ -1,0 +1,88 @@
+"""Which settings a unit of privacy goes with; all others are refused, in a line each.
+
+What a unit promises rests on sensitivities that hold for some ways to train and not for others: a
+patient whose images enter a batch's statistics, a class mix or a support moves the gradients of
+all others, and no clip of his own gradient bounds that.
+"""
+
+import math
+from typing import Any
+
+from fedgen_jax.privacy.units import UNITS
+from fedgen_jax.registry import choose
+
+ALGORITHMS = ('fedavg', 'fedgen', 'local_only')  # whose messages are bounded and noisy
+
+
+def check_private(c: Any) -> None:
+    """Raises ValueError where a configuration has a unit of privacy beside what breaks it."""
+    p = c.privacy
+    choose('privacy.unit', p.unit, ('', *UNITS))
+    if not p.unit:
+        return
+    if not (p.epsilon > 0 and math.isfinite(p.epsilon)):
+        raise ValueError(f'privacy.epsilon={p.epsilon}: a number above 0')
+    if not 0 < p.delta < 1:
+        raise ValueError(f'privacy.delta={p.delta}: above 0, and at most 1 / (10 n)')
+    if not 0 < p.rate <= 1:
+        raise ValueError(f'privacy.rate={p.rate}: a sampling rate above 0, up to 1')
+    if p.clip < 0 or not math.isfinite(p.clip):
+        raise ValueError(f'privacy.clip={p.clip}: a norm above 0, or 0 for 1')
+    if not (p.seed == 'secret' or f'{p.seed}'.isdecimal()):
+        raise ValueError(f"privacy.seed={p.seed!r}: 'secret', or a number for simulations")
+    for field, least in (
+        ('images_per_patient', 1), ('multiplicity', 1), ('public_centers', 1),
+        ('public_rounds', 0), ('updates', 0),
+    ):
+        if p[field] < least:
+            raise ValueError(f'privacy.{field}={p[field]}: at least {least}')
+    if not p.descriptor_noise > 0:
+        raise ValueError(f'privacy.descriptor_noise={p.descriptor_noise}: above 0')
+    if not 0 < p.descriptor_radius <= 2:
+        raise ValueError(f'privacy.descriptor_radius={p.descriptor_radius}: above 0, at most 2')
+    choose('privacy.public', p.public, ('', 'synthetic'))
+    for field, bad, why in _of_center(c) if p.unit == 'client' else _inside(c):
+        if bad:
+            raise ValueError(f'privacy.unit={p.unit!r} with {field}: {why}')
+
+
+def _inside(c):
+    """What patient and image do not go with: (setting, whether it is set, why)."""
+    h, finetune = c.get('fedgen'), c.finetune
+    own = 'the center itself may do so afterwards, and nothing of it leaves'
+    return (
+        (f'algorithm={c.algorithm!r}', c.algorithm not in ALGORITHMS,
+         f'private steps are those of {", ".join(ALGORITHMS)}'),
+        ("model.norm='batch'",
+         c.model.get('norm') == 'batch' and c.statistics != 'frozen'
+         or c.statistics in ('running', 'last'),
+         "a batch's statistics mix its patients: --config.model.norm=group"),
+        (f'model.last={c.model.get("last", "none")!r}', c.model.get('last', 'none') != 'none',
+         "statistics of features mix patients: 'none'"),
+        (f'prevalence={c.prevalence!r}', c.prevalence != 'natural',
+         'a rare class is drawn more often than is accounted for: natural'),
+        (f'weighting={c.weighting!r}', c.weighting != 'uniform',
+         'a weight tells how many images a center has: --config.weighting=uniform'),
+        (f'loss.prior={c.loss.prior!r}', c.loss.prior != 'none',
+         "the loss of each patient would tell all others' classes: none"),
+        (f'input.canonical={c.input.canonical!r}, input.size={c.input.size}',
+         c.input.canonical != 'none' or bool(c.input.size),
+         "images are moved by exact moments of all patients: 'none', and size 0"),
+        (f'cohort={c.cohort}', bool(c.cohort), 'all centers train in each round: 0'),
+        (f'data.virtual={c.data.virtual}', bool(c.data.virtual),
+         'drawn centers are public: they train first (privacy.public), so 0'),
+        (f'finetune.steps={finetune.steps}', bool(finetune.steps or finetune.choose), own),
+        (f'oracle.steps={c.oracle.steps}', bool(c.oracle.steps), own),
+        ("fedgen.local='weights'", c.algorithm == 'fedgen' and h.local == 'weights',
+         "what T steps are pulled back to mixes all patients: 'meta'"),
+        (f'fedgen.base={h and h.base!r}', c.algorithm == 'fedgen' and h.base != 'fedavg',
+         "private steps of the base are FedAvg's"),
+        ('privacy.adaptive', c.privacy.adaptive, 'the clip of a step is fixed'),
+    )
+
+
+def _of_center(c):
+    """What client does not go with."""
+    return (
+        ('this version', True, 'the level of clients is not wired to training yet: patient, image'),
+    )

@@ -1,0 +1,341 @@
+"""Private runs from end to end: what they spend, what they leave, and what they refuse."""
+
+import csv
+import json
+import re
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from drawn import cells_folder
+
+from fedgen_jax import checkpoint, guard
+from fedgen_jax.budget import ledger_file
+from fedgen_jax.config import base
+from fedgen_jax.data.examples import of_split
+from fedgen_jax.evaluate import statistic_of
+from fedgen_jax.files import file_name
+from fedgen_jax.hypernet import descriptor
+from fedgen_jax.onboard import onboard
+from fedgen_jax.privacy.accounting import epsilon
+from fedgen_jax.privacy.ledger import read_ledger, spent
+from fedgen_jax.run import after_training, reopen
+from fedgen_jax.statistics import read_statistics
+from fedgen_jax.summary import evaluate_run
+from fedgen_jax.train import train
+
+pytest.importorskip('dp_accounting', reason='the extra `privacy`')
+
+SEEN = ('synthetic-0', 'synthetic-1', 'synthetic-2')
+
+
+@pytest.fixture(scope='module')
+def cells(tmp_path_factory):
+    """A folder of four drawn centers, whose patients have two images each."""
+    root = cells_folder(tmp_path_factory.mktemp('cells') / 'root', 4, 40, 16)
+    with open(root / 'manifest.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    number = {}
+    for row in rows:
+        of = row['center'], row['split']
+        number[of] = number.get(of, -1) + 1
+        row['patient'] = f'{row["center"]} {row["split"]} {number[of] // 2}'
+    with open(root / 'manifest.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+def configured(cells, tmp, **changes):
+    c = base()
+    c.data.root, c.data.cache = str(cells), str(tmp / 'store')
+    c.data.held_out, c.data.image_size, c.devices = 'synthetic-3', 16, 1
+    c.model.widths, c.rounds, c.local_steps, c.batch_size = (8,), 2, 2, 4
+    c.eval_every = c.checkpoint_every = 1
+    c.weighting, c.fedgen.support, c.fedgen.modes = 'uniform', 4, ('film',)
+    c.data.virtual_examples = 16
+    c.privacy.update({
+        'unit': 'patient', 'delta': 1e-3, 'rate': 0.5, 'public_centers': 2,
+        'secrets': str(tmp / 'keys'),
+    })
+    c.update_from_flattened_dict(changes)
+    return c
+
+
+class Finished:
+    """A run with its configuration, and the folder of keys."""
+
+    def __init__(self, config, workdir, summary):
+        self.config, self.workdir, self.summary = config, workdir, summary
+
+
+@pytest.fixture(scope='module')
+def finished(cells, tmp_path_factory):
+    tmp = tmp_path_factory.mktemp('private')
+    c = configured(cells, tmp, **{'privacy.updates': 1})
+    return Finished(c, tmp / 'run', train(c, tmp / 'run', progress=False))
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    return shutil.copytree(finished.workdir, tmp_path / 'run')
+
+
+def ledgers_of(workdir):
+    return [read_ledger(ledger_file(workdir, name)) for name in SEEN]
+
+
+def test_it_spends_what_it_may_and_says_so(finished):
+    told = finished.summary['privacy']
+    assert told['unit'] == 'patient' and told['randomness'] == 'secret'
+    assert 6 < told['epsilon'] <= 8 == told['epsilon_target']  # one more release is reserved
+    by_name = {x['name']: x for x in told['charges']}
+    # Two steps a round of the base and two of the generator; one release of two that are planned.
+    assert by_name['training']['count'] == 8 and by_name['descriptor']['count'] == 1
+    assert by_name['training']['sigma'] == by_name['descriptor']['sigma']
+    for of in ledgers_of(finished.workdir):
+        assert epsilon(of.charges, 1e-3) == told['by_center'][of.account.center]['epsilon'] <= 8
+        assert 7.98 < epsilon(of.account.plan, 1e-3) <= 8
+        assert of.account.units == told['by_center'][of.account.center]['units'] == 12
+    assert 'hyper-parameters' in told['not_covered'][0]
+
+
+def test_only_released_statistics_lie_in_the_folder(finished):
+    kept = read_statistics(finished.workdir)
+    done, run = reopen(finished.workdir)
+    exact = after_training(run, done.state, done.private_C)
+    for center in exact.seen:
+        own = kept.own[center.name]
+        assert own.variance > 0 and own.unit == 'patient' and own.count == 12
+        truth = descriptor.mean(statistic_of(exact, of_split(center, 'train')))
+        gap = np.abs(descriptor.mean(own) - truth)
+        assert gap.min() > 0 and gap.mean() < 3 * descriptor.standard_error(own)
+    assert not (finished.workdir / 'public' / 'statistics').exists()
+    for folder in (finished.workdir, finished.workdir / 'public'):
+        told = json.loads((folder / 'federation.json').read_text())['data']
+        assert all(of['labels'] is None for of in told.values())
+    lines = (finished.workdir / 'metrics.jsonl').read_text().splitlines()
+    assert all(json.loads(x)['loss'] is None for x in lines) and len(lines) == 2
+
+
+def test_psi_and_the_released_descriptors_stay(finished):
+    """psi is the public run's, the pooled descriptor that of the releases; theta and phi moved."""
+    shared = checkpoint.server_shared(finished.workdir)
+    public = checkpoint.server_shared(finished.workdir / 'public')
+    jax.tree.map(np.testing.assert_array_equal, shared['psi'], public['psi'])
+    jax.tree.map(np.testing.assert_array_equal, shared['normal'], public['normal'])
+    pooled = descriptor.mean(read_statistics(finished.workdir).pooled)
+    np.testing.assert_array_equal(shared['pooled'], pooled)
+    for name, still in (('conv_0_0', True), ('input', False), ('head', False)):
+        gap = jax.tree.map(lambda a, b: np.abs(a - b).max(), shared['theta'][name],
+                           public['theta'][name])
+        assert (max(jax.tree.leaves(gap)) == 0) == still
+    assert np.any(shared['phi']['embed']['kernel'] != public['phi']['embed']['kernel'])
+
+
+def test_it_is_scored_again_from_its_folder(finished):
+    again = evaluate_run(finished.workdir)
+    assert again['seen'] == finished.summary['seen']
+    assert again['privacy']['epsilon'] == finished.summary['privacy']['epsilon']
+
+
+def test_a_run_that_died_resumes_and_has_spent_the_same(cells, finished, tmp_path, monkeypatch):
+    """It dies after the second round was paid and computed, before it was saved."""
+    c = configured(cells, tmp_path, **{'privacy.updates': 1, 'privacy.seed': '7'})
+    save, calls = checkpoint.save, []
+
+    def dies(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return save(*args)
+
+    shutil.copytree(finished.workdir / 'public', tmp_path / 'whole' / 'public')
+    shutil.copytree(finished.workdir / 'public', tmp_path / 'died' / 'public')
+    whole = train(c, tmp_path / 'whole', progress=False)
+    monkeypatch.setattr(checkpoint, 'save', dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(c, tmp_path / 'died', progress=False)
+    assert [spent(of, 'training') for of in ledgers_of(tmp_path / 'died')] == [8, 8, 8]
+    monkeypatch.setattr(checkpoint, 'save', save)
+    again = train(c, tmp_path / 'died', progress=False)
+    assert again['seen'] == whole['seen']
+    told = again['privacy']
+    assert told['epsilon'] == whole['privacy']['epsilon'] and told['spent_before_resume'] == 3
+    assert 'simulation' in told['randomness']
+    a, b = (checkpoint.server_shared(tmp_path / x) for x in ('whole', 'died'))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_two_runs_of_the_same_settings_never_share_noise(cells, finished, tmp_path):
+    """Else the same data and noise under other code would tell the difference exactly."""
+    shutil.copytree(finished.workdir / 'public', tmp_path / 'run' / 'public')
+    train(finished.config, tmp_path / 'run', progress=False)
+    a, b = (read_statistics(x).own for x in (finished.workdir, tmp_path / 'run'))
+    assert all(np.all(a[name].total != b[name].total) for name in SEEN)
+
+
+def test_a_longer_run_is_refused(finished, run):
+    longer = finished.config.copy_and_resolve_references()
+    longer.rounds = 3
+    before = [f.read_text() for f in sorted((run / 'privacy').iterdir())]
+    with pytest.raises(ValueError, match='12 releases, and 8 were calibrated') as error:
+        train(longer, run, progress=False)
+    assert '\n' not in str(error.value)
+    assert before == [f.read_text() for f in sorted((run / 'privacy').iterdir())]
+
+
+@pytest.mark.parametrize('lost, said', [
+    ('secret.key', 'secret of this center is lost'), ('ledger', 'ledger is missing'),
+])
+def test_a_lost_key_or_ledger_stops_everything(finished, run, tmp_path, lost, said):
+    c = finished.config.copy_and_resolve_references()
+    keys = shutil.copytree(c.privacy.secrets, tmp_path / 'keys')
+    c.privacy.secrets = str(keys)
+    gone = ledger_file(run, SEEN[1]) if lost == 'ledger' else keys / SEEN[1] / lost
+    gone.unlink()
+    before = sorted(p.name for p in run.rglob('*'))
+    with pytest.raises(ValueError, match=said) as error:
+        train(c, run, progress=False)
+    assert '\n' not in str(error.value)
+    assert sorted(p.name for p in run.rglob('*')) == before and not gone.exists()
+
+
+def test_another_key_is_refused(finished, run, tmp_path):
+    c = finished.config.copy_and_resolve_references()
+    c.privacy.secrets = str(shutil.copytree(c.privacy.secrets, tmp_path / 'keys'))
+    other = tmp_path / 'keys' / SEEN[0] / 'secret.key'
+    other.write_bytes(bytes(32))
+    with pytest.raises(ValueError, match='another secret'):
+        train(c, run, progress=False)
+
+
+REFUSED = [
+    ({'privacy.epsilon': 0.0}, 'privacy.epsilon=0.0'),
+    ({'privacy.delta': 0.02}, '1 / .10 n. = 0.00833 for the 12 units'),
+    ({'privacy.rate': 0.0}, 'privacy.rate=0'),
+    ({'privacy.rate': 0.05}, 'below 1, a step is noise alone'),
+    ({'privacy.unit': 'hospital'}, 'privacy.unit'),
+    ({'privacy.trainable': 'some'}, 'privacy.trainable'),
+    ({'privacy.seed': 'guess'}, 'privacy.seed'),
+    ({'privacy.descriptor_radius': 0.0}, 'descriptor_radius=0'),
+    ({'model.norm': 'batch'}, 'mix its patients'),
+    ({'model.last': 'center'}, 'model.last'),
+    ({'prevalence': 'balanced'}, 'prevalence'),
+    ({'weighting': 'examples'}, 'weighting'),
+    ({'loss.prior': 'logits'}, 'loss.prior'),
+    ({'input.canonical': 'brightfield'}, 'input.canonical'),
+    ({'fedgen.local': 'weights'}, "fedgen.local='weights'"),
+    ({'fedgen.base': 'fedprox'}, 'fedgen.base'),
+    ({'algorithm': 'scaffold'}, "algorithm='scaffold'"),
+    ({'cohort': 2}, 'cohort=2'),
+    ({'data.virtual': 4, 'data.virtual_share': 0.5}, 'data.virtual=4'),
+    ({'finetune.steps': 2}, 'finetune.steps=2'),
+    ({'oracle.steps': 2}, 'oracle.steps=2'),
+    ({'start.weights': 'PRIVATE'}, 'no public start'),
+]
+
+
+@pytest.mark.parametrize('changes, said', REFUSED, ids=[' '.join(x) for x, _ in REFUSED])
+def test_what_breaks_the_promise_is_refused_and_nothing_is_spent(
+    cells, finished, tmp_path, changes, said
+):
+    c = configured(cells, tmp_path, **changes)
+    if c.start.weights:
+        c.start.weights = str(finished.workdir)
+    with pytest.raises(ValueError, match=said) as error:
+        train(c, tmp_path / 'run', progress=False)
+    assert '\n' not in str(error.value)
+    assert not (tmp_path / 'run').exists() and not (tmp_path / 'keys').exists()
+
+
+def newcomer(cells, folder, name, limit=24, skip=0):
+    """A folder of one center."""
+    folder.mkdir()
+    with open(cells / 'manifest.csv', newline='') as file:
+        rows = [r for r in csv.DictReader(file) if r['center'] == name][skip : skip + limit]
+    with open(folder / 'manifest.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        target = folder / row['image']
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(cells / row['image'], target)
+    return str(folder)
+
+
+def test_centers_that_join_change_and_leave_are_charged(cells, run, tmp_path):
+    before = read_statistics(run)
+    first = newcomer(cells, tmp_path / 'first', 'synthetic-3')
+    onboard(run, first)
+    file = ledger_file(run, 'synthetic-3')
+    own = read_statistics(run).own['synthetic-3']
+    assert own.variance > 0 and spent(read_ledger(file), 'descriptor') == 1
+    assert read_ledger(file).account.plan == ledgers_of(run)[0].account.plan[:1]
+    # Once more with the same data: the same release, at no cost.
+    onboard(run, remove='synthetic-3')
+    np.testing.assert_array_equal(read_statistics(run).pooled.total, before.pooled.total)
+    onboard(run, first)
+    np.testing.assert_array_equal(read_statistics(run).own['synthetic-3'].total, own.total)
+    assert spent(read_ledger(file), 'descriptor') == 1
+    # Its data change: one release more, and no third.
+    second = newcomer(cells, tmp_path / 'second', 'synthetic-3', 16, 8)
+    onboard(run, second, update='synthetic-3')
+    assert spent(read_ledger(file), 'descriptor') == 2
+    assert np.all(read_statistics(run).own['synthetic-3'].total != own.total)
+    kept = read_statistics(run).pooled
+    with pytest.raises(ValueError, match='3 releases, and 2 were calibrated') as error:
+        onboard(run, first, update='synthetic-3')
+    assert '\n' not in str(error.value)
+    np.testing.assert_array_equal(read_statistics(run).pooled.total, kept.total)
+
+
+def test_a_center_that_trained_may_release_once_more(cells, run, tmp_path):
+    folder = newcomer(cells, tmp_path / 'data', SEEN[0])
+    before = read_ledger(ledger_file(run, SEEN[0]))
+    onboard(run, folder, update=SEEN[0])
+    after = read_ledger(ledger_file(run, SEEN[0]))
+    assert epsilon(before.charges, 1e-3) < epsilon(after.charges, 1e-3) <= 8
+
+
+@pytest.mark.parametrize('asked', [{'prevalence': 'estimate'}, {'adapt': 2}])
+def test_what_tells_of_images_is_not_made_for_a_newcomer(cells, run, tmp_path, asked):
+    folder = newcomer(cells, tmp_path / 'data', 'synthetic-3')
+    with pytest.raises(ValueError, match='is private'):
+        onboard(run, folder, **asked)
+    assert not ledger_file(run, 'synthetic-3').exists()
+
+
+@pytest.mark.parametrize('algorithm', ['fedavg', 'local_only'])
+def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorithm):
+    c = configured(cells, tmp_path, algorithm=algorithm, **{'privacy.unit': 'image'})
+    told = train(c, tmp_path / 'run', progress=False)
+    assert told['privacy']['unit'] == 'image' and 7 < told['privacy']['epsilon'] <= 8
+    (charge,) = told['privacy']['charges']
+    assert charge['count'] == 4 and told['privacy']['by_center'][SEEN[0]]['units'] == 23
+    assert not (tmp_path / 'run' / 'statistics').exists()
+    assert {p.name for p in (tmp_path / 'run' / 'privacy').iterdir()} == {
+        f'{file_name(name)}.jsonl' for name in SEEN
+    }
+    start = checkpoint.server_shared(tmp_path / 'run' / 'public')['theta']
+    done, _ = reopen(tmp_path / 'run')
+    thetas = done.private_C['theta'] if algorithm == 'local_only' else jax.tree.map(
+        lambda x: x[None], done.state.shared['theta']
+    )
+    gap = {k: np.asarray(thetas[k]['kernel']) - start[k]['kernel'] for k in ('conv_0_0', 'head')}
+    assert not gap['conv_0_0'].any() and gap['head'].any()
+
+
+def test_images_without_patients_are_the_unit(cells, tmp_path):
+    """A run that asks for patients where none are known says what it promised."""
+    from fedgen_jax.budget import site_of
+    from fedgen_jax.data import synthetic
+
+    c = configured(cells, tmp_path)
+    (center,) = synthetic.centers(1, 20, 16, seed=0)
+    assert site_of(c, center).unit == 'image'
+    assert re.fullmatch('[0-9a-f]{16}', site_of(c, center).data)
+    assert guard.NOT_COVERED
