@@ -14,7 +14,7 @@ import numpy as np
 
 Tree = Any
 
-TYPES = {32: np.dtype(np.uint32), 64: np.dtype(np.uint64)}  # of a word
+TYPES: dict[int, np.dtype] = {32: np.dtype(np.uint32), 64: np.dtype(np.uint64)}  # of a word
 
 
 def encode(tree: Tree, bits: int, word: int, clients: int) -> np.ndarray:
