@@ -104,6 +104,14 @@ def base() -> ConfigDict:
     c.privacy = ConfigDict()
     c.privacy.clip = 0.0  # largest norm of a client's whole contribution; 0: none
 
+    c.secure = ConfigDict()
+    c.secure.on = False  # the server sees masked words and their sum (docs/privacy.md)
+    c.secure.bits = 32  # of a number below the point
+    c.secure.word = 64  # bits of a number on its way: 32 | 64
+    c.secure.threshold = 0.67  # share of a round's centers that must remain; more than half
+    c.secure.min_honest = 3  # the fewest centers in a sum, beside the colluding ones
+    c.secure.colluding = 0  # centers that may show the server all they see
+
     # An algorithm's own fields, in a group of its name.
     for name, family in ALGORITHMS.items():
         own = family.defaults()

@@ -33,6 +33,7 @@ from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.cohorts import Mix, mix_of
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
+from fedgen_jax.engine.secured import Halves, Secure, make_secured_rounds, secure_of
 from fedgen_jax.files import expand
 from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.models.start import flat, read_weights, start_of
@@ -56,7 +57,8 @@ _RUN_FIELDS = (
 
 
 class Program(NamedTuple):
-    """Compiled functions of a method; `rounds` as `engine.rounds.make_rounds` returns it.
+    """Compiled functions of a method; `rounds` as `engine.rounds.make_rounds` returns it, or the
+    same with sums under masks.
 
     input:       the canonical input of its centers; None: images as they are.
     describe:    (shared, image uint8 [N, H, W, 3]) -> [N, E] on the host; None as in `Algorithm`.
@@ -65,6 +67,7 @@ class Program(NamedTuple):
                  is predicted is carried back to their own places.  Where they have 'prior', a
                  `tasks.prior.log_ratio`, the probabilities are those under the center's class mix.
     personalize: `Algorithm.personalize`.
+    secure:      how sums are taken under masks; None: in the clear.
     base:        the same data and tasks with the algorithm that is refined (`Algorithm.base`): it
                  serves the same state.  None: there is none.
     alone:       (unlabelled, labelled, key) -> variables of a model that a center learns alone.
@@ -75,13 +78,14 @@ class Program(NamedTuple):
     algorithm: Algorithm
     mesh: jax.sharding.Mesh
     protection: Protection
-    rounds: jax.stages.Wrapped
+    rounds: jax.stages.Wrapped | Halves
     input: Input | None
     describe: Callable | None
     predict: Callable
     personalize: Callable
     alone: Callable
     fitted: Callable
+    secure: Secure | None = None
     base: 'Program | None' = None
 
 
@@ -97,7 +101,9 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     needs_rounds = 'local_only' in config.finetune.choose or config.server.average
     if config.client.schedule == 'constant' and not needs_rounds:
         del shared['rounds']  # a longer run shares the program
-    return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
+    secure = secure_of(config, num_clients, mix)
+    text = json.dumps(shared, sort_keys=True)
+    return _build(text, image_size, tuple(classes), num_clients, secure)
 
 
 def seen_size(c: ConfigDict) -> int:
@@ -116,11 +122,21 @@ def mix_of_run(c: ConfigDict, num_seen: int) -> Mix | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: int) -> Program:
+def _build(
+    shared: str,
+    image_size: int,
+    classes: tuple[str, ...],
+    num_clients: int,
+    secure: Secure | None,
+) -> Program:
     c = ConfigDict(json.loads(shared))
     algorithm, local = make_algorithm(c, image_size, classes, num_clients)
     protection = make_protection(c)
     mesh = client_mesh(c.devices)
+    rounds: jax.stages.Wrapped | Halves = (
+        make_secured_rounds(algorithm, mesh, c.client_map, protection, secure) if secure
+        else make_rounds(algorithm, mesh, c.client_map, protection)
+    )
     canonical = make_canonical(c, target_of(local.task.target).edge, protection)
 
     @jax.jit
@@ -144,13 +160,14 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
         algorithm,
         mesh,
         protection,
-        make_rounds(algorithm, mesh, c.client_map, protection),
+        rounds,
         canonical,
         describe,
         functools.partial(in_chunks, predict),
         jax.jit(algorithm.personalize),
         jax.jit(functools.partial(alone, local)),
         jax.jit(functools.partial(fitted, local), static_argnames='roles'),
+        secure,
     )
     if not algorithm.base:
         return program

@@ -83,29 +83,34 @@ class Client(NamedTuple):
 
 def check_setup(setup: Setup) -> None:
     """Raises ValueError where a sum would protect nobody."""
-    clients, s = len(setup.identities), setup
+    clients = len(setup.identities)
+    if len(set(setup.identities.values())) < clients:
+        raise ValueError('secure.on: two clients have one identity')
+    check_numbers(clients, setup.threshold, setup.min_honest, setup.colluding)
+
+
+def check_numbers(clients: int, threshold: int, min_honest: int, colluding: int) -> None:
+    """The same of the numbers of a `Setup` of so many clients."""
     if clients < 3:
         raise ValueError(
             f"secure.on: {clients} clients: of two, each knows the other's words from the sum: "
             'at least 3'
         )
-    if len(set(s.identities.values())) < clients:
-        raise ValueError('secure.on: two clients have one identity')
-    if s.colluding < 0 or s.min_honest < 3:
+    if colluding < 0 or min_honest < 3:
         raise ValueError(
-            f'secure.colluding={s.colluding}, secure.min_honest={s.min_honest}: at least 0, and '
-            'at least 3'
+            f'secure.colluding={colluding}, secure.min_honest={min_honest}: at least 0, and at '
+            'least 3'
         )
-    if 2 * s.threshold <= clients + s.colluding or s.threshold > clients:
+    if 2 * threshold <= clients + colluding or threshold > clients:
         raise ValueError(
-            f'secure.threshold: {s.threshold} of {clients} clients, {s.colluding} of them '
-            'colluding: a server that tells halves of them different things could take all masks '
-            f'off: more than {(clients + s.colluding) / 2:g}, and all of them at most'
+            f'secure.threshold: {threshold} of {clients} clients, {colluding} of them colluding: a '
+            'server that tells halves of them different things could take all masks off: more '
+            f'than {(clients + colluding) / 2:g} clients, and all of them at most'
         )
-    if needed(setup) > clients:
+    if min_honest + colluding > clients:
         raise ValueError(
-            f'secure.min_honest={s.min_honest} beside secure.colluding={s.colluding}: more than '
-            f'the {clients} clients of a round'
+            f'secure.min_honest={min_honest} beside secure.colluding={colluding}: more than the '
+            f'{clients} clients of a round'
         )
 
 
