@@ -112,6 +112,11 @@ def base() -> ConfigDict:
     c.secure.min_honest = 3  # the fewest centers in a sum, beside the colluding ones
     c.secure.colluding = 0  # centers that may show the server all they see
 
+    c.robust = ConfigDict()
+    c.robust.rule = 'none'  # in place of the sum: none | bound | median | trimmed | krum
+    c.robust.attackers = 1  # clients of a round that may lie
+    c.robust.bound = 1.0  # the longest a part of a message may be, in medians of a round's clients
+
     # An algorithm's own fields, in a group of its name.
     for name, family in ALGORITHMS.items():
         own = family.defaults()

@@ -21,33 +21,28 @@ from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.algorithms.averaging import averaged
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.finish import alone, fitted
-from fedgen_jax.algorithms.local import (
-    Local,
-    images_of,
-)
+from fedgen_jax.algorithms.local import Local, images_of
 from fedgen_jax.algorithms.optimizers import optimizer, own_steps, schedule
 from fedgen_jax.canonical import PRESETS as canonical_presets
 from fedgen_jax.canonical import Input, carried_back, make_input
 from fedgen_jax.config import complete
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.targets import target_of
+from fedgen_jax.engine.chunks import in_chunks
 from fedgen_jax.engine.cohorts import Mix, mix_of
-from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
-from fedgen_jax.engine.secured import Halves, Secure, make_secured_rounds, secure_of
+from fedgen_jax.engine.rounds import client_mesh, suitable_devices
+from fedgen_jax.engine.secured import Halves, Secure, rounds_of, secure_of
 from fedgen_jax.files import expand
 from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.models.start import flat, read_weights, start_of
 from fedgen_jax.privacy import Protection, clip
 from fedgen_jax.privacy import chain as chain_protections
+from fedgen_jax.privacy.robust import check_robust, robust_of
 from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
 from fedgen_jax.shifts.geometry import check_zoom
 from fedgen_jax.tasks import TASKS, Task
 from fedgen_jax.tasks.prior import reweighted
-
-# Images at a time where a whole center is described or predicted: as many as this, and no more
-# than have so many pixels, for a convolution's patches take hundreds of bytes a pixel.
-CHUNK, CHUNK_PIXELS = 64, 2**19
 
 # What may differ between runs that share a program.
 _RUN_FIELDS = (
@@ -57,8 +52,7 @@ _RUN_FIELDS = (
 
 
 class Program(NamedTuple):
-    """Compiled functions of a method; `rounds` as `engine.rounds.make_rounds` returns it, or the
-    same with sums under masks.
+    """Compiled functions of a method; `rounds` as `engine.secured.rounds_of` returns it.
 
     input:       the canonical input of its centers; None: images as they are.
     describe:    (shared, image uint8 [N, H, W, 3]) -> [N, E] on the host; None as in `Algorithm`.
@@ -101,8 +95,8 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     needs_rounds = 'local_only' in config.finetune.choose or config.server.average
     if config.client.schedule == 'constant' and not needs_rounds:
         del shared['rounds']  # a longer run shares the program
-    secure = secure_of(config, num_clients, mix)
-    text = json.dumps(shared, sort_keys=True)
+    check_robust(config, a_round)
+    secure, text = secure_of(config, num_clients, mix), json.dumps(shared, sort_keys=True)
     return _build(text, image_size, tuple(classes), num_clients, secure)
 
 
@@ -123,20 +117,12 @@ def mix_of_run(c: ConfigDict, num_seen: int) -> Mix | None:
 
 @functools.lru_cache(maxsize=4)
 def _build(
-    shared: str,
-    image_size: int,
-    classes: tuple[str, ...],
-    num_clients: int,
-    secure: Secure | None,
+    shared: str, image_size: int, classes: tuple[str, ...], num_clients: int, secure: Secure | None
 ) -> Program:
     c = ConfigDict(json.loads(shared))
     algorithm, local = make_algorithm(c, image_size, classes, num_clients)
     protection = make_protection(c)
     mesh = client_mesh(c.devices)
-    rounds: jax.stages.Wrapped | Halves = (
-        make_secured_rounds(algorithm, mesh, c.client_map, protection, secure) if secure
-        else make_rounds(algorithm, mesh, c.client_map, protection)
-    )
     canonical = make_canonical(c, target_of(local.task.target).edge, protection)
 
     @jax.jit
@@ -160,7 +146,7 @@ def _build(
         algorithm,
         mesh,
         protection,
-        rounds,
+        rounds_of(c, algorithm, mesh, protection, secure),
         canonical,
         describe,
         functools.partial(in_chunks, predict),
@@ -175,19 +161,6 @@ def _build(
     return program._replace(
         base=program._replace(algorithm=algorithm.base, describe=None, personalize=personalize)
     )
-
-
-def in_chunks(fn: Callable, first: Any, image_NxHxWx3: np.ndarray) -> Any:
-    """fn(first, images) over N in chunks of one shape, so that it compiles once; on the host."""
-    _, height, width, _ = image_NxHxWx3.shape
-    chunk = max(1, min(CHUNK, CHUNK_PIXELS // (height * width)))
-    outputs = []
-    for i in range(0, max(len(image_NxHxWx3), 1), chunk):
-        x = image_NxHxWx3[i : i + chunk]
-        padded = np.concatenate([x, np.zeros((chunk - len(x), *x.shape[1:]), x.dtype)])
-        outputs.append(jax.device_get(fn(first, padded)))
-    length = len(image_NxHxWx3)
-    return jax.tree.map(lambda *y: np.concatenate(y)[:length], *outputs)
 
 
 def make_algorithm(
@@ -290,7 +263,8 @@ def make_canonical(c: ConfigDict, edge: str, protection: Protection) -> Input | 
 
 def make_protection(c: ConfigDict) -> Protection:
     """What messages pass between clients and the sum."""
-    return chain_protections(*([clip(c.privacy.clip)] if c.privacy.clip else []))
+    # The last part is the first at the server, where a rule meets messages as they were sent.
+    return chain_protections(*([clip(c.privacy.clip)] if c.privacy.clip else []), *robust_of(c))
 
 
 def make_task(name: str, classes: Sequence[str]) -> Task:

@@ -1,4 +1,4 @@
-"""Whole runs whose sums are taken under masks: as plain ones, resumed to the bit, and refused."""
+"""Whole runs whose sums are taken under masks, or by a robust rule: trained, resumed, refused."""
 
 import json
 
@@ -111,3 +111,32 @@ def test_runs_with_and_without_masks_share_no_program(root):
     assert prepare(config_of(root)).program is prepare(config_of(root)).program
     plain = prepare(config_of(root, **{'secure.on': False})).program
     assert plain is not prepare(config_of(root)).program and plain.secure is None
+
+
+@pytest.mark.parametrize('rule', ['bound', 'median', 'trimmed', 'krum'])
+def test_a_run_by_a_robust_rule_trains_and_says_so(root, tmp_path, rule):
+    plain = config_of(root, weighting='uniform', **{'secure.on': False})
+    attackers = 0 if rule == 'krum' else 1
+    config = plain.copy_and_resolve_references()
+    config.robust.rule, config.robust.attackers = rule, attackers
+    summary = train(config, tmp_path / 'run', progress=False)
+    assert summary['privacy']['robust'] == {'rule': rule, 'attackers': attackers, 'bound': 1.0}
+    assert 'secure' not in summary and np.isfinite(loss_of(tmp_path / 'run'))
+    with pytest.raises(ValueError, match="robust.rule='.*', now 'none'"):
+        train(plain, tmp_path / 'run', progress=False)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ({'secure.on': True}, 'secure.on hides them'),
+        ({'weighting': 'examples'}, 'must be uniform'),
+        ({'robust.attackers': 2}, 'median holds against 1'),
+    ],
+)
+def test_a_rule_that_could_not_hold_is_refused(root, tmp_path, changes, message):
+    config = config_of(root, **{
+        'secure.on': False, 'weighting': 'uniform', 'robust.rule': 'median', **changes})
+    with pytest.raises(ValueError, match=message):
+        train(config, tmp_path / 'run', progress=False)
+    assert not (tmp_path / 'run').exists()

@@ -24,6 +24,7 @@ from fedgen_jax.engine.cohorts import Mix
 from fedgen_jax.engine.rounds import (
     all_finite,
     by_client,
+    make_rounds,
     round_of_clients,
     round_of_server,
     share_left_out,
@@ -132,6 +133,27 @@ class Halves(NamedTuple):
             costs.append(cost)
         told = {'left_out': left_out, 'left_out_share': worst, 'finite': finite, 'secure': costs}
         return state, private_C, {**mean, **told}
+
+
+def rounds_of(
+    c: ConfigDict,
+    algorithm: Algorithm,
+    mesh: jax.sharding.Mesh,
+    protection: Protection,
+    secure: Secure | None,
+) -> jax.stages.Wrapped | Halves:
+    """A configuration's rounds: in the clear, gathered for a robust rule, or under masks.
+
+    Raises ValueError where the algorithm takes more than the sum that a rule replaces.
+    """
+    if secure:
+        return make_secured_rounds(algorithm, mesh, c.client_map, protection, secure)
+    gathered = c.robust.rule != 'none'
+    if gathered and not algorithm.sum_only:
+        raise ValueError(
+            f'robust.rule={c.robust.rule!r}: replaces a sum, and {algorithm.title} takes none'
+        )
+    return make_rounds(algorithm, mesh, c.client_map, protection, gathered)
 
 
 def make_secured_rounds(

@@ -13,7 +13,13 @@ from fedgen_jax.data import synthetic
 from fedgen_jax.engine import secured
 from fedgen_jax.engine.cohorts import Mix
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, pad_clients
-from fedgen_jax.engine.secured import Secure, make_secured_rounds, secure_of, told_of
+from fedgen_jax.engine.secured import (
+    Secure,
+    make_secured_rounds,
+    rounds_of,
+    secure_of,
+    told_of,
+)
 from fedgen_jax.privacy import Message, clip, nothing
 from fedgen_jax.privacy.encode import encode
 from fedgen_jax.program import make_algorithm
@@ -162,7 +168,6 @@ def test_a_protection_works_on_both_sides(cells):
                  state.shared, plain.shared)
     (message_C, _, _), total = met[0]
     assert isinstance(total, Message) and total.took_part == 5
-    assert nothing().init() == ()
 
 
 def test_a_number_too_large_for_its_word_ends_the_round_and_names_the_leaf(cells):
@@ -221,8 +226,12 @@ def test_what_would_protect_nobody_is_one_line(num_seen, mix, changes, message):
 
 def test_an_algorithm_that_needs_each_contribution_is_refused():
     algorithm = dice()._replace(sum_only=False)
+    c, mesh = base(), client_mesh(1)
     with pytest.raises(ValueError, match='dice needs every contribution by itself'):
-        make_secured_rounds(algorithm, client_mesh(1), 'map', None, FIVE)
+        rounds_of(c, algorithm, mesh, nothing(), FIVE)
+    c.robust.rule = 'median'
+    with pytest.raises(ValueError, match='replaces a sum, and dice takes none'):
+        rounds_of(c, algorithm, mesh, nothing(), None)
 
 
 def test_what_is_told_of_a_run():
