@@ -69,11 +69,12 @@ class Cost(TypedDict):
 class SecureRound(TypedDict):
     """What the sum of a round costs, the median over the rounds of the last process.
 
-    Seconds: `keys` of all clients together, `mask` of one client, `unmask` of the server.
+    Seconds: `keys` and `agree` of all clients together, `mask` of one, `unmask` of the server.
     """
 
     keys: float
     mask: float
+    agree: float
     unmask: float
     bytes_up: float
     bytes_down: float

@@ -122,7 +122,7 @@ def test_a_run_by_a_robust_rule_trains_and_says_so(root, tmp_path, rule):
     summary = train(config, tmp_path / 'run', progress=False)
     assert summary['privacy']['robust'] == {'rule': rule, 'attackers': attackers, 'bound': 1.0}
     assert 'secure' not in summary and np.isfinite(loss_of(tmp_path / 'run'))
-    with pytest.raises(ValueError, match="robust.rule='.*', now 'none'"):
+    with pytest.raises(ValueError, match=r'another configuration \(robust\.'):
         train(plain, tmp_path / 'run', progress=False)
 
 

@@ -34,8 +34,8 @@ from fedgen_jax.privacy.commit import digest, identity
 from fedgen_jax.privacy.encode import TYPES, decode, encode
 from fedgen_jax.privacy.extra import extra
 from fedgen_jax.privacy.secrets import SIZE
-from fedgen_jax.privacy.secure import Setup, check_numbers
 from fedgen_jax.privacy.secure_server import secure_sum
+from fedgen_jax.privacy.secure_setup import Setup, check_numbers
 from fedgen_jax.registry import choose
 
 Tree = Any

@@ -2,15 +2,16 @@
 
 References:
     Bonawitz et al. 2017, Practical secure aggregation for privacy-preserving machine learning, CCS
-    (figure 4, without the round of signed survivors, which a threshold above two thirds replaces).
+    (figure 4, with its protection against a server that does not follow the protocol).
     Pasquini et al. 2022, Eluding secure aggregation in federated learning via model inconsistency,
     CCS (masks that depend on what the server sent).
 
-Four messages, in functions of bytes that know no sockets; `secure_server` is the other side.
+Five messages, in functions of bytes that know no sockets; `secure_server` is the other side.
 
     advertise   two public keys, the hash of what the server sent, signed
     share       shares of the mask key and of the own mask's seed, encrypted to each peer
     masked      words + own mask + masks of pairs, which cancel
+    agree       who sent its words, signed: all clients answer for the same survivors
     unmask      of each peer one share: of the seed if it sent its words, of the key if it dropped
 
 A client is a value: it passes from message to message, and each function returns the next one.
@@ -26,27 +27,10 @@ import numpy as np
 from fedgen_jax.privacy import commit, masks, shamir
 from fedgen_jax.privacy.extra import extra
 from fedgen_jax.privacy.secrets import SIZE, stream_key
+from fedgen_jax.privacy.secure_setup import Setup, check_enough, check_setup
 from fedgen_jax.privacy.wire import number_in, pack, unpack
 
 SHARE = 66  # bytes of a share: 521 bits
-
-
-class Setup(NamedTuple):
-    """What all parties know before a sum.
-
-    session:    bytes that no other sum has: of the run, the round and the attempt.
-    identities: {number of a client: its public identity (`commit.identity`)}, from elsewhere than
-                the server, which could register clients of its own.
-    threshold:  how many clients give a secret back together.
-    min_honest: the least clients whose words are in a sum beside those of colluders.
-    colluding:  how many clients may show the server all they see.
-    """
-
-    session: bytes
-    identities: Mapping[int, bytes]
-    threshold: int
-    min_honest: int = 3
-    colluding: int = 0
 
 
 class Advert(NamedTuple):
@@ -66,6 +50,7 @@ class Client(NamedTuple):
     digest:   of what the server sent it.
     adverts:  of all who take part.  context: their hash, with the session's.
     held:     {peer: (share of its mask key, share of its seed)} of those who shared.
+    alive:    who sent its words, as the server says.
     """
 
     setup: Setup
@@ -79,53 +64,7 @@ class Client(NamedTuple):
     adverts: Mapping[int, Advert] = {}
     context: bytes = b''
     held: Mapping[int, tuple[bytes, bytes]] = {}
-
-
-def check_setup(setup: Setup) -> None:
-    """Raises ValueError where a sum would protect nobody."""
-    clients = len(setup.identities)
-    if len(set(setup.identities.values())) < clients:
-        raise ValueError('secure.on: two clients have one identity')
-    check_numbers(clients, setup.threshold, setup.min_honest, setup.colluding)
-
-
-def check_numbers(clients: int, threshold: int, min_honest: int, colluding: int) -> None:
-    """The same of the numbers of a `Setup` of so many clients."""
-    if clients < 3:
-        raise ValueError(
-            f"secure.on: {clients} clients: of two, each knows the other's words from the sum: "
-            'at least 3'
-        )
-    if colluding < 0 or min_honest < 3:
-        raise ValueError(
-            f'secure.colluding={colluding}, secure.min_honest={min_honest}: at least 0, and at '
-            'least 3'
-        )
-    if 2 * threshold <= clients + colluding or threshold > clients:
-        raise ValueError(
-            f'secure.threshold: {threshold} of {clients} clients, {colluding} of them colluding: a '
-            'server that tells halves of them different things could take all masks off: more '
-            f'than {(clients + colluding) / 2:g} clients, and all of them at most'
-        )
-    if min_honest + colluding > clients:
-        raise ValueError(
-            f'secure.min_honest={min_honest} beside secure.colluding={colluding}: more than the '
-            f'{clients} clients of a round'
-        )
-
-
-def needed(setup: Setup) -> int:
-    """The least clients that a sum may have."""
-    return max(setup.threshold, setup.min_honest + setup.colluding)
-
-
-def check_enough(setup: Setup, number: int, what: str) -> None:
-    """Raises ValueError where fewer clients than `needed` did something."""
-    if number < needed(setup):
-        raise ValueError(
-            f'secure.on: {number} of {len(setup.identities)} clients {what}, and a sum needs '
-            f'{needed(setup)} (secure.threshold, secure.min_honest): nothing is summed'
-        )
+    alive: frozenset[int] = frozenset()
 
 
 def advertise(setup: Setup, number: int, secret: bytes, digest: bytes) -> tuple[Client, bytes]:
@@ -205,22 +144,42 @@ def masked(
     return client._replace(stage='masked', held=held), sent.tobytes()
 
 
-def unmask(client: Client, survivors: Sequence[int]) -> tuple[Client, bytes]:
-    """(client, one share of each peer), given who sent its words.
+def agree(client: Client, secret: bytes, survivors: Sequence[int]) -> tuple[Client, bytes]:
+    """(client, its signature under who sent its words), given what the server says of that.
 
-    Of a peer both shares together take all its masks off, so a client gives one of them, once.
+    secret: its identity's.
 
-    Raises ValueError where it has answered before, is not among the survivors itself, or where they
-    are too few or not those who shared.
+    Raises ValueError where it is not among them itself, or they are too few or not those who
+    shared.
     """
     _after(client, 'masked')
-    alive = set(survivors)
+    alive = frozenset(survivors)
     if client.number not in alive or not alive <= client.held.keys():
         raise ValueError(f'client {client.number}: {sorted(alive)} are not those who took part')
     check_enough(client.setup, len(alive), 'sent their words')
+    client = client._replace(stage='agree', alive=alive)
+    return client, commit.sign(secret, _survivors(client))
+
+
+def unmask(client: Client, signatures: Mapping[int, bytes]) -> tuple[Client, bytes]:
+    """(client, one share of each peer), given what the survivors signed {survivor: signature}.
+
+    Of a peer both shares together take all its masks off, so a client gives one of them, once: the
+    seed's of who is alive, else the key's.  More than half of the clients agree on who is alive,
+    so no other half gives the other share.
+
+    Raises ValueError where too few signed the same survivors.
+    """
+    _after(client, 'agree')
+    identities, data = client.setup.identities, _survivors(client)
+    agreed = [
+        n for n, x in signatures.items()
+        if n in client.alive and commit.verify(identities[n], x, data)
+    ]
+    check_enough(client.setup, len(agreed), 'agree on who sent their words')
     parts: list[bytes | int] = []
     for number, (key_share, seed_share) in sorted(client.held.items()):
-        parts += [number, seed_share if number in alive else key_share]
+        parts += [number, seed_share if number in client.alive else key_share]
     return client._replace(stage='unmask', held={}), pack(parts)
 
 
@@ -263,6 +222,10 @@ def _signed(setup, body):
     """What is signed: in no other sum, and for no other cohort, is it valid."""
     cohort = pack(part for member in sorted(setup.identities.items()) for part in member)
     return pack([b'advertise', setup.session, cohort, body])
+
+
+def _survivors(client):
+    return pack([b'survivors', client.context, *sorted(client.alive)])
 
 
 def _cipher(client, sender, receiver):

@@ -14,10 +14,10 @@ import numpy as np
 from fedgen_jax.privacy import masks, secure, shamir
 from fedgen_jax.privacy.encode import TYPES
 from fedgen_jax.privacy.secrets import SIZE
-from fedgen_jax.privacy.secure import Setup
+from fedgen_jax.privacy.secure_setup import Setup, check_enough
 from fedgen_jax.privacy.wire import number_in, pack, unpack
 
-MESSAGES = ('advertise', 'share', 'masked', 'unmask')
+MESSAGES = ('advertise', 'share', 'masked', 'agree', 'unmask')
 
 
 class Sum(NamedTuple):
@@ -25,8 +25,8 @@ class Sum(NamedTuple):
 
     words:     uint32 or uint64 [d], of the survivors alone.
     survivors: who sent its words.
-    seconds:   {'keys': keys and shares of all clients, 'mask': of one client, 'unmask': the
-               server's}.
+    seconds:   {'keys': keys and shares of all clients, 'mask': of one client, 'agree': signatures
+               and answers of all clients, 'unmask': the server's}.
     up, down:  bytes that a client sends and receives, the mean over those who remained.
     """
 
@@ -63,7 +63,7 @@ def unmasked(
     Raises ValueError where too few answered, or a secret that they give together is not that which
     its client announced.
     """
-    secure.check_enough(setup, len(answers), 'gave their shares')
+    check_enough(setup, len(answers), 'gave their shares')
     known = secure.read_adverts(setup, adverts)
     context = secure.context_of(setup, adverts)
     number_at = {n: i + 1 for i, n in enumerate(sorted(known))}  # whose share lies at which x
@@ -127,7 +127,7 @@ def secure_sum(
             clients[n], adverts[n] = secure.advertise(setup, n, secrets[n], digest)
             up[n] += len(adverts[n])
     to_all = list(adverts.values())
-    secure.check_enough(setup, len(to_all), 'take part')
+    check_enough(setup, len(to_all), 'take part')
     letters: dict[int, dict[int, bytes]] = {}
     for n in adverts:
         down[n] += sum(map(len, to_all))
@@ -145,17 +145,27 @@ def secure_sum(
             up[n] += len(sent[n])
     mask = (time.perf_counter() - clock) / max(len(sent), 1)
     survivors = tuple(sorted(sent))
-    secure.check_enough(setup, len(survivors), 'sent their words')
+    check_enough(setup, len(survivors), 'sent their words')
 
+    clock = time.perf_counter()
+    signed: dict[int, bytes] = {}
     answers: dict[int, bytes] = {}
     for n in survivors:
         down[n] += len(pack(survivors))
+        if sends(n, 'agree'):
+            clients[n], signed[n] = secure.agree(clients[n], secrets[n], survivors)
+            up[n] += len(signed[n])
+    for n in signed:
+        down[n] += sum(map(len, signed.values()))
         if sends(n, 'unmask'):
-            clients[n], answers[n] = secure.unmask(clients[n], survivors)
+            clients[n], answers[n] = secure.unmask(clients[n], signed)
             up[n] += len(answers[n])
+    agreed = time.perf_counter() - clock
+
     clock = time.perf_counter()
     total = unmasked(setup, to_all, tuple(letters), sent, answers, 8 * first.itemsize)
-    seconds = {'keys': keys, 'mask': mask, 'unmask': time.perf_counter() - clock}
+    unmask = time.perf_counter() - clock
+    seconds = {'keys': keys, 'mask': mask, 'agree': agreed, 'unmask': unmask}
     means = (float(np.mean([x[n] for n in survivors])) for x in (up, down))
     return Sum(total, survivors, seconds, *means)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fedgen_jax.privacy import commit, masks, secure
-from fedgen_jax.privacy.secure import Setup
 from fedgen_jax.privacy.secure_server import MESSAGES, route, secure_sum, unmasked
+from fedgen_jax.privacy.secure_setup import Setup, needed
 from fedgen_jax.privacy.wire import pack, unpack
 
 MODEL = {'theta': np.arange(6, dtype=np.float32).reshape(2, 3), 'round': np.int32(4)}
@@ -54,27 +54,39 @@ def to_masked(setup, words, digests=None):
     return clients, list(adverts.values()), sent
 
 
+def agreed(clients, alive):
+    """({survivor: the client after it signed}, their signatures)."""
+    both = {n: secure.agree(clients[n], secret_of(n), alive) for n in alive}
+    return {n: c for n, (c, _) in both.items()}, {n: x for n, (_, x) in both.items()}
+
+
+def answers_of(clients, alive):
+    clients, signatures = agreed(clients, tuple(alive))
+    return {n: secure.unmask(c, signatures)[1] for n, c in clients.items()}
+
+
 @pytest.mark.parametrize('dtype', [np.uint32, np.uint64])
 @pytest.mark.parametrize('clients', [3, 5, 8])
 def test_the_sum_is_exact_for_every_number_of_dropouts(clients, dtype):
     setup = setup_of(clients)
     words, numbers = words_of(setup, dtype), list(setup.identities)
-    for lost in range(clients - secure.needed(setup) + 1):
+    for lost in range(clients - needed(setup) + 1):
         for message in MESSAGES:
             gone = numbers[1 : 1 + lost]
             found = summed(setup, words, dict.fromkeys(gone, message))
             # Who sent its words is in the sum, whether it gave shares afterwards or not.
-            remain = numbers if message == 'unmask' else [n for n in numbers if n not in gone]
+            after = message in ('agree', 'unmask')
+            remain = numbers if after else [n for n in numbers if n not in gone]
             assert found.survivors == tuple(remain)
             np.testing.assert_array_equal(found.words, plain(words, remain))
 
 
 def test_clients_may_drop_at_different_messages():
-    setup = setup_of(12, threshold=8)
+    setup = setup_of(15, threshold=8)
     words, numbers = words_of(setup), list(setup.identities)
     lost = dict(zip(numbers[::3], MESSAGES))
     found = summed(setup, words, lost)
-    remain = [n for n in numbers if lost.get(n) in (None, 'unmask')]
+    remain = [n for n in numbers if lost.get(n) in (None, 'agree', 'unmask')]
     np.testing.assert_array_equal(found.words, plain(words, remain))
 
 
@@ -180,25 +192,46 @@ def test_both_ends_agree_on_a_key_for_each_use():
 def test_a_client_never_gives_both_shares_of_a_peer():
     setup = setup_of(5)
     clients, _, _ = to_masked(setup, words_of(setup))
-    numbers = list(setup.identities)
-    asked = clients[3]
-    done, answer = secure.unmask(asked, numbers[:4])
+    alive = tuple(setup.identities)[:4]
+    clients, signatures = agreed(clients, alive)
+    done, answer = secure.unmask(clients[3], signatures)
     parts = unpack(answer)
     assert len(parts) == 2 * 5  # a number and one share of each
-    held = dict(zip(parts[::2], parts[1::2]))
-    for n, (key_share, seed_share) in asked.held.items():
-        given = held[n.to_bytes(4, 'big')]
-        assert given == (seed_share if n in numbers[:4] else key_share)
+    given = dict(zip(parts[::2], parts[1::2]))
+    for n, (key_share, seed_share) in clients[3].held.items():
+        assert given[n.to_bytes(4, 'big')] == (seed_share if n in alive else key_share)
     assert not done.held
     with pytest.raises(ValueError, match='sent once'):
-        secure.unmask(done, numbers)
+        secure.unmask(done, signatures)
+    with pytest.raises(ValueError, match='sent once'):
+        secure.agree(clients[3], secret_of(3), tuple(setup.identities))
+
+
+def test_a_server_that_names_other_survivors_to_some_gets_no_shares():
+    """Else it could collect both shares of a client, from those who think it alive and dropped."""
+    setup = setup_of(6)
+    clients, _, _ = to_masked(setup, words_of(setup))
+    numbers = tuple(setup.identities)
+    lists = {n: numbers if i < 3 else numbers[1:] for i, n in enumerate(numbers)}
+    both = {n: secure.agree(clients[n], secret_of(n), lists[n]) for n in numbers}
+    signatures = {n: x for n, (_, x) in both.items()}
+    for client, _ in both.values():
+        with pytest.raises(ValueError, match='3 of 6 clients agree on who sent their words'):
+            secure.unmask(client, signatures)
+    # Nor by signatures of others under its list, of another sum or of one client for all.
+    forged = dict.fromkeys(numbers, signatures[numbers[0]])
+    with pytest.raises(ValueError, match='1 of 6 clients agree'):
+        secure.unmask(both[numbers[0]][0], forged)
+    _, others = agreed(to_masked(setup, words_of(setup))[0], numbers)
+    with pytest.raises(ValueError, match='0 of 6 clients agree'):
+        secure.unmask(both[numbers[0]][0], others)
 
 
 @pytest.mark.parametrize('survivors', [(3, 13), (13, 23, 33, 43), (3, 13, 23, 99)])
 def test_a_client_tells_nothing_of_a_sum_of_too_few_without_it_or_of_strangers(survivors):
     clients, _, _ = to_masked(setup_of(5), words_of(setup_of(5)))
     with pytest.raises(ValueError):
-        secure.unmask(clients[3], survivors)
+        secure.agree(clients[3], secret_of(3), survivors)
 
 
 def test_messages_out_of_order_are_refused():
@@ -240,7 +273,7 @@ def test_masks_bound_to_the_model_turn_a_lie_into_noise(monkeypatch):
 
     def total():
         clients, adverts, sent = to_masked(setup, words, {13: crafted})
-        answers = {n: secure.unmask(c, tuple(sent))[1] for n, c in clients.items()}
+        answers = answers_of(clients, sent)
         return unmasked(setup, adverts, tuple(sent), sent, answers, 32)
 
     assert abs(chi_square(total().tobytes())) < 5
@@ -293,7 +326,7 @@ def test_a_changed_share_is_found_and_no_wrong_sum_returned(lost, place):
     setup = setup_of(5)
     clients, adverts, sent = to_masked(setup, words_of(setup))
     alive = tuple(n for n in sent if n not in lost)
-    answers = {n: secure.unmask(clients[n], alive)[1] for n in alive}
+    answers = answers_of(clients, alive)
     parts = unpack(answers[3])
     changed = bytearray(parts[3])  # of client 13
     changed[place] ^= 1
@@ -306,8 +339,9 @@ def test_what_a_sum_costs_is_told():
     setup = setup_of(4)
     words = words_of(setup, size=1000)
     found = summed(setup, words)
-    assert set(found.seconds) == {'keys', 'mask', 'unmask'} and min(found.seconds.values()) > 0
-    assert 4000 < found.up < 4000 + 4 * 400 and 0 < found.down < 4 * 800
+    assert set(found.seconds) == {'keys', 'mask', 'agree', 'unmask'}
+    assert min(found.seconds.values()) > 0
+    assert 4000 < found.up < 4000 + 4 * 450 and 0 < found.down < 4 * 900
     more = summed(setup, words_of(setup, size=2000))
     assert more.up - found.up == 4000 and more.down == found.down
 
