@@ -20,8 +20,9 @@ from benchmarks.workloads import flops_of
 from configs import common
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.targets import target_of
+from fedgen_jax.engine.chunks import in_chunks
 from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, shard_clients
-from fedgen_jax.program import in_chunks, make_algorithm
+from fedgen_jax.program import make_algorithm
 from fedgen_jax.report.tables import markdown
 
 CASES = {

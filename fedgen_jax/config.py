@@ -126,6 +126,19 @@ def base() -> ConfigDict:
     c.privacy.secrets = ''  # the centers' folders, each with its secret; '': ~/.fedgen_jax/centers
     c.privacy.seed = 'secret'  # of noise: secret | a number, for simulations
 
+    c.secure = ConfigDict()
+    c.secure.on = False  # the server sees masked words and their sum (docs/privacy.md)
+    c.secure.bits = 32  # of a number below the point
+    c.secure.word = 64  # bits of a number on its way: 32 | 64
+    c.secure.threshold = 0.67  # share of a round's centers that must remain; more than half
+    c.secure.min_honest = 3  # the fewest centers in a sum, beside the colluding ones
+    c.secure.colluding = 0  # centers that may show the server all they see
+
+    c.robust = ConfigDict()
+    c.robust.rule = 'none'  # in place of the sum: none | bound | median | trimmed | krum
+    c.robust.attackers = 1  # clients of a round that may lie
+    c.robust.bound = 1.0  # the longest a part of a message may be, in medians of a round's clients
+
     # An algorithm's own fields, in a group of its name.
     for name, family in ALGORITHMS.items():
         own = family.defaults()

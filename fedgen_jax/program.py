@@ -22,33 +22,29 @@ from fedgen_jax.algorithms.adaptation import ROLES, WHAT, weights_adapted
 from fedgen_jax.algorithms.averaging import averaged
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.finish import alone, fitted
-from fedgen_jax.algorithms.local import (
-    Local,
-    images_of,
-)
+from fedgen_jax.algorithms.local import Local, images_of
 from fedgen_jax.algorithms.optimizers import optimizer, own_steps, schedule
 from fedgen_jax.canonical import PRESETS as canonical_presets
 from fedgen_jax.canonical import Input, carried_back, make_input
 from fedgen_jax.config import complete
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.targets import target_of
+from fedgen_jax.engine.chunks import in_chunks
 from fedgen_jax.engine.cohorts import Mix, mix_of
-from fedgen_jax.engine.rounds import client_mesh, make_rounds, suitable_devices
+from fedgen_jax.engine.rounds import client_mesh, suitable_devices
+from fedgen_jax.engine.secured import Halves, Secure, rounds_of, secure_of
 from fedgen_jax.files import expand
 from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.models.start import flat, read_weights, start_of
 from fedgen_jax.privacy import Protection, clip
 from fedgen_jax.privacy import chain as chain_protections
 from fedgen_jax.privacy.dpsgd import Private, trainable_of
+from fedgen_jax.privacy.robust import check_robust, robust_of
 from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
 from fedgen_jax.shifts.geometry import check_zoom
 from fedgen_jax.tasks import TASKS, Task
 from fedgen_jax.tasks.prior import reweighted
-
-# Images at a time where a whole center is described or predicted: as many as this, and no more
-# than have so many pixels, for a convolution's patches take hundreds of bytes a pixel.
-CHUNK, CHUNK_PIXELS = 64, 2**19
 
 # What may differ between runs that share a program.
 _RUN_FIELDS = (
@@ -58,7 +54,7 @@ _RUN_FIELDS = (
 
 
 class Program(NamedTuple):
-    """Compiled functions of a method; `rounds` as `engine.rounds.make_rounds` returns it.
+    """Compiled functions of a method; `rounds` as `engine.secured.rounds_of` returns it.
 
     input:       the canonical input of its centers; None: images as they are.
     describe:    (shared, image uint8 [N, H, W, 3]) -> [N, E] on the host; None as in `Algorithm`.
@@ -67,6 +63,7 @@ class Program(NamedTuple):
                  is predicted is carried back to their own places.  Where they have 'prior', a
                  `tasks.prior.log_ratio`, the probabilities are those under the center's class mix.
     personalize: `Algorithm.personalize`.
+    secure:      how sums are taken under masks; None: in the clear.
     base:        the same data and tasks with the algorithm that is refined (`Algorithm.base`): it
                  serves the same state.  None: there is none.
     alone:       (unlabelled, labelled, key) -> variables of a model that a center learns alone.
@@ -80,7 +77,7 @@ class Program(NamedTuple):
     algorithm: Algorithm
     mesh: jax.sharding.Mesh
     protection: Protection
-    rounds: jax.stages.Wrapped
+    rounds: jax.stages.Wrapped | Halves
     input: Input | None
     describe: Callable | None
     predict: Callable
@@ -88,6 +85,7 @@ class Program(NamedTuple):
     alone: Callable
     fitted: Callable
     adapt: Callable | None = None
+    secure: Secure | None = None
     base: 'Program | None' = None
 
 
@@ -103,7 +101,9 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     needs_rounds = 'local_only' in config.finetune.choose or config.server.average
     if config.client.schedule == 'constant' and not needs_rounds:
         del shared['rounds']  # a longer run shares the program
-    return _build(json.dumps(shared, sort_keys=True), image_size, tuple(classes), num_clients)
+    check_robust(config, a_round)
+    secure, text = secure_of(config, num_clients, mix), json.dumps(shared, sort_keys=True)
+    return _build(text, image_size, tuple(classes), num_clients, secure)
 
 
 def seen_size(c: ConfigDict) -> int:
@@ -122,7 +122,9 @@ def mix_of_run(c: ConfigDict, num_seen: int) -> Mix | None:
 
 
 @functools.lru_cache(maxsize=4)
-def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: int) -> Program:
+def _build(
+    shared: str, image_size: int, classes: tuple[str, ...], num_clients: int, secure: Secure | None
+) -> Program:
     c = ConfigDict(json.loads(shared))
     algorithm, local = make_algorithm(c, image_size, classes, num_clients)
     protection = make_protection(c)
@@ -150,7 +152,7 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
         algorithm,
         mesh,
         protection,
-        make_rounds(algorithm, mesh, c.client_map, protection),
+        rounds_of(c, algorithm, mesh, protection, secure),
         canonical,
         describe,
         functools.partial(in_chunks, predict),
@@ -158,6 +160,7 @@ def _build(shared: str, image_size: int, classes: tuple[str, ...], num_clients: 
         jax.jit(functools.partial(alone, local)),
         jax.jit(functools.partial(fitted, local), static_argnames='roles'),
         make_adapt(c, algorithm, local),
+        secure,
     )
     if not algorithm.base:
         return program
@@ -179,19 +182,6 @@ def make_adapt(c: ConfigDict, algorithm: Algorithm, local: Local) -> Callable | 
     if what == 'code' and algorithm.adapt:
         move = algorithm.adapt
     return jax.jit(functools.partial(move, reach=c.adapt.reach), static_argnames='steps')
-
-
-def in_chunks(fn: Callable, first: Any, image_NxHxWx3: np.ndarray) -> Any:
-    """fn(first, images) over N in chunks of one shape, so that it compiles once; on the host."""
-    _, height, width, _ = image_NxHxWx3.shape
-    chunk = max(1, min(CHUNK, CHUNK_PIXELS // (height * width)))
-    outputs = []
-    for i in range(0, max(len(image_NxHxWx3), 1), chunk):
-        x = image_NxHxWx3[i : i + chunk]
-        padded = np.concatenate([x, np.zeros((chunk - len(x), *x.shape[1:]), x.dtype)])
-        outputs.append(jax.device_get(fn(first, padded)))
-    length = len(image_NxHxWx3)
-    return jax.tree.map(lambda *y: np.concatenate(y)[:length], *outputs)
 
 
 def make_algorithm(
@@ -296,7 +286,8 @@ def make_canonical(c: ConfigDict, edge: str, protection: Protection) -> Input | 
 def make_protection(c: ConfigDict) -> Protection:
     """What messages pass between clients and the sum."""
     limit = 0.0 if c.privacy.unit else c.privacy.clip
-    return chain_protections(*([clip(limit)] if limit else []))
+    # The last part is the first at the server, where a rule meets messages as they were sent.
+    return chain_protections(*([clip(limit)] if limit else []), *robust_of(c))
 
 
 def make_private(c: ConfigDict, model: nn.Module) -> Private | None:

@@ -66,6 +66,35 @@ class Cost(TypedDict):
     parameters: dict[str, int]
 
 
+class SecureRound(TypedDict):
+    """What the sum of a round costs, the median over the rounds of the last process.
+
+    Seconds: `keys` and `agree` of all clients together, `mask` of one, `unmask` of the server.
+    """
+
+    keys: float
+    mask: float
+    agree: float
+    unmask: float
+    bytes_up: float
+    bytes_down: float
+
+
+class SecureSums(TypedDict):
+    """How the sums of a run were taken under masks."""
+
+    clients: int
+    drawn: int
+    threshold: int
+    min_honest: int
+    colluding: int
+    bits: int
+    word: int
+    server_saw: list[str]
+    not_covered: list[str]
+    a_round: SecureRound | None
+
+
 class Summary(TypedDict):
     """A finished run."""
 
@@ -89,6 +118,7 @@ class Summary(TypedDict):
     adapted: NotRequired[Block | None]
     base: NotRequired[dict[str, Any]]
     oracle: NotRequired[dict[str, Block]]
+    secure: NotRequired[SecureSums]
     cost: Cost
     privacy: dict[str, Any]
     config: dict[str, Any]

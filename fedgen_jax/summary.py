@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from fedgen_jax.algorithms.base import Algorithm
+from fedgen_jax.engine.secured import told_of
 from fedgen_jax.evaluate import (
     evaluate,
     predict_seen,
@@ -46,6 +47,8 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
             'cost': sizes_of(base.algorithm, run, shared, private_C),
         }
     scores |= own
+    if run.program.secure:
+        scores['secure'] = told_of(run.program.secure, timing.get('secure', []))
     return {
         'method': c.method or title_of(run),
         'title': title_of(run),
@@ -58,7 +61,11 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         'score_on': c.score_on,
         'lower_is_better': run.program.task.lower_is_better,
         **scores,
-        'cost': {**timing, **sizes_of(algorithm, run, shared, private_C)},
+        'cost': {
+            'round_seconds': timing['round_seconds'],
+            'compile_seconds': timing['compile_seconds'],
+            **sizes_of(algorithm, run, shared, private_C),
+        },
         'server_model': algorithm.server_model,
         'privacy': {
             **run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
@@ -79,9 +86,13 @@ def sizes_of(algorithm: Algorithm, run: Run, shared: Any, private_C: Any) -> dic
         training_examples(run, 0),
         run.key,
     )[0]
+    bytes_up = num_bytes(contribution)
+    if run.program.secure:
+        numbers = sum(x.size for x in jax.tree.leaves(contribution))
+        bytes_up = numbers * run.program.secure.word // 8
     parts = {part: jax.tree.leaves(shared[name]) for part, name in algorithm.sizes.items()}
     return {
-        'bytes_up': num_bytes(contribution),
+        'bytes_up': bytes_up,
         'bytes_down': num_bytes(sent),
         'parameters': {part: sum(x.size for x in xs) for part, xs in parts.items()},
     }

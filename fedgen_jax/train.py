@@ -193,7 +193,8 @@ def train_rounds(
 ) -> tuple[State, Any, dict]:
     """Rounds first .. config.rounds - 1, evaluated and saved at their intervals.
 
-    Returns the last state and private states, and {'round_seconds', 'compile_seconds'}.
+    Returns the last state and private states, and {'round_seconds', 'compile_seconds'}, with sums
+    under masks 'secure' too: what each of them cost.
     """
     c = run.config
     if first == c.rounds:
@@ -205,6 +206,7 @@ def train_rounds(
         run, state, private_C, first, workdir, progress, shown
     )
     round_seconds, left_out, length = [], 0, 1
+    secure: list[dict] = []
     shown.begin(first, c.rounds)
     while first < c.rounds:
         last = next_stop(first, length, c)
@@ -216,6 +218,7 @@ def train_rounds(
         loss = float(metrics['loss']) if 'loss' in metrics else None
         checkpoint.seal_if_done(checkpoints)
         left_out += int(metrics['left_out'])
+        secure += metrics.get('secure', [])
         check_metrics(metrics, c.max_left_out, first, last, workdir)
         round_seconds.append((time.monotonic() - begun) / (last - first))
         if not run.mix:
@@ -243,6 +246,7 @@ def train_rounds(
     timing = {
         'round_seconds': statistics.median(round_seconds),
         'compile_seconds': compile_seconds,
+        **({'secure': secure} if secure else {}),
     }
     return state, private_C, timing
 

@@ -13,6 +13,7 @@ import pytest
         'scale --case=cohort:12 --rounds=1',
         'maps --case=C10:map --rounds=1',
         'operations --workload=W2 --rows=3',
+        'secure --clients=3,5 --numbers=50',
     ],
 )
 def test_a_benchmark_runs(command):

@@ -84,22 +84,14 @@ def make_rounds(
     protection = protection or nothing()
     gathered = gathered or not algorithm.sum_only
     one_round = round_of_clients(algorithm, mesh, client_map, protection, gathered)
+    move = round_of_server(algorithm, protection, gathered)
 
     def rounds(state, private_C, data_C, id_C, key, first, last):
         def body(r, carry):
             state, private_C, _, left_out, worst = carry
-            message, (count, left), private_C = one_round(state, private_C, data_C, id_C, key, r)
-            key_r = jax.random.fold_in(stream(key, 'protect'), r)
-            message, protected = protection.server(state.protection, message, key_r)
-            total = message.contribution
-            if gathered and algorithm.sum_only:
-                total = jax.tree.map(lambda x_C: x_C.sum(0), total)
-            state = algorithm.server_update(state._replace(protection=protected), total)
-            metrics = message.metrics
-            if gathered:
-                metrics = jax.tree.map(lambda x_C: x_C.sum(0), metrics)
-            mean = jax.tree.map(lambda x: x / jnp.maximum(count, 1), metrics)
-            worst = jnp.maximum(worst, left / jnp.maximum(count + left, 1))
+            message, left, private_C = one_round(state, private_C, data_C, id_C, key, r)
+            worst = jnp.maximum(worst, share_left_out(message, left))
+            state, mean = move(state, message, key, r)
             return state, private_C, mean, left_out + left, worst
 
         def metrics_of_one():
@@ -131,8 +123,7 @@ def round_of_clients(
     """What clients do in a round, mapped over the mesh.
 
     Returns (state, private_C, data_C, id_C, key, round) -> (the sum of their messages; gathered:
-    the messages themselves, leaves [C, ...]; (how many took part, how many were left out);
-    private_C).
+    the messages themselves, leaves [C, ...]; how many were left out; private_C).
     """
     group_size(client_map, 1)  # a mistake is told now, not when the first round is traced
 
@@ -153,10 +144,10 @@ def round_of_clients(
                 protected, keep_if(sane, Message(contribution, metrics)),
                 stream(draw, 'protect'), client_id, id_K,
             )
-            message = keep_if(real, message)
+            message = keep_if(real, message._replace(took_part=sane.astype(jnp.float32)))
             private = jax.tree.map(lambda a, b: jnp.where(sane, a, b), new, private)
-            counts = tuple(x.astype(jnp.float32) for x in (real & sane, real & ~sane))
-            return (counts, private, message) if gathered else ((message, *counts), private)
+            left = (real & ~sane).astype(jnp.float32)
+            return (left, private, message) if gathered else ((message, left), private)
 
         def client(*args):
             first, *kept = one_client(*args)
@@ -178,10 +169,35 @@ def round_of_clients(
         if gathered:
             private_C, message_C = kept_C
             return message_C, summed, private_C
-        message, *counts = summed
-        return message, tuple(counts), *kept_C
+        return *summed, *kept_C
 
     return one_round
+
+
+def round_of_server(algorithm: Algorithm, protection: Protection, gathered: bool) -> Callable:
+    """What the server does with what `round_of_clients` returns.
+
+    Returns (state, messages, key, round) -> (state, the clients' mean metrics).
+    """
+
+    def total(tree):
+        return jax.tree.map(lambda x_C: x_C.sum(0), tree) if gathered else tree
+
+    def move(state, message, key, round_):
+        count = jnp.maximum(message.took_part.sum(), 1)
+        key_r = jax.random.fold_in(stream(key, 'protect'), round_)
+        message, protected = protection.server(state.protection, message, key_r)
+        state = state._replace(protection=protected)
+        sent = message.contribution
+        state = algorithm.server_update(state, total(sent) if algorithm.sum_only else sent)
+        return state, jax.tree.map(lambda x: x / count, total(message.metrics))
+
+    return move
+
+
+def share_left_out(message: Message, left: jax.Array) -> jax.Array:
+    """The share of a round's clients that were left out."""
+    return left / jnp.maximum(message.took_part.sum() + left, 1)
 
 
 def all_finite(tree: Tree) -> jax.Array:

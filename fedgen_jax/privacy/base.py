@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from fedgen_jax.hypernet.descriptor import Statistic
@@ -23,10 +24,14 @@ class Message(NamedTuple):
 
     contribution: what the algorithm's server works on.
     metrics:      {name: float32}, for the log alone.
+    took_part:    1 of a client whose numbers count, 0 of padding and of one that was left out;
+                  summed, how many.  The engine's own: what a protection makes of it at the client
+                  is replaced.
     """
 
     contribution: Tree
     metrics: Tree
+    took_part: Any = np.float32(1)
 
 
 class Protection(NamedTuple):
@@ -103,7 +108,9 @@ def clip(limit: float) -> Protection:
         return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree)
 
     def client(state, message, key, client_id, id_K):
-        return Message(shrink(message.contribution), shrink(message.metrics))
+        return message._replace(
+            contribution=shrink(message.contribution), metrics=shrink(message.metrics)
+        )
 
     return Protection(
         init=lambda: (),

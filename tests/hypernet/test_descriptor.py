@@ -7,8 +7,8 @@ import pytest
 
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.source import load
+from fedgen_jax.engine.chunks import in_chunks
 from fedgen_jax.hypernet import descriptor as d
-from fedgen_jax.program import in_chunks
 from fedgen_jax.shifts import acquisition, apply_batch
 
 SIZE = 24
