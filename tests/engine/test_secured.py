@@ -1,5 +1,7 @@
 """A round under masks: the plain sum within its rounding, and nothing of one center on the way."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -242,3 +244,15 @@ def test_what_is_told_of_a_run():
     assert told['threshold'] == 4 and 'at least 4' in told['server_saw'][1]
     assert told_of(FIVE._replace(min_honest=5), [])['a_round'] is None
     assert 'at least 5' in told_of(FIVE._replace(min_honest=5), [])['server_saw'][1]
+
+
+def test_several_processes_and_a_missing_package_are_one_line(cells, monkeypatch):
+    mesh, data_C = client_mesh(1), pad_clients(cells, C)
+    begun = start(dice(), mesh, data_C)
+    with monkeypatch.context() as m:
+        m.setattr(jax, 'process_count', lambda: 2)
+        with pytest.raises(ValueError, match='secure.on: .* without --cluster'):
+            secured_run(dice(), mesh, begun, FIVE, 0, 1)
+    monkeypatch.setitem(sys.modules, 'cryptography', None)
+    with pytest.raises(ValueError, match=r"secure.on: .*pip install 'fedgen_jax\[privacy\]'"):
+        secured_run(dice(), mesh, begun, FIVE, 0, 1)

@@ -273,6 +273,12 @@ def test_more_attackers_than_a_rule_is_told_break_it(rule):
     assert accuracy(robust(rule, 1, 1.0), regression(8, -1.0), points()) < 0.5
 
 
+def test_a_bound_of_two_medians_lets_four_liars_outvote_seven():
+    shouting = regression(4, -1e6)
+    scores = [accuracy(robust('bound', 4, bound), shouting, points()) for bound in (1.0, 2.0)]
+    assert scores[0] > 0.8 and scores[1] < 0.5
+
+
 @pytest.mark.parametrize(
     ('changes', 'clients', 'message'),
     [
