@@ -178,7 +178,7 @@ def make_adapt(c: ConfigDict, algorithm: Algorithm, local: Local) -> Callable | 
     what = choose('adapt.what', c.adapt.what, WHAT)
     if not (local.task.probability and algorithm.server_model):
         return None
-    move = functools.partial(weights_adapted, algorithm, local, ROLES[what])
+    move: Callable = functools.partial(weights_adapted, algorithm, local, ROLES[what])
     if what == 'code' and algorithm.adapt:
         move = algorithm.adapt
     return jax.jit(functools.partial(move, reach=c.adapt.reach), static_argnames='steps')

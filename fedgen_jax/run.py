@@ -355,8 +355,10 @@ def refusal(made: dict, now: dict, defaults: dict) -> str:
     It can with the same ones, with other ones of what is done after the rounds, and with more
     rounds if nothing else of it depends on their number.
     """
-    found = differences(*({k: v for k, v in x.items() if k not in AFTERWARDS}
-                          for x in (made, now, defaults)))
+    of_rounds = (
+        {k: v for k, v in x.items() if k not in AFTERWARDS} for x in (made, now, defaults)
+    )
+    found = differences(*of_rounds)  # type: ignore[arg-type]  # three of them
     longer = len(found) == 1 and now['rounds'] > made.get('rounds', now['rounds'])
     schedule = now['client']['schedule']
     if longer and now['server'].get('average'):
