@@ -112,7 +112,7 @@ def _train(run: Run, workdir, progress, stop, title):
         state, private_C, timing = train_rounds(
             run, state, private_C, first, checkpoints, workdir, progress, shown, stop
         )
-    summary = summarize(run, state, private_C, timing)
+    summary = summarize(run, state, private_C, {**timing, **_known_timing(workdir, timing)})
     if not run.discreet:  # of a private run lie there those that were released
         save_statistics(workdir, after_training(run, state, private_C))
     write_json(workdir / 'summary.json', summary)
@@ -122,6 +122,15 @@ def _train(run: Run, workdir, progress, stop, title):
             f'{run.config.score_on} images of the seen centers: look at their targets'
         )
     return summary
+
+
+def _known_timing(workdir: pathlib.Path, timing: dict) -> dict:
+    """What an earlier summary tells of the rounds, where none was trained now."""
+    file = workdir / 'summary.json'
+    if timing['round_seconds'] is not None or not file.exists():
+        return {}
+    cost = json.loads(file.read_text())['cost']
+    return {k: cost[k] for k in ('round_seconds', 'compile_seconds')}
 
 
 def _public_start(run: Run, workdir, progress, stop) -> pathlib.Path | None:
