@@ -173,12 +173,6 @@ def section_of(changes: Changes, metric: str) -> Section:
     )
 
 
-def released_of(done: Trained) -> list[Cloud]:
-    """Where the released descriptors of a private run lie."""
-    means = {name: descriptor.mean(s) for name, s in (done.released or {}).items()}
-    return [Cloud(name, 'seen', m_E, np.zeros((0, len(m_E)))) for name, m_E in means.items()]
-
-
 def privacy_section(told: Mapping[str, Any]) -> Section:
     """What a run promises and what it spent, from the `privacy` block of its summary."""
     rows = [
@@ -261,12 +255,11 @@ def report_run(
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]
     private = first['privacy'].get('unit')
-    if private:  # neither images nor exact descriptors of a center, on a page of the server's
-        clouds = released_of(done)
-    else:
-        clouds = [cloud_of(done, *x[:2]) for x in centers] if done.program.describe else []
+    # Of a private run the page shows neither images nor exact descriptors of a center.
+    described = done.program.describe and not private
+    clouds = [cloud_of(done, *x[:2]) for x in centers] if described else []
     changes = changes_of(workdir, [c.name for c in run.seen])
-    if changes:
+    if changes and not private:
         clouds = [c._replace(kind='left') if c.name in changes.removed else c for c in clouds]
         clouds += clouds_of(changes, [c.name for c in run.unseen])
     shown = [x for x in centers if x[1] == 'seen'][:STRIPS]
