@@ -16,6 +16,7 @@ NOT_COVERED = (
     'how many images a center has, and the hash of its data (federation.json)',
     "noise of training: threefry in float32, no vetted generator; a descriptor's noise is exact",
     'what a center does with its own images afterwards, and what a model says of an image',
+    'a patient at two centers is a unit at each: his loss is at most the sum of the two',
     'metadata: who takes part, and how long a center computes',
 )
 OF_CLIENTS = ('how many clients of a round were left out for numbers that are not finite',)
