@@ -8,7 +8,7 @@ import hashlib
 import json
 import pathlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,8 +18,11 @@ from ml_collections import ConfigDict
 from fedgen_jax.data.examples import SPLITS, Center
 from fedgen_jax.federation import content_of
 from fedgen_jax.files import expand, file_name
+from fedgen_jax.hypernet import descriptor
+from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.privacy.accounting import Charge, epsilon
 from fedgen_jax.privacy.calibrate import calibrate, check_target
+from fedgen_jax.privacy.dpsgd import Own
 from fedgen_jax.privacy.ledger import Account
 from fedgen_jax.privacy.release import descriptor_charge
 from fedgen_jax.privacy.secrets import (
@@ -32,6 +35,7 @@ from fedgen_jax.privacy.secrets import (
 from fedgen_jax.privacy.units import cap_of, patient_table
 from fedgen_jax.run import settings_of
 
+CLIENTS = 'clients'  # the one site of a run whose unit is the client
 SECRETS = '~/.fedgen_jax/centers'
 
 
@@ -65,6 +69,16 @@ def site_of(c: ConfigDict, center: Center, split: str | None = 'train') -> Site:
     else:
         table = patient_table(names, c.privacy.images_per_patient)
     return Site(center.name, unit, table, content_of(center))
+
+
+def sites_of(c: ConfigDict, seen: Sequence[Center]) -> list[Site]:
+    """Whose ledgers a run has: each center's; or with the unit client one, of all clients."""
+    if c.privacy.unit != 'client':
+        return [site_of(c, center) for center in seen]
+    number = len(seen) + c.data.virtual
+    data = hashlib.sha256('\0'.join(content_of(center) for center in seen).encode())
+    table = np.zeros((number, 1), np.int32), np.ones((number, 1), np.float32)
+    return [Site(CLIENTS, 'client', table, data.hexdigest()[:16])]
 
 
 def check_sites(c: ConfigDict, sites: Sequence[Site]) -> None:
@@ -145,6 +159,31 @@ def account_of(c: ConfigDict, site: Site, secret: bytes, plan: tuple[Charge, ...
     return Account(
         run_of(c), site.name, site.data, name, device, site.unit, site.units, p.epsilon, p.delta,
         plan, nonce=nonce,
+    )
+
+
+def own_of(
+    sites: Sequence[Site],
+    sigma: float,
+    training: Mapping[str, bytes],
+    released: Mapping[str, Statistic] | None,
+) -> Own:
+    """What centers' private steps need, [C, ...], padded to one shape.
+
+    training: each center's key.  released: its descriptor; None where none is used.
+    """
+    rows, columns = (max(s.table[0].shape[axis] for s in sites) for axis in (0, 1))
+
+    def grown(x):
+        return np.pad(x, ((0, rows - x.shape[0]), (0, columns - x.shape[1])))
+
+    return Own(
+        np.stack([grown(s.table[0]) for s in sites]),
+        np.stack([grown(s.table[1]) for s in sites]),
+        np.array([s.units for s in sites], np.float32),
+        np.stack([np.frombuffer(training[s.name][:8], np.uint32) for s in sites]),
+        np.full(len(sites), sigma, np.float32),
+        () if released is None else np.stack([descriptor.mean(released[s.name]) for s in sites]),
     )
 
 

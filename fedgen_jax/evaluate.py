@@ -44,12 +44,12 @@ def statistic_of(trained: Trained, images: Examples) -> descriptor.Statistic:
 def seen_statistics(trained: Trained) -> dict[str, descriptor.Statistic] | None:
     """Each seen center's statistic, of its training images under the final descriptor network.
 
-    Of a private run those that were released, which are never made anew.
+    Of a private run those that were released, if any, which are never made anew.
     """
-    if trained.released is not None:
-        return dict(trained.released)
     if trained.program.describe is None:
         return None
+    if trained.released is not None:
+        return dict(trained.released)
     return {c.name: statistic_of(trained, of_split(c, 'train')) for c in trained.seen}
 
 
@@ -67,7 +67,7 @@ def model_of(
     private = None
     if client is not None:
         private = jax.tree.map(lambda x: x[client], trained.private_C)
-    if m_E is None and client is not None and trained.released is not None:
+    if m_E is None and client is not None and trained.released:
         m_E = descriptor.mean(trained.released[trained.seen[client].name])
     if m_E is None and trained.program.describe:
         m_E = descriptor.mean(statistic_of(trained, unlabelled))
@@ -247,6 +247,8 @@ def score_center_model(trained: Trained, split: str) -> dict | None:
         return None
     statistics = seen_statistics(trained)
     m_E = descriptor.mean(descriptor.pool(statistics.values())) if statistics else None
+    if statistics == {}:  # nothing was released: what training sent, with noise, is there
+        m_E = np.asarray(trained.shared['pooled'])
 
     def of(center):
         variables = model_of(trained, of_split(center, 'train'), m_E=m_E)
@@ -284,7 +286,7 @@ def score_shuffled(trained: Trained, split: str) -> dict | None:
     An unseen center takes those of seen ones, at most `MAX_OTHERS`.
     """
     statistics = seen_statistics(trained)
-    if statistics is None or len(trained.seen) < 2:
+    if not statistics or len(trained.seen) < 2:
         return None
     m_CxE = [descriptor.mean(s) for s in statistics.values()]
     others_CxK = others_of(len(m_CxE))

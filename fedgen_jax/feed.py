@@ -31,7 +31,7 @@ def all_steps(run: Run, state, private_C, first: int):
     id_C = shard_clients(client_ids(len(run.seen), run.program), mesh)
     # One shape for every choice of held-out centers.
     data_C = stack([training_examples(run, i) for i in range(len(run.seen))], run.length)
-    if run.guard:
+    if run.guard and run.guard.own_C:
         data_C = data_C._replace(own=run.guard.own_C)
     data_C = shard_clients(pad_clients(data_C, mesh.size), mesh)
 
@@ -56,7 +56,7 @@ def cohort_steps(run: Run, state, private_C, first: int):
 
     def arguments(state, private_C, c: Cohort):
         private_K = jax.tree.map(lambda x_C: x_C[c.own], private_C)
-        if run.drawing:
+        if len(c.own) < len(c.number_K):
             fresh_K = to_host(first_states(state, c.number_K))
             private_K = jax.tree.map(
                 lambda own, fresh_K: np.concatenate([own, fresh_K[len(own) :]]), private_K, fresh_K
@@ -83,8 +83,8 @@ def cohort_steps(run: Run, state, private_C, first: int):
 class Cohort(NamedTuple):
     """A round's clients.
 
-    number_K: their numbers, sorted.  own: those that are centers of the run, which come first; the
-        others are virtual.
+    number_K: their numbers, sorted, of an empty place that of no client.
+    own:  those that are centers of the run, which come first; the others are virtual.
     id_K, data_K: numbers and examples on the mesh.
     """
 
@@ -98,9 +98,15 @@ def cohorts(run: Run, first: int) -> Iterator[Cohort]:
     """The cohorts of rounds `first`, `first` + 1, ... to the run's last."""
     mix, sharding, examples_of = run.mix, by_client(run.program.mesh), keeping(run)
     length = max(run.length, run.drawing.num_examples if run.drawing else 0)
+    num_own, num_drawn = len(run.seen), run.config.data.virtual
+
+    def cohort_of(round_):
+        if run.guard and run.guard.cohort:
+            return run.guard.cohort(round_)
+        return clients_of(run.key, round_, num_own, num_drawn, mix)
 
     def fetch(round_):
-        number_K = clients_of(run.key, round_, len(run.seen), run.config.data.virtual, mix)
+        number_K = cohort_of(round_)
         here = [examples_of(int(i)) for i in number_K[own_rows(mix.size, sharding)]]
         data_K = place_own(stack(here, length), mix.size, sharding)
         own = number_K[number_K < len(run.seen)]
@@ -140,8 +146,10 @@ def keeping(run: Run) -> Callable[[int], Examples]:
 def training_examples(run: Run, number: int) -> Examples:
     """What a client learns from, on canonical input where the run has one.
 
-    A virtual center is drawn here.
+    A virtual center is drawn here.  Beyond all clients are places of a cohort that nobody has.
     """
+    if number >= len(run.seen) + run.config.data.virtual:
+        return jax.tree.map(np.zeros_like, training_examples(run, 0))
     if run.drawing and number >= len(run.seen):
         examples = draw_virtual(run.drawing, number - len(run.seen))
     else:
@@ -149,7 +157,7 @@ def training_examples(run: Run, number: int) -> Examples:
         examples = with_room(examples, run.drawing.room) if run.drawing else examples
     made = run.program.input
     examples = on_canonical(made, own_change(made, run.reference, examples), examples)
-    if run.guard:
+    if run.guard and run.guard.own_C:
         examples = examples._replace(own=jax.tree.map(lambda x: x[number], run.guard.own_C))
     return examples
 

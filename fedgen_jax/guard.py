@@ -8,14 +8,15 @@ The phases of a run whose unit is a patient or an image:
        with the released descriptor.
 """
 
-import importlib.metadata
+import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
@@ -25,10 +26,12 @@ from fedgen_jax.budget import (
     check_sites,
     key_of,
     ledger_file,
+    own_of,
     plans_of,
     secret_of,
     sigma_of,
     site_of,
+    sites_of,
 )
 from fedgen_jax.data.check import say
 from fedgen_jax.data.examples import Center, of_split
@@ -36,12 +39,18 @@ from fedgen_jax.engine.rounds import init_private
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.hypernet.generator import Normal
-from fedgen_jax.privacy.accounting import INTERVAL, epsilon_rdp
 from fedgen_jax.privacy.calibrate import check_target
+from fedgen_jax.privacy.clients import begin, check_adaptive, poisson_cohort
 from fedgen_jax.privacy.dpsgd import Own
-from fedgen_jax.privacy.ledger import Ledger, block, charge, cost, open_ledger, read_ledger, spent
+from fedgen_jax.privacy.ledger import (
+    Account,
+    Ledger,
+    charge,
+    open_ledger,
+    read_ledger,
+    spent,
+)
 from fedgen_jax.privacy.release import release
-from fedgen_jax.privacy.secrets import SIMULATION
 from fedgen_jax.privacy.units import cap_of
 from fedgen_jax.program import Program
 from fedgen_jax.public import check_public, mean_descriptor
@@ -49,30 +58,27 @@ from fedgen_jax.run import Restored, Run, client_ids
 from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
 
 STARTED = ('theta', 'phi', 'psi', 'normal')  # entries of `shared` that the public run gives
-NOT_COVERED = (
-    'hyper-parameters, and runs and seeds that were tried on the same data: their epsilons add up',
-    'scores on validation and test images, in metrics.jsonl and summary.json',
-    'how many images a center has, and the hash of its data (federation.json)',
-    "noise of training: threefry in float32, no vetted generator; a descriptor's noise is exact",
-    'what a center does with its own images afterwards, and what a model says of an image',
-    'metadata: who takes part, and how long a center computes',
-)
 
 
 class Guard(NamedTuple):
     """A run's privacy; `ledgers` is changed in place as charges are paid.
 
-    steps:    private steps of a round, at each center.
+    steps:    releases of a round: private steps at each center, or the one sum.
     start:    entries of the server's state that training begins with.
     own_C:    each center's `privacy.dpsgd.Own`, stacked.
-    released: each center's released statistic; None where no descriptor is used.
+    released: each center's released statistic; None where no descriptor is used, {} where none
+              is ever released (clients).
+    cohort:   with the unit client, round -> the numbers of its clients.
+    noise:    with it, sigma, q n, and the server's key.
     """
 
     ledgers: dict[str, Ledger]
     steps: int
     start: dict[str, Any]
-    own_C: Own
+    own_C: Own | None
     released: dict[str, Statistic] | None
+    cohort: Callable[[int], np.ndarray] | None = None
+    noise: tuple[float, float, bytes] | None = None
 
 
 def check(run: Run) -> None:
@@ -81,8 +87,11 @@ def check(run: Run) -> None:
         return
     if jax.process_count() > 1:
         raise ValueError('privacy.unit: many processes are not supported: run one')
-    check_sites(run.config, [site_of(run.config, center) for center in run.seen])
-    check_public(run.config)
+    c, sites = run.config, sites_of(run.config, run.seen)
+    check_sites(c, sites)
+    check_public(c)
+    if c.privacy.adaptive:
+        check_adaptive(sigma_of(c, sites, 0, 1), c.privacy.rate * sites[0].units)
 
 
 def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run:
@@ -91,8 +100,8 @@ def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run
     public: the folder of the public run that weights come from; None: there is none.
     """
     c = run.config
-    sites = [site_of(c, center) for center in run.seen]
-    size, steps = _size(run.program, run.key), _steps(c, run.program)
+    sites = sites_of(c, run.seen)
+    size, steps = _size(c, run.program, run.key), _steps(c, run.program)
     sigma = sigma_of(c, sites, size, steps)
     plans = plans_of(c, sigma, sites, size, steps)
     keys = {s.name: secret_of(c, workdir, s.name) for s in sites}
@@ -105,6 +114,11 @@ def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run
     say(f'unit {" and ".join(sorted(units))}; sigma {sigma:.4g} for epsilon {c.privacy.epsilon:g} '
         f'at delta {c.privacy.delta:g}')
     start = _start_of(public) if public else {}
+    if c.privacy.unit == 'client':
+        (site,), (ledger,), (secret,) = sites, ledgers.values(), keys.values()
+        noise = sigma, c.privacy.rate * site.units, key_of(ledger.account, secret, 'noise')
+        cohort = functools.partial(_cohort, ledger.account, secret, c.privacy.rate)
+        return run._replace(guard=Guard(ledgers, steps, start, None, {}, cohort, noise))
     released = None
     if size:
         first = run.program.algorithm.init(run.key).shared
@@ -114,7 +128,7 @@ def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run
         start['pooled'] = descriptor.mean(descriptor.pool(released.values()))
         start.setdefault('normal', Normal(m_CxE.mean(0), m_CxE.var(0) + np.float32(1e-6)))
     training = {n: key_of(ledgers[n].account, keys[n], 'training') for n in keys}
-    own_C = _stacked(sites, sigma, training, released)
+    own_C = own_of(sites, sigma, training, released)
     return run._replace(guard=Guard(ledgers, steps, start, own_C, released))
 
 
@@ -123,13 +137,15 @@ def reopened(run: Run, workdir: pathlib.Path) -> Run:
     c = run.config
     if not c.privacy.unit:
         return run
-    sites = [site_of(c, center) for center in run.seen]
+    sites = sites_of(c, run.seen)
+    ledgers = {s.name: read_ledger(ledger_file(workdir, s.name)) for s in sites}
+    if c.privacy.unit == 'client':
+        return run._replace(guard=Guard(ledgers, 1, {}, None, {}))
     released = None
-    if _size(run.program, run.key):
+    if _size(c, run.program, run.key):
         kept = read_statistics(workdir).own
         released = {s.name: kept[s.name] for s in sites}
-    ledgers = {s.name: read_ledger(ledger_file(workdir, s.name)) for s in sites}
-    own_C = _stacked(sites, 0.0, {s.name: bytes(32) for s in sites}, released)
+    own_C = own_of(sites, 0.0, {s.name: bytes(32) for s in sites}, released)
     return run._replace(guard=Guard(ledgers, _steps(c, run.program), {}, own_C, released))
 
 
@@ -146,32 +162,27 @@ def begun(run: Run, state: Any) -> tuple[Any, Any]:
     return state, init_private(program.algorithm, program.mesh, state, id_C)
 
 
+def armed(run: Run, state: Any) -> Any:
+    """The state with the server's noise, of a run whose unit is the client."""
+    if not (run.guard and run.guard.noise):
+        return state
+    state = state._replace(protection=(begin(state.protection[0], *run.guard.noise),))
+    return jax.device_put(state, NamedSharding(run.program.mesh, PartitionSpec()))
+
+
+def disarmed(run: Run, state: Any) -> Any:
+    """The state as it is saved: without the key of its noise, which no checkpoint may hold."""
+    if not (run.guard and run.guard.noise):
+        return state
+    blank = jax.tree.map(jnp.zeros_like, state.protection[0]['secret'])
+    return state._replace(protection=({**state.protection[0], 'secret': blank},))
+
+
 def pay(guard: Guard, first: int, last: int) -> None:
     """Charges rounds first .. last - 1 at every center, before they are computed."""
     count = (last - first) * guard.steps
     for name, ledger in guard.ledgers.items():
         guard.ledgers[name] = charge(ledger, 'training', first * guard.steps, count)
-
-
-def told(c: ConfigDict, guard: Guard) -> dict:
-    """The `privacy` block of `summary.json`."""
-    ledgers, p = tuple(guard.ledgers.values()), c.privacy
-    worst = max(ledgers, key=cost)
-    version = importlib.metadata.version('dp-accounting')
-    drawn = f'{p.public_centers} drawn centers' if p.public else 'drawn weights'
-    return block(ledgers, {
-        'public': ['n, the number of units of each center', 'rate', 'clip', 'shapes'],
-        'accountant': f'PLD, dp-accounting {version}, interval {INTERVAL:g}',
-        'epsilon_rdp': epsilon_rdp(worst.charges, worst.account.delta),
-        'trust': 'each center trusts itself: all noise is added before anything leaves it',
-        'sampling': {
-            'kind': 'poisson, truncated', 'rate': p.rate,
-            'cap': cap_of(max(of.account.units for of in ledgers), p.rate),
-        },
-        'randomness': 'secret' if p.seed == 'secret' else SIMULATION,
-        'start': c.start.weights or drawn,
-        'not_covered': list(NOT_COVERED),
-    })
 
 
 def released_statistic(
@@ -241,32 +252,21 @@ def _release_all(run, workdir, sites, ledgers, keys, shared) -> dict[str, Statis
     return made
 
 
-def _stacked(sites, sigma, training, released) -> Own:
-    """Centers' `Own`, padded to one shape."""
-    rows, columns = (max(s.table[0].shape[axis] for s in sites) for axis in (0, 1))
-
-    def grown(x):
-        return np.pad(x, ((0, rows - x.shape[0]), (0, columns - x.shape[1])))
-
-    return Own(
-        np.stack([grown(s.table[0]) for s in sites]),
-        np.stack([grown(s.table[1]) for s in sites]),
-        np.array([s.units for s in sites], np.float32),
-        np.stack([np.frombuffer(training[s.name][:8], np.uint32) for s in sites]),
-        np.full(len(sites), sigma, np.float32),
-        () if released is None else np.stack([descriptor.mean(released[s.name]) for s in sites]),
-    )
-
-
 def _steps(c: ConfigDict, program: Program) -> int:
-    """Private steps of a round; those of a base and of its generator are charged apart."""
+    """Releases of a round: private steps, those of base and generator apart; or one sum."""
     both = c.algorithm == 'fedgen' and program.base and c.fedgen.phase == 'with'
-    return c.local_steps * (2 if both else 1)
+    return c.local_steps * (2 if both else 1) if c.privacy.unit != 'client' else 1
 
 
-def _size(program: Program, key: jax.Array) -> int:
+def _cohort(account: Account, secret: bytes, rate: float, round_: int) -> np.ndarray:
+    """The numbers of a round's clients, which only the server can draw."""
+    key = key_of(account, secret, 'cohort', round_)
+    return poisson_cohort(key, account.units, rate, cap_of(account.units, rate))
+
+
+def _size(c: ConfigDict, program: Program, key: jax.Array) -> int:
     """E of the descriptor that a center releases; 0: none."""
-    if program.describe is None:
+    if program.describe is None or c.privacy.unit == 'client':
         return 0
     return jax.eval_shape(program.algorithm.init, key).shared['pooled'].shape[0]
 

@@ -110,6 +110,11 @@ def _onboard(workdir, data, update, remove, prevalence, adapt):
             f'--prevalence and --adapt tell of images of the center, and {workdir} is private '
             f'(privacy.unit={done.config.privacy.unit}): the center itself may use them'
         )
+    if done.config.privacy.unit == 'client':
+        raise ValueError(
+            f'{workdir}: privacy.unit=client keeps no statistics: a new center makes its own model '
+            'from its own images, and nothing is charged'
+        )
     asked = extras(workdir, done, prevalence, adapt)
     before = read_statistics(workdir)
     _check_psi(workdir, done, before.pooled)

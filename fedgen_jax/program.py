@@ -38,8 +38,10 @@ from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.models.start import flat, read_weights, start_of
 from fedgen_jax.privacy import Protection, clip
 from fedgen_jax.privacy import chain as chain_protections
+from fedgen_jax.privacy.clients import client_level, silent
 from fedgen_jax.privacy.dpsgd import Private, trainable_of
 from fedgen_jax.privacy.robust import check_robust, robust_of
+from fedgen_jax.privacy.units import cap_of
 from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
 from fedgen_jax.shifts.geometry import check_zoom
@@ -117,7 +119,9 @@ def seen_size(c: ConfigDict) -> int:
 
 
 def mix_of_run(c: ConfigDict, num_seen: int) -> Mix | None:
-    """`engine.cohorts.mix_of` a configuration."""
+    """`engine.cohorts.mix_of` a configuration; room for a Poisson cohort where it draws those."""
+    if c.privacy.unit == 'client':
+        return Mix(cap_of(num_seen + c.data.virtual, c.privacy.rate), None)
     return mix_of(c.cohort, c.data.virtual_share, num_seen, c.data.virtual)
 
 
@@ -213,6 +217,8 @@ def make_algorithm(
         private=make_private(c, model),
     )
     algorithm = look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, num_clients)
+    if c.privacy.unit == 'client':
+        algorithm = algorithm._replace(client_update=silent(algorithm.client_update))
     return averaged(algorithm, c.server.average, c.get('rounds', 0)), local
 
 
@@ -285,7 +291,10 @@ def make_canonical(c: ConfigDict, edge: str, protection: Protection) -> Input | 
 
 def make_protection(c: ConfigDict) -> Protection:
     """What messages pass between clients and the sum."""
-    limit = 0.0 if c.privacy.unit else c.privacy.clip
+    p = c.privacy
+    if p.unit == 'client':
+        return chain_protections(client_level(p.clip or 1.0, p.adaptive))
+    limit = 0.0 if p.unit else p.clip
     # The last part is the first at the server, where a rule meets messages as they were sent.
     return chain_protections(*([clip(limit)] if limit else []), *robust_of(c))
 

@@ -29,6 +29,8 @@ def public_config(c: ConfigDict) -> ConfigDict:
     made.rounds = c.privacy.public_rounds or c.rounds
     made.data.virtual, made.data.virtual_share = c.privacy.public_centers, 1.0
     made.cohort = min(8, c.privacy.public_centers)
+    if c.devices and made.cohort % c.devices:
+        made.devices = 0  # as many as divide it
     return made
 
 

@@ -14,11 +14,12 @@ from fedgen_jax.evaluate import (
 )
 from fedgen_jax.feed import training_examples
 from fedgen_jax.files import expand
-from fedgen_jax.guard import reopened, told
+from fedgen_jax.guard import reopened
 from fedgen_jax.newcomer import check_adapt, score_adapted
 from fedgen_jax.oracle import score_oracle
 from fedgen_jax.own import score_own
 from fedgen_jax.program import num_bytes
+from fedgen_jax.promise import told
 from fedgen_jax.run import Run, after_training, reopen, settings_of
 from fedgen_jax.tasks.coco_metrics import only_images, to_folder_results
 
@@ -69,7 +70,7 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         'server_model': algorithm.server_model,
         'privacy': {
             **run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
-            **(told(c, run.guard) if run.guard else {}),
+            **(told(c, tuple(run.guard.ledgers.values())) if run.guard else {}),
         },
         'config': settings_of(c),
     }

@@ -99,6 +99,7 @@ def _train(run: Run, workdir, progress, stop, title):
     with checkpoint.manager(workdir) as checkpoints:
         like = state, own_states(private_C, len(run.seen))
         first, (state, own_C) = checkpoint.restore(checkpoints, like)
+        state = guard.armed(run, state)
         if run.mix:
             private_C = jax.tree.map(np.array, own_C)  # Orbax's and JAX's are read-only
         else:
@@ -246,7 +247,7 @@ def train_rounds(
         told = any_of(stop.is_set())  # all processes stop at one round
         if first % c.checkpoint_every == 0 or first == c.rounds or told:
             own_C = own_states(private_C, len(run.seen))
-            checkpoint.save(checkpoints, first, (state, own_C))
+            checkpoint.save(checkpoints, first, (guard.disarmed(run, state), own_C))
         if told and first < c.rounds:
             shown.end()
             checkpoint.finish(checkpoints)

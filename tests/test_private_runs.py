@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from drawn import cells_folder
 
-from fedgen_jax import checkpoint, guard
-from fedgen_jax.budget import ledger_file
+from fedgen_jax import checkpoint
+from fedgen_jax.budget import ledger_file, site_of
 from fedgen_jax.config import base
+from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import of_split
 from fedgen_jax.evaluate import statistic_of
 from fedgen_jax.files import file_name
@@ -20,6 +21,7 @@ from fedgen_jax.hypernet import descriptor
 from fedgen_jax.onboard import onboard
 from fedgen_jax.privacy.accounting import epsilon
 from fedgen_jax.privacy.ledger import read_ledger, spent
+from fedgen_jax.report.gather import report_run
 from fedgen_jax.run import after_training, reopen
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.summary import evaluate_run
@@ -139,6 +141,14 @@ def test_it_is_scored_again_from_its_folder(finished):
     again = evaluate_run(finished.workdir)
     assert again['seen'] == finished.summary['seen']
     assert again['privacy']['epsilon'] == finished.summary['privacy']['epsilon']
+
+
+def test_a_page_for_who_protects_data(finished):
+    """It says what was spent, and shows no image and no exact descriptor of a center."""
+    text = report_run(finished.workdir).read_text()
+    assert 'epsilon of the others' in text and 'Unit: patient' in text and 'Not covered' in text
+    assert f'Epsilon {finished.summary["privacy"]["epsilon"]:.2f} of at most 8' in text
+    assert '<h3>synthetic-0' not in text
 
 
 def test_a_run_that_died_resumes_and_has_spent_the_same(cells, finished, tmp_path, monkeypatch):
@@ -312,6 +322,7 @@ def test_what_tells_of_images_is_not_made_for_a_newcomer(cells, run, tmp_path, a
 @pytest.mark.parametrize('algorithm', ['fedavg', 'local_only'])
 def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorithm):
     c = configured(cells, tmp_path, algorithm=algorithm, **{'privacy.unit': 'image'})
+    c.devices = 3 if algorithm == 'fedavg' else 1  # a center on each
     told = train(c, tmp_path / 'run', progress=False)
     assert told['privacy']['unit'] == 'image' and 7 < told['privacy']['epsilon'] <= 8
     (charge,) = told['privacy']['charges']
@@ -331,11 +342,60 @@ def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorith
 
 def test_images_without_patients_are_the_unit(cells, tmp_path):
     """A run that asks for patients where none are known says what it promised."""
-    from fedgen_jax.budget import site_of
-    from fedgen_jax.data import synthetic
-
     c = configured(cells, tmp_path)
     (center,) = synthetic.centers(1, 20, 16, seed=0)
     assert site_of(c, center).unit == 'image'
     assert re.fullmatch('[0-9a-f]{16}', site_of(c, center).data)
-    assert guard.NOT_COVERED
+
+
+CLIENT = {
+    'privacy.unit': 'client', 'privacy.rate': 0.5, 'data.source': 'synthetic', 'data.centers': 9,
+    'data.held_out': 'synthetic-8', 'data.examples': 20, 'privacy.clip': 0.5,
+}
+
+
+@pytest.mark.parametrize('algorithm', ['fedgen', 'fedavg'])
+def test_clients_as_units(cells, tmp_path, algorithm):
+    """One ledger, of all clients; cohorts are Poisson's, and nothing is released of a center."""
+    c = configured(cells, tmp_path, algorithm=algorithm, **CLIENT)
+    c.privacy.public, c.rounds = '', 4
+    told = train(c, tmp_path / 'run', progress=False)['privacy']
+    assert told['unit'] == 'client' and 7.98 < told['epsilon'] <= 8
+    assert told['by_center'] == {'clients': {'units': 8, 'epsilon': told['epsilon']}}
+    (charge,) = told['charges']
+    assert charge['count'] == 4 and charge['sensitivity'] == 0.5
+    assert 'server adds the noise' in told['trust']
+    assert not (tmp_path / 'run' / 'statistics').exists()
+    again = evaluate_run(tmp_path / 'run')
+    assert again['privacy']['epsilon'] == told['epsilon'] and again['seen']['mean']
+    if algorithm == 'fedgen':
+        with pytest.raises(ValueError, match='keeps no statistics'):
+            onboard(tmp_path / 'run', str(cells))
+
+
+@pytest.mark.parametrize('changes, said', [
+    ({'algorithm': 'local_only'}, 'local_only'), ({'algorithm': 'scaffold'}, 'scaffold'),
+    ({'weighting': 'examples'}, 'weighting'), ({'cohort': 4}, 'cohort=4'),
+    ({'data.virtual': 8}, 'would have seen them'), ({'privacy.adaptive': True}, 'too few'),
+    ({'privacy.delta': 0.02}, 'for the 8 units'),
+])
+def test_what_breaks_the_promise_to_clients_is_refused(cells, tmp_path, changes, said):
+    c = configured(cells, tmp_path, **{**CLIENT, **changes})
+    with pytest.raises(ValueError, match=said) as error:
+        train(c, tmp_path / 'run', progress=False)
+    assert '\n' not in str(error.value)
+    assert not (tmp_path / 'run').exists() and not (tmp_path / 'keys').exists()
+
+
+def test_drawn_clients_are_units_too(cells, tmp_path):
+    """Of eight centers and twelve drawn ones a Poisson cohort is drawn, with an adaptive clip."""
+    c = configured(cells, tmp_path, algorithm='fedavg', **{
+        **CLIENT, 'data.virtual': 12, 'privacy.public': '', 'privacy.adaptive': True,
+        'privacy.rate': 0.9,
+    })
+    told = train(c, tmp_path / 'run', progress=False)['privacy']
+    assert told['by_center']['clients']['units'] == 20
+    done, _ = reopen(tmp_path / 'run')
+    (state,) = done.state.protection
+    assert not state['secret'].any()  # the noise could be drawn again
+    assert float(state['clip']) != 0.5 and float(state['expected']) == pytest.approx(18)

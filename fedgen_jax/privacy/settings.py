@@ -11,7 +11,8 @@ from typing import Any
 from fedgen_jax.privacy.units import UNITS
 from fedgen_jax.registry import choose
 
-ALGORITHMS = ('fedavg', 'fedgen', 'local_only')  # whose messages are bounded and noisy
+ALGORITHMS = ('fedavg', 'fedgen', 'local_only')  # that have private steps
+OF_CLIENTS = ('fedavg', 'fedprox', 'fedgen')  # that send nothing which outlasts a round's sum
 
 
 def check_private(c: Any) -> None:
@@ -41,7 +42,7 @@ def check_private(c: Any) -> None:
     if not 0 < p.descriptor_radius <= 2:
         raise ValueError(f'privacy.descriptor_radius={p.descriptor_radius}: above 0, at most 2')
     choose('privacy.public', p.public, ('', 'synthetic'))
-    for field, bad, why in _of_center(c) if p.unit == 'client' else _inside(c):
+    for field, bad, why in _of_clients(c) if p.unit == 'client' else _inside(c):
         if bad:
             raise ValueError(f'privacy.unit={p.unit!r} with {field}: {why}')
 
@@ -72,6 +73,7 @@ def _inside(c):
         (f'data.virtual={c.data.virtual}', bool(c.data.virtual),
          'drawn centers are public: they train first (privacy.public), so 0'),
         (f'finetune.steps={finetune.steps}', bool(finetune.steps or finetune.choose), own),
+        (f'adapt.steps={c.adapt.steps}', bool(c.adapt.steps), own),
         (f'oracle.steps={c.oracle.steps}', bool(c.oracle.steps), own),
         ("fedgen.local='weights'", c.algorithm == 'fedgen' and h.local == 'weights',
          "what T steps are pulled back to mixes all patients: 'meta'"),
@@ -81,8 +83,28 @@ def _inside(c):
     )
 
 
-def _of_center(c):
+def _of_clients(c):
     """What client does not go with."""
+    p = c.privacy
+    drawn = bool(c.data.virtual)
     return (
-        ('this version', True, 'the level of clients is not wired to training yet: patient, image'),
+        (f'algorithm={c.algorithm!r}', c.algorithm not in OF_CLIENTS,
+         f'bounded contributions are those of {", ".join(OF_CLIENTS)}'),
+        (f'fedgen.base={c.fedgen.base!r}',
+         c.algorithm == 'fedgen' and c.fedgen.base not in OF_CLIENTS[:2],
+         f'one of {", ".join(OF_CLIENTS[:2])}'),
+        ('secure.on', c.secure.on, 'the noise is the server\'s, who is trusted then: off'),
+        (f'robust.rule={c.robust.rule!r}', c.robust.rule != 'none',
+         'the noise is that of a sum: none'),
+        (f'weighting={c.weighting!r}', c.weighting != 'uniform',
+         'each client counts the same: --config.weighting=uniform'),
+        (f'input.canonical={c.input.canonical!r}, input.size={c.input.size}',
+         c.input.canonical != 'none' or bool(c.input.size),
+         "the reference would be an exact mean of the clients: 'none', and size 0"),
+        (f'cohort={c.cohort}', bool(c.cohort), 'privacy.rate draws a cohort: 0'),
+        (f'data.virtual_share={c.data.virtual_share}', c.data.virtual_share >= 0,
+         'drawn clients are sampled as all others are: below 0'),
+        (f'data.virtual={c.data.virtual}', drawn and bool(p.public) and not c.start.weights,
+         "drawn clients are private here, so the public start would have seen them: "
+         "--config.privacy.public='', or start.weights of another seed"),
     )

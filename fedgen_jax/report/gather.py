@@ -12,6 +12,7 @@ from fedgen_jax import renamed
 from fedgen_jax.data.examples import Center, Examples, of_split, take
 from fedgen_jax.evaluate import canonical, model_of
 from fedgen_jax.files import file_name
+from fedgen_jax.guard import reopened
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.report.figures import Cloud
@@ -29,6 +30,7 @@ STRIPS = 24  # seen and unseen centers, each at most, whose images are shown
 def finished(workdir: str | pathlib.Path) -> tuple[Run, Trained]:
     """A run from its folder, with its images and its last checkpoint."""
     done, run = reopen(workdir)
+    run = reopened(run, pathlib.Path(workdir))
     return run, after_training(run, done.state, done.private_C)
 
 
@@ -171,6 +173,31 @@ def section_of(changes: Changes, metric: str) -> Section:
     )
 
 
+def privacy_section(told: Mapping[str, Any]) -> Section:
+    """What a run promises and what it spent, from the `privacy` block of its summary."""
+    rows = [
+        [x['name'], f'{x["count"]}', f'{x["sigma"]:.3g}', f'{x["sensitivity"]:.3g}',
+         f'{x["epsilon_alone"]:.2f}', f'{x["epsilon_without"]:.2f}']
+        for x in told['charges']
+    ]
+    epsilons = [of['epsilon'] for of in told['by_center'].values()]
+    return Section(
+        'Privacy',
+        f'Unit: {told["unit"]}. Epsilon {told["epsilon"]:.2f} of at most '
+        f'{told["epsilon_target"]:g} at delta {told["delta"]:g}, between {min(epsilons):.2f} and '
+        f'{max(epsilons):.2f} by ledger. Trust: {told["trust"]}. Randomness: '
+        f'{told["randomness"]}. Not covered: {"; ".join(told["not_covered"])}.',
+        Table(
+            '',
+            ['', 'releases', 'noise multiplier', 'sensitivity', 'epsilon alone',
+             'epsilon of the others'],
+            rows,
+            f'One {told["unit"]} more or less changes the chance of any outcome by a factor of at '
+            'most exp(epsilon), but for a probability of delta.',
+        ),
+    )
+
+
 def read_summary(folder: pathlib.Path) -> Summary:
     """A finished run's summary, in today's names."""
     file = folder / 'summary.json'
@@ -227,13 +254,19 @@ def report_run(
     centers: list[tuple[Center, str, int | None]]
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]
-    clouds = [cloud_of(done, c, kind) for c, kind, _ in centers] if done.program.describe else []
+    private = first['privacy'].get('unit')
+    # Of a private run the page shows neither images nor exact descriptors of a center.
+    described = done.program.describe and not private
+    clouds = [cloud_of(done, *x[:2]) for x in centers] if described else []
     changes = changes_of(workdir, [c.name for c in run.seen])
-    if changes:
+    if changes and not private:
         clouds = [c._replace(kind='left') if c.name in changes.removed else c for c in clouds]
         clouds += clouds_of(changes, [c.name for c in run.unseen])
     shown = [x for x in centers if x[1] == 'seen'][:STRIPS]
     shown += [x for x in centers if x[1] == 'unseen'][:STRIPS]
+    shown = [] if private else shown
+    sections = [privacy_section(first['privacy'])] if private else []
+    sections += [section_of(changes, headline(first))] if changes else []
     path = workdir / 'report.html'
     write_report(
         path,
@@ -244,6 +277,6 @@ def report_run(
         lines={name: read_lines(folder) for name, folder in names.items()},
         clouds=clouds,
         strips=[s for s in (strip(*x) for x in shown) if s.columns and s.columns[0]],
-        sections=[section_of(changes, headline(first))] if changes else (),
+        sections=sections,
     )
     return path

@@ -1,0 +1,45 @@
+"""What a private run promises, to whom, and what not: the `privacy` block of `summary.json`."""
+
+import importlib.metadata
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from fedgen_jax.privacy.accounting import INTERVAL, epsilon_rdp
+from fedgen_jax.privacy.ledger import Ledger, block, cost
+from fedgen_jax.privacy.secrets import SIMULATION
+from fedgen_jax.privacy.units import cap_of
+
+NOT_COVERED = (
+    'hyper-parameters, and runs and seeds that were tried on the same data: their epsilons add up',
+    'scores on validation and test images, in metrics.jsonl and summary.json',
+    'how many images a center has, and the hash of its data (federation.json)',
+    "noise of training: threefry in float32, no vetted generator; a descriptor's noise is exact",
+    'what a center does with its own images afterwards, and what a model says of an image',
+    'a patient at two centers is a unit at each: his loss is at most the sum of the two',
+    'metadata: who takes part, and how long a center computes',
+)
+OF_CLIENTS = ('how many clients of a round were left out for numbers that are not finite',)
+TRUST_ITSELF = 'each center trusts itself: all noise is added before anything leaves it'
+TRUST_SERVER = 'the server adds the noise, and is trusted to keep what clients send to itself'
+
+
+def told(c: ConfigDict, ledgers: Sequence[Ledger]) -> dict:
+    """The `privacy` block of `summary.json`."""
+    p = c.privacy
+    worst = max(ledgers, key=cost)
+    version = importlib.metadata.version('dp-accounting')
+    drawn = f'{p.public_centers} drawn centers' if p.public else 'drawn weights'
+    return block(ledgers, {
+        'public': ['n, the number of units of each center', 'rate', 'clip', 'shapes'],
+        'accountant': f'PLD, dp-accounting {version}, interval {INTERVAL:g}',
+        'epsilon_rdp': epsilon_rdp(worst.charges, worst.account.delta),
+        'trust': TRUST_SERVER if p.unit == 'client' else TRUST_ITSELF,
+        'sampling': {
+            'kind': 'poisson, truncated', 'rate': p.rate,
+            'cap': cap_of(max(of.account.units for of in ledgers), p.rate),
+        },
+        'randomness': 'secret' if p.seed == 'secret' else SIMULATION,
+        'start': c.start.weights or drawn,
+        'not_covered': [*NOT_COVERED, *(OF_CLIENTS if p.unit == 'client' else ())],
+    })
