@@ -1,0 +1,138 @@
+"""What a descriptor tells of its center: its mix of classes, and its scanner.
+
+Drawn centers have both on record.  A ridge regression learns them from descriptors of some, and is
+scored on others: R^2 against the mean of those that it learned from (0: nothing was learned, below:
+worse than that).  Released descriptors have the run's own clip and noise (`privacy.release`).
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import KFold
+
+from fedgen_jax.audit.base import Finding, Subject, told
+from fedgen_jax.data import synthetic
+from fedgen_jax.data.examples import SPLITS, Examples
+from fedgen_jax.data.virtual import SPREAD
+from fedgen_jax.evaluate import canonical
+from fedgen_jax.hypernet import descriptor
+from fedgen_jax.privacy.release import release
+from fedgen_jax.privacy.units import patient_table
+from fedgen_jax.public import mean_descriptor
+
+CENTERS, MOST_IMAGES, SEED = 80, 120, 20_000
+SIGMAS = (2.0, 4.0, 8.0)
+FOLDS = 5
+
+
+class Drawn(NamedTuple):
+    """Drawn centers: g_psi of their images [C, N, E], class shares [C, K], scanners [C, A]."""
+
+    vectors: np.ndarray
+    shares: np.ndarray
+    scanner: np.ndarray
+
+
+def r2(x_CxE: np.ndarray, y_CxJ: np.ndarray) -> np.ndarray:
+    """R^2 [J] of a ridge regression on centers that it did not learn from, in `FOLDS` parts."""
+    wrong, spread = np.zeros(y_CxJ.shape[1]), np.zeros(y_CxJ.shape[1])
+    for learn, test in KFold(FOLDS, shuffle=True, random_state=0).split(x_CxE):
+        mean, scale = x_CxE[learn].mean(0), x_CxE[learn].std(0) + 1e-9
+        model = RidgeCV(np.logspace(-2, 5, 15)).fit((x_CxE[learn] - mean) / scale, y_CxJ[learn])
+        found = model.predict((x_CxE[test] - mean) / scale)
+        wrong += ((y_CxJ[test] - found.reshape(len(test), -1)) ** 2).sum(0)
+        spread += ((y_CxJ[test] - y_CxJ[learn].mean(0)) ** 2).sum(0)
+    return 1 - wrong / spread
+
+
+def scanner_of(key: jax.Array, client: int, spread: float) -> np.ndarray:
+    """A drawn center's scanner [A]: logarithms of stains, light, focus, tone, noise."""
+    a = jax.device_get(synthetic.client_acquisition(key, client, spread))
+    parts = (
+        a.stain_3x3.mean(1), a.illuminant_3, a.magnification, a.defocus, a.gamma, a.noise, a.glare
+    )
+    return np.concatenate([np.log(np.ravel(x)) for x in parts])
+
+
+def draw(subject: Subject, centers: int, images: int) -> Drawn:
+    """Centers that the run has not met, described as its own are."""
+    trained, c = subject.trained, subject.run.config
+    spread = c.data.spread if c.data.source == 'synthetic' else SPREAD
+    key, vectors, shares, scanner = jax.random.key(c.seed + SEED), [], [], []
+    for i in range(centers):
+        drawn = jax.device_get(synthetic.draw_client(
+            key, i, images, c.data.image_size, spread=spread
+        ))
+        own = Examples(drawn.image, {}, drawn.weight)
+        moved = canonical(trained, own, own)
+        assert trained.program.describe
+        vectors.append(trained.program.describe(trained.shared, moved.image))
+        count = np.bincount(drawn.target['label'], minlength=len(synthetic.CLASSES))
+        shares.append(count / images)
+        scanner.append(scanner_of(key, i, spread))
+    return Drawn(np.stack(vectors), np.stack(shares), np.stack(scanner))
+
+
+def released(drawn: Drawn, center_E: np.ndarray, radius: float, sigma: float) -> np.ndarray:
+    """Each center's descriptor [C, E] as a private run would release it."""
+    images = drawn.vectors.shape[1]
+    table = patient_table([f'{i}' for i in range(images)], 1)
+    rng = np.random.default_rng(1)
+    return np.stack([
+        descriptor.mean(release(v, table, center_E, radius, sigma, rng.bytes(32), '', 'image'))
+        for v in drawn.vectors
+    ])
+
+
+def images_of(subject: Subject) -> int:
+    """How many training images a center of the run has, in the middle."""
+    train = SPLITS.index('train')
+    return int(np.median([(c.split == train).sum() for c in subject.run.seen]))
+
+
+def audit(
+    subject: Subject, centers: int = CENTERS, sigmas: Sequence[float] = SIGMAS
+) -> Finding:
+    """Of the run's descriptor network."""
+    finding = functools.partial(
+        Finding, 'What a descriptor tells',
+        'Can the mix of diseases, or the scanner, be read from the numbers that describe a center?',
+    )
+    c, program = subject.run.config, subject.run.program
+    if program.describe is None:
+        return finding(missing='the run has no learned descriptor, so centers send none')
+    images = min(MOST_IMAGES, images_of(subject))
+    drawn = draw(subject, centers, images)
+    center_E = mean_descriptor(c, program.describe, subject.trained.shared)
+    exact_CxE = drawn.vectors.mean(1)
+    inputs = {'exact': exact_CxE} | {
+        f'noise {sigma:g}': released(drawn, center_E, c.privacy.descriptor_radius, sigma)
+        for sigma in sigmas
+    }
+    inputs['others\' (control)'] = np.random.default_rng(2).permutation(exact_CxE)
+    scores = {
+        name: [float(np.mean(r2(x, y))) for y in (drawn.shares, drawn.scanner)]
+        for name, x in inputs.items()
+    }
+    first, last = scores['exact'], scores["others' (control)"]
+    most = scores[f'noise {sigmas[-1]:g}']
+    return finding(
+        answer=f'From exact descriptors a regression explains {max(first[0], 0):.0%} of what sets '
+        f'class mixes apart and {max(first[1], 0):.0%} of what sets scanners apart; at noise '
+        f'{sigmas[-1]:g} it is {max(most[0], 0):.0%} and {max(most[1], 0):.0%}.',
+        control=f'From another center\'s descriptor it explains {max(last[0], 0):.0%} and '
+        f'{max(last[1], 0):.0%}: nothing must be left.',
+        holds=max(last) < 0.1 < max(first),
+        head=('descriptor', 'class mix, R²', 'scanner, R²'),
+        rows=[[name, *map(told, x)] for name, x in scores.items()],
+        numbers={
+            'centers': centers, 'images': images, 'radius': c.privacy.descriptor_radius,
+            'r2': {name: {'class_mix': a, 'scanner': b} for name, (a, b) in scores.items()},
+        },
+        missing='' if c.data.source == 'synthetic' else
+        'the centers are drawn smears, for of real ones neither is on record',
+    )
