@@ -7,34 +7,20 @@ worse than that).  Released descriptors have the run's own clip and noise (`priv
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import jax
 import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold
 
 from fedgen_jax.audit.base import Finding, Subject, told
-from fedgen_jax.data import synthetic
-from fedgen_jax.data.examples import SPLITS, Examples
-from fedgen_jax.data.virtual import SPREAD
-from fedgen_jax.evaluate import canonical
+from fedgen_jax.audit.drawn import Drawn, draw, public_mean, usual_images
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.privacy.release import release
 from fedgen_jax.privacy.units import patient_table
-from fedgen_jax.public import mean_descriptor
 
-CENTERS, MOST_IMAGES, SEED = 80, 120, 20_000
+CENTERS = 60
 SIGMAS = (2.0, 4.0, 8.0)
 FOLDS = 5
-
-
-class Drawn(NamedTuple):
-    """Drawn centers: g_psi of their images [C, N, E], class shares [C, K], scanners [C, A]."""
-
-    vectors: np.ndarray
-    shares: np.ndarray
-    scanner: np.ndarray
 
 
 def r2(x_CxE: np.ndarray, y_CxJ: np.ndarray) -> np.ndarray:
@@ -49,34 +35,6 @@ def r2(x_CxE: np.ndarray, y_CxJ: np.ndarray) -> np.ndarray:
     return 1 - wrong / spread
 
 
-def scanner_of(key: jax.Array, client: int, spread: float) -> np.ndarray:
-    """A drawn center's scanner [A]: logarithms of stains, light, focus, tone, noise."""
-    a = jax.device_get(synthetic.client_acquisition(key, client, spread))
-    parts = (
-        a.stain_3x3.mean(1), a.illuminant_3, a.magnification, a.defocus, a.gamma, a.noise, a.glare
-    )
-    return np.concatenate([np.log(np.ravel(x)) for x in parts])
-
-
-def draw(subject: Subject, centers: int, images: int) -> Drawn:
-    """Centers that the run has not met, described as its own are."""
-    trained, c = subject.trained, subject.run.config
-    spread = c.data.spread if c.data.source == 'synthetic' else SPREAD
-    key, vectors, shares, scanner = jax.random.key(c.seed + SEED), [], [], []
-    for i in range(centers):
-        drawn = jax.device_get(synthetic.draw_client(
-            key, i, images, c.data.image_size, spread=spread
-        ))
-        own = Examples(drawn.image, {}, drawn.weight)
-        moved = canonical(trained, own, own)
-        assert trained.program.describe
-        vectors.append(trained.program.describe(trained.shared, moved.image))
-        count = np.bincount(drawn.target['label'], minlength=len(synthetic.CLASSES))
-        shares.append(count / images)
-        scanner.append(scanner_of(key, i, spread))
-    return Drawn(np.stack(vectors), np.stack(shares), np.stack(scanner))
-
-
 def released(drawn: Drawn, center_E: np.ndarray, radius: float, sigma: float) -> np.ndarray:
     """Each center's descriptor [C, E] as a private run would release it."""
     images = drawn.vectors.shape[1]
@@ -86,12 +44,6 @@ def released(drawn: Drawn, center_E: np.ndarray, radius: float, sigma: float) ->
         descriptor.mean(release(v, table, center_E, radius, sigma, rng.bytes(32), '', 'image'))
         for v in drawn.vectors
     ])
-
-
-def images_of(subject: Subject) -> int:
-    """How many training images a center of the run has, in the middle."""
-    train = SPLITS.index('train')
-    return int(np.median([(c.split == train).sum() for c in subject.run.seen]))
 
 
 def audit(
@@ -105,9 +57,9 @@ def audit(
     c, program = subject.run.config, subject.run.program
     if program.describe is None:
         return finding(missing='the run has no learned descriptor, so centers send none')
-    images = min(MOST_IMAGES, images_of(subject))
+    images = usual_images(subject)
     drawn = draw(subject, centers, images)
-    center_E = mean_descriptor(c, program.describe, subject.trained.shared)
+    center_E = public_mean(subject)
     exact_CxE = drawn.vectors.mean(1)
     inputs = {'exact': exact_CxE} | {
         f'noise {sigma:g}': released(drawn, center_E, c.privacy.descriptor_radius, sigma)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fedgen_jax.audit.base import Finding, Subject, told
+from fedgen_jax.audit.drawn import public_mean
 from fedgen_jax.audit.leaks import Leak, contributions, error, nearest, ratio, span_share, z_of
 from fedgen_jax.data.examples import SPLITS, Center, of_split
 from fedgen_jax.evaluate import canonical, statistic_of
@@ -15,7 +16,6 @@ from fedgen_jax.onboard import recalculate
 from fedgen_jax.privacy.dpsgd import Own, Private
 from fedgen_jax.privacy.release import release
 from fedgen_jax.privacy.units import patient_table
-from fedgen_jax.public import mean_descriptor
 from fedgen_jax.statistics import Statistics
 
 SIGMA = 4.0  # noise multiplier of a release, where the run has none
@@ -25,19 +25,20 @@ ONE_STEP: dict[str, Any] = {
 }
 
 
-def released_of(subject: Subject, center: Center, number: int) -> Statistic:
+def released_of(
+    subject: Subject, center: Center, around: np.ndarray, number: int
+) -> Statistic:
     """A center's statistic with noise: the run's, or one that is made here as a private run's."""
-    trained, c = subject.trained, subject.run.config
+    trained = subject.trained
     if trained.released is not None and center.name in trained.released:
         return trained.released[center.name]
     own = of_split(center, 'train')
     assert trained.program.describe
     vectors = trained.program.describe(trained.shared, canonical(trained, own, own).image)
     table = patient_table([f'{i}' for i in range(len(vectors))], 1)
-    around = mean_descriptor(c, trained.program.describe, trained.shared)
     psi = descriptor.hash_of(trained.shared['psi'])
     key = np.random.default_rng(number).bytes(32)
-    radius = c.privacy.descriptor_radius
+    radius = subject.run.config.privacy.descriptor_radius
     return release(vectors, table, around, radius, SIGMA, key, psi, 'image')
 
 
@@ -67,7 +68,8 @@ def audit(subject: Subject) -> Finding:
         return finding(missing='the run has no learned descriptor, so centers send none')
     normal = trained.shared['normal']
     own = {c.name: statistic_of(trained, of_split(c, 'train')) for c in (*run.seen, *run.unseen)}
-    noisy = {c.name: released_of(subject, c, i) for i, c in enumerate((*run.seen, *run.unseen))}
+    around, centers = public_mean(subject), (*run.seen, *run.unseen)
+    noisy = {c.name: released_of(subject, c, around, i) for i, c in enumerate(centers)}
     z = {name: z_of(descriptor.mean(s), normal) for name, s in own.items()}
     seen = [z[c.name] for c in run.seen]
 

@@ -21,7 +21,9 @@ import numpy as np
 import optax
 from scipy.ndimage import uniform_filter
 
-RATE, SMOOTH = 0.05, 0.02
+from fedgen_jax.algorithms.optimizers import annealed
+
+RATE, SMOOTH = 0.01, 0.02
 UNITS = 64  # of the dense layer
 SEED = 5
 
@@ -60,7 +62,7 @@ def cosine_gap(a, b) -> jax.Array:
 def matched(
     gradient: Callable, sent, shape: tuple[int, ...], steps: int, match: float = 1.0
 ) -> jax.Array:
-    """The image whose gradient is like the one that was `sent`, by Adam on the gradient's sign.
+    """The image whose gradient is like the one that was `sent`, by descent on the gap's sign.
 
     match: weight of the gradient; 0: the prior alone.
     """
@@ -68,7 +70,7 @@ def matched(
         found = SMOOTH * variation(x)
         return found + match * cosine_gap(gradient(x), sent) if match else found
 
-    optimizer = optax.adam(optax.cosine_decay_schedule(RATE, steps))
+    optimizer = optax.sgd(annealed(RATE, steps), momentum=0.9)
     first = jax.random.uniform(jax.random.key(SEED), shape)
 
     def step(carry, _):

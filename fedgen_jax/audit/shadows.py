@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from fedgen_jax.algorithms.local import Local, apply_model, batch_at, batch_loss, init_model
+from fedgen_jax.algorithms.optimizers import annealed
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.random import stream
 from fedgen_jax.shifts.base import chain
@@ -16,11 +17,10 @@ CHUNK = 128  # images of a pass
 
 
 class Recipe(NamedTuple):
-    """How a shadow learns: Adam at a rate, T steps of B images, with or without augmentation."""
+    """How a shadow learns, beside the run's optimizer: T steps of B images, augmented or not."""
 
     steps: int = 200
     batch: int = 32
-    rate: float = 3e-3
     augment: bool = True
 
 
@@ -40,7 +40,7 @@ def train(
     plain = local.plain if recipe.augment else chain()
     local = local._replace(plain=plain, shift=chain(), private=None, prior=False, statistics='own')
     data = jax.tree.map(jnp.asarray, data)
-    optimizer = optax.adam(optax.cosine_decay_schedule(recipe.rate, recipe.steps))
+    optimizer, falling = local.optimizer, annealed(1.0, recipe.steps)
 
     def one(member_N, key):
         logits_N = jnp.where(member_N, 0.0, -jnp.inf)
@@ -53,6 +53,7 @@ def train(
             batch = batch_at(local, data, index, stream(key_t, 'images'), local.shift.sample(key_t))
             grads = jax.grad(lambda p: batch_loss(local, p, batch)[0])(params)
             updates, opt = optimizer.update(grads, opt, params)
+            updates = jax.tree.map(lambda u: falling(t) * u, updates)
             return (optax.apply_updates(params, updates), opt), None
 
         return jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(recipe.steps))[0][0]
