@@ -4,7 +4,7 @@ import numpy as np
 
 
 def scores(target_N: np.ndarray, shadow_SxN: np.ndarray, member_SxN: np.ndarray) -> np.ndarray:
-    """The log likelihood ratio [N] of "was a member" over "was not"."""
+    """The log likelihood ratio [N] of "was a member" over "was not" (online LiRA)."""
     def fit(use_SxN):
         mean_N = np.where(use_SxN, shadow_SxN, 0).sum(0) / use_SxN.sum(0)
         variance = np.square(shadow_SxN - mean_N)[use_SxN].sum() / (use_SxN.sum() - len(mean_N))
@@ -14,6 +14,17 @@ def scores(target_N: np.ndarray, shadow_SxN: np.ndarray, member_SxN: np.ndarray)
         return -0.5 * ((target_N - mean_N) ** 2 / variance + np.log(variance))
 
     return log_normal(*fit(member_SxN)) - log_normal(*fit(~member_SxN))
+
+
+def one_sided(
+    target_N: np.ndarray, shadow_SxN: np.ndarray, member_SxN: np.ndarray
+) -> np.ndarray:
+    """How far [N] a model is above shadows that did not learn from an image (offline LiRA).
+
+    It asks nothing of shadows that did, which tell little where the model learned much longer.
+    """
+    out_SxN = ~member_SxN
+    return target_N - np.where(out_SxN, shadow_SxN, 0).sum(0) / out_SxN.sum(0)
 
 
 def tpr_at(rate: float, inside: np.ndarray, outside: np.ndarray) -> float:

@@ -77,9 +77,9 @@ def views(image_NxHxWx3: np.ndarray, flips: bool) -> list[np.ndarray]:
 
 
 def confidences(local: Local, weights_S: dict, data: Examples, flips: bool) -> np.ndarray:
-    """[S, N] of models on one center's images, which give the batch statistics, if there are any.
+    """[S, N] of models on images, the mean over `views`.
 
-    The mean over `views`.
+    Batch statistics, if there are any, are those of random parts, as in the training of these.
     """
     local = local._replace(statistics='own', prior=False)
 
@@ -91,11 +91,12 @@ def confidences(local: Local, weights_S: dict, data: Examples, flips: bool) -> n
 
         return jax.lax.map(one, weights_S)
 
-    label_N, found = np.asarray(data.target['label']), []
-    for x in views(np.asarray(data.image), flips):
-        parts = np.array_split(np.arange(len(x)), -(-len(x) // CHUNK))
-        p_SxNxK = np.concatenate(
-            [np.asarray(probability(weights_S, x[i].astype(np.float32) / 255)) for i in parts], 1
-        )
+    order = np.random.default_rng(0).permutation(len(data.weight))
+    label_N, found = np.asarray(data.target['label'])[order], []
+    for x in views(np.asarray(data.image)[order], flips):
+        p_SxNxK = np.concatenate([
+            np.asarray(probability(weights_S, part.astype(np.float32) / 255))
+            for part in np.array_split(x, -(-len(x) // CHUNK))
+        ], 1)
         found.append(np.stack([confidence(p, label_N) for p in p_SxNxK]))
-    return np.mean(found, 0)
+    return np.mean(found, 0)[:, order.argsort()]
