@@ -33,11 +33,11 @@ class Picture(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A line of a figure: points (x, y)."""
+    """A line of a figure: points (x, y), arrays of one length."""
 
     name: str
-    x: Sequence[float]
-    y: Sequence[float]
+    x: Any
+    y: Any
 
 
 class Finding(NamedTuple):

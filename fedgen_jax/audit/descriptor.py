@@ -99,7 +99,7 @@ def audit(subject: Subject) -> Finding:
     fed = [m if x.support is None else x.support for x, m in zip(one, m_C)]
     exact = max(error(ratio(x), z_of(m, normal)) for x, m in zip(one, fed))
     only = max(error(ratio(x), z_of(m, normal)) for x, m in zip(control, m_C))
-    total = sum(x.kernel for x in one)
+    total = np.sum([x.kernel for x in one], 0)
     inside = [span_share(total, z_of(m, normal), len(one)) for m in fed]
     others = [span_share(total, z[c.name], len(one)) for c in run.unseen]
 

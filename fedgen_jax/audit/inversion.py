@@ -79,15 +79,15 @@ def audit(subject: Subject, steps: int = STEPS, count: int = IMAGES) -> Finding:
 
     made: dict[str, list[np.ndarray]] = {'the image': list(images)}
     for x, label in zip(images, labels):
-        dense = dense_gradient(x, int(label), len(run.classes))
+        layer = dense_gradient(x, int(label), len(run.classes))
         tries = {
             'matching, the run\'s network': attack(x, label, 1.0),
             'the prior alone': attack(x, label, 0.0),
             'its mean color': np.broadcast_to(x.mean((0, 1)), x.shape),
-            'dense layer, closed form': _read(dense, x.shape),
-            'the same, clipped': _read(protected(dense, clip, 0.0), x.shape),
+            'dense layer, closed form': _read(layer, x.shape),
+            'the same, clipped': _read(protected(layer, clip, 0.0), x.shape),
         } | {
-            f'the same, clipped, noise {told(s)}': _read(protected(dense, clip, s), x.shape)
+            f'the same, clipped, noise {told(s)}': _read(protected(layer, clip, s), x.shape)
             for s in sigmas
         }
         for name, image in tries.items():
@@ -118,7 +118,7 @@ def audit(subject: Subject, steps: int = STEPS, count: int = IMAGES) -> Finding:
             'quality': {name: {'psnr': a, 'ssim': b} for name, (a, b) in quality.items()},
         },
         pictures=[
-            Picture(np.uint8(np.round(255 * np.clip(x, 0, 1))), f'{name}')
+            Picture(np.round(255 * np.clip(x, 0, 1)).astype(np.uint8), name)
             for name, own in made.items() for x in own[:1]
         ],
     )

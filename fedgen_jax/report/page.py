@@ -258,7 +258,7 @@ def _cost_table(summaries):
     return Table('Cost', head, [row(name, cost) for name, cost in costs.items()], note)
 
 
-def shown(strip: Strip) -> dict:
+def shown(strip: Strip) -> Any:
     """A strip as the macro `views` takes it."""
     columns = [
         [
