@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fedgen_jax.audit.base import Finding, Subject, told
+from fedgen_jax.audit.canaries import mechanism_of
 from fedgen_jax.audit.drawn import public_mean
 from fedgen_jax.audit.leaks import Leak, contributions, error, nearest, ratio, span_share, z_of
 from fedgen_jax.data.examples import SPLITS, Center, of_split
@@ -42,9 +43,9 @@ def released_of(
     return release(vectors, table, around, radius, SIGMA, key, psi, 'image')
 
 
-def hidden(center: Center, m_E: np.ndarray, sigma: float = 0.0) -> Own:
-    """What private steps of a center need, on its released descriptor."""
-    images = int((center.split == SPLITS.index('train')).sum())
+def hidden(center: Center, m_E: np.ndarray, sigma: float = 0.0, most: int = 10**9) -> Own:
+    """What private steps of a center need, on its released descriptor; most: images of it."""
+    images = min(most, int((center.split == SPLITS.index('train')).sum()))
     index, real = patient_table([f'{i}' for i in range(images)], 1)
     secret = np.frombuffer(np.random.default_rng(images).bytes(8), np.uint32)
     return Own(index, real, np.float32(images), secret, np.float32(sigma), m_E)
@@ -76,14 +77,13 @@ def audit(subject: Subject) -> Finding:
     m_C = [descriptor.mean(noisy[c.name]) for c in run.seen]
     own_C = None
     if run.guard:
-        sigma = [x for x in run.guard.ledgers[run.seen[0].name].account.plan
-                 if x.name == 'training'][0].sigma
-        own_C = [hidden(c, m, sigma) for c, m in zip(run.seen, m_C)]
+        m = mechanism_of(subject)
+        own_C = [hidden(c, x, m.sigma if m else 0.0) for c, x in zip(run.seen, m_C)]
     one = contributions(run, trained, ONE_STEP, own_C)
     many = contributions(run, trained, {}, own_C)
     bare = Private(np.inf, 1.0, lambda path: True)
     control = contributions(
-        run, trained, ONE_STEP, [hidden(c, m) for c, m in zip(run.seen, m_C)], bare
+        run, trained, ONE_STEP, [hidden(c, m, most=8) for c, m in zip(run.seen, m_C)], bare
     )
 
     def row(leaks: list[Leak]):

@@ -13,6 +13,10 @@ from fedgen_jax.evaluate import canonical
 from fedgen_jax.public import mean_descriptor
 
 MOST_IMAGES, SEED = 120, 20_000
+SCANNER = (
+    'stain of azure', 'stain of eosin', 'stain of hemoglobin', 'red light', 'green light',
+    'blue light', 'magnification', 'defocus', 'tone curve', 'noise', 'glare',
+)
 PUBLIC, FAR = 4, 10_000  # centers of the public mean, and the number of their first
 
 
@@ -25,7 +29,7 @@ class Drawn(NamedTuple):
 
 
 def scanner_of(key: jax.Array, client: int, spread: float) -> np.ndarray:
-    """A drawn center's scanner [A]: logarithms of stains, light, focus, tone, noise."""
+    """A drawn center's scanner [A], in logarithms: the numbers of `SCANNER`."""
     a = jax.device_get(synthetic.client_acquisition(key, client, spread))
     parts = (
         a.stain_3x3.mean(1), a.illuminant_3, a.magnification, a.defocus, a.gamma, a.noise, a.glare

@@ -93,17 +93,24 @@ def contributions(
         local = local._replace(private=private)
         algorithm = look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, count)
     shared = {**trained.shared, 'round': np.int32(c.rounds // 2)}
-    update = jax.jit(algorithm.client_update)
+
+    @jax.jit
+    def update(state, data, key):
+        """Only what the attack reads: the rest of the message is not computed."""
+        sent = algorithm.client_update(shared, state, data, key)[0]
+        sent = sent.get('generator', sent)
+        of_support = {'sum': sent['episodes']['first'], 'weight': sent['weight']} if (
+            'episodes' in sent
+        ) else None
+        return sent['delta']['phi']['embed'], of_support
 
     def leak(i):
         data = pad(training_examples(run, i), length)
         data = data._replace(own=own_C[i]) if own_C else data
         state = jax.tree.map(lambda x: x[i], trained.private_C)
         key = address(run.key, 'client', shared['round'], np.int32(i))
-        sent = jax.device_get(update(shared, state, data, key)[0])
-        sent = sent.get('generator', sent)
-        embed = sent['delta']['phi']['embed']
-        support = sent['episodes']['first'] / sent['weight'] if 'episodes' in sent else None
+        embed, of_support = jax.device_get(update(state, data, key))
+        support = of_support and of_support['sum'] / of_support['weight']
         return Leak(*(np.asarray(embed[k], np.float64) for k in ('kernel', 'bias')), support)
 
     length = max(int((c.split == SPLITS.index('train')).sum()) for c in run.seen)
