@@ -77,8 +77,8 @@ def audit(
     most, share = scores[f'noise {sigmas[-1]:g}'], [f'{max(x, 0):.0%}' for x in first]
     return finding(
         answer=f'From exact descriptors of {images} images a regression explains {share[0]} of '
-        f'what sets class mixes apart, {share[1]} of what sets scanners apart, and {share[2]} of what '
-        f'it reads best, {SCANNER[top]}; at noise {sigmas[-1]:g} {max(most[0], 0):.0%}, '
+        f'what sets class mixes apart, {share[1]} of what sets scanners apart, and {share[2]} of '
+        f'what it reads best, {SCANNER[top]}; at noise {sigmas[-1]:g} {max(most[0], 0):.0%}, '
         f'{max(most[1], 0):.0%} and {max(most[2], 0):.0%}.',
         control='From the descriptors of other centers it explains '
         f'{max(*last, 0):.0%} at most: nothing must be left.',

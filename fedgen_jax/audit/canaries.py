@@ -5,7 +5,7 @@ import functools
 from fedgen_jax.audit.base import Finding, Subject, told
 from fedgen_jax.audit.one_run import CONFIDENCE, Mechanism, lower_bound, play, stated
 
-CANARIES = 1000
+CANARIES, MANY, LARGE = 1000, 2500, 5.0  # many where the stated epsilon is large
 
 
 def mechanism_of(subject: Subject) -> Mechanism | None:
@@ -32,8 +32,10 @@ def audit(subject: Subject) -> Finding:
     if m is None:
         return finding(missing='the run has no privacy.unit, so there is no epsilon to test')
     claim = stated(m, CANARIES, delta)
+    count = CANARIES if claim < LARGE else MANY
+    claim = stated(m, count, delta)
     bounds = {
-        share: lower_bound(play(m, subject.local, CANARIES, 1, share), delta)
+        share: lower_bound(play(m, subject.local, count, 1, share), delta)
         for share in (1, 1 / 6, 0)
     }
     found, sixth, most = bounds.values()
@@ -45,7 +47,7 @@ def audit(subject: Subject) -> Finding:
     else:
         control += (
             f'; without any noise {told(most)}. The stated epsilon is too large for '
-            f'{CANARIES} canaries to refute even a sixth of its noise, so this audit is blind here.'
+            f'{count} canaries to refute even a sixth of its noise, so this audit is blind here.'
         )
     return finding(
         answer=f'Epsilon is at least {told(found)} with {CONFIDENCE:.0%} confidence, which {text}: '
@@ -56,7 +58,7 @@ def audit(subject: Subject) -> Finding:
         rows=[[name, told(x), told(claim)]
               for name, x in zip(('as stated', 'a sixth of it', 'none'), bounds.values())],
         numbers={
-            'lower_bound': found, 'confidence': CONFIDENCE, 'canaries': CANARIES, 'stated': claim,
+            'lower_bound': found, 'confidence': CONFIDENCE, 'canaries': count, 'stated': claim,
             'refuted': not ok, 'sixth_of_the_noise': sixth, 'no_noise': most, 'delta': delta,
             **m._asdict(),
         },
