@@ -8,7 +8,7 @@ import numpy as np
 from fedgen_jax.audit.base import Finding, Subject, told
 from fedgen_jax.audit.canaries import mechanism_of
 from fedgen_jax.audit.drawn import public_mean
-from fedgen_jax.audit.leaks import Leak, contributions, error, nearest, ratio, span_share, z_of
+from fedgen_jax.audit.leaks import contributions, error, nearest, ratio, span_share, z_of
 from fedgen_jax.data.examples import SPLITS, Center, of_split
 from fedgen_jax.evaluate import canonical, statistic_of
 from fedgen_jax.hypernet import descriptor
@@ -86,16 +86,18 @@ def audit(subject: Subject) -> Finding:
         run, trained, ONE_STEP, [hidden(c, m, most=8) for c, m in zip(run.seen, m_C)], bare
     )
 
-    def row(leaks: list[Leak]):
-        found = [ratio(x) for x in leaks]
+    def row(found: list[np.ndarray]):
         named = np.mean([nearest(x, seen) == i for i, x in enumerate(found)])
         return float(np.median([error(x, y) for x, y in zip(found, seen)])), float(named)
 
     rows = {
-        'a message of one step': row(one),
-        f'a message of {run.config.local_steps} steps': row(many),
-        'one step on a released descriptor': row(control),
+        'a message of one step': row([ratio(x) for x in one]),
+        f'a message of {run.config.local_steps} steps': row([ratio(x) for x in many]),
+        'one step on a released descriptor': row([ratio(x) for x in control]),
     }
+    if not run.guard:
+        read = [z_of(x.read, normal) for x in many if x.read is not None]
+        rows['what a message holds for the pool'] = row(read)
     fed = [m if x.support is None else x.support for x, m in zip(one, m_C)]
     exact = max(error(ratio(x), z_of(m, normal)) for x, m in zip(one, fed))
     only = max(error(ratio(x), z_of(m, normal)) for x, m in zip(control, m_C))
@@ -115,7 +117,9 @@ def audit(subject: Subject) -> Finding:
         f'{told(exact)}; messages of {run.config.local_steps} steps name the center in '
         f'{rows_named(rows, 1)} of cases (guessing: {1 / len(seen):.0%}). The sum over {len(one)} '
         f'centers holds {min(inside):.4f} of each one\'s in its span'
-        + (f' ({max(others):.2f} at most of a center that is not in it)' if others else '') +
+        + (f' ({max(others):.2f} at most of a center that is not in it)' if others else '')
+        + ('' if run.guard else '. A message also holds the descriptor itself, for the pool, which '
+           f'names {rows_named(rows, 3)}') +
         f'. When {joins} joins with an exact statistic, the change of the pool is its descriptor '
         f'(error {told(gap)}).',
         control=f'Where a center uses a descriptor that was released with noise, its message gives '

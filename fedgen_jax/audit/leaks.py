@@ -34,13 +34,14 @@ CLIP = 5  # of what the generator's first layer takes in (`hypernet.generator`)
 class Leak(NamedTuple):
     """What a center sends: the change of the first layer, kernel [E, F] and bias [F].
 
-    support: the mean descriptor [E] of its steps' supports; None of a private center, which has
-        none.
+    support: the mean descriptor [E] of its steps' supports.  read: its descriptor, which it sends
+        for the pool.  None of a private center, which sends neither.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
     support: np.ndarray | None = None
+    read: np.ndarray | None = None
 
 
 def z_of(m_E: np.ndarray, normal: Normal) -> np.ndarray:
@@ -99,19 +100,19 @@ def contributions(
         """Only what the attack reads: the rest of the message is not computed."""
         sent = algorithm.client_update(shared, state, data, key)[0]
         sent = sent.get('generator', sent)
-        of_support = {'sum': sent['episodes']['first'], 'weight': sent['weight']} if (
-            'episodes' in sent
-        ) else None
-        return sent['delta']['phi']['embed'], of_support
+        means = ()
+        if 'statistic' in sent:
+            s = sent['statistic']
+            means = sent['episodes']['first'] / sent['weight'], s['total'] / s['count']
+        return sent['delta']['phi']['embed'], means
 
     def leak(i):
         data = pad(training_examples(run, i), length)
         data = data._replace(own=own_C[i]) if own_C else data
         state = jax.tree.map(lambda x: x[i], trained.private_C)
         key = address(run.key, 'client', shared['round'], np.int32(i))
-        embed, of_support = jax.device_get(update(state, data, key))
-        support = of_support and of_support['sum'] / of_support['weight']
-        return Leak(*(np.asarray(embed[k], np.float64) for k in ('kernel', 'bias')), support)
+        embed, means = jax.device_get(update(state, data, key))
+        return Leak(*(np.asarray(embed[k], np.float64) for k in ('kernel', 'bias')), *means)
 
     length = max(int((c.split == SPLITS.index('train')).sum()) for c in run.seen)
     return [leak(i) for i in range(count)]
