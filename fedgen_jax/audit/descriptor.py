@@ -113,8 +113,9 @@ def audit(subject: Subject) -> Finding:
     same = error(seen_E, descriptor.mean(noisy[joins]))
     off = error(seen_E, descriptor.mean(own[joins]))
     return finding(
-        answer=f'A message of one step {"gives" if exact < 0.1 else "hides"} what the generator was '
-        f'fed (relative error {told(exact)}); messages of {run.config.local_steps} steps name the center in '
+        answer=f'A message of one step {"gives" if exact < 0.1 else "hides"} what the generator '
+        f'was fed (relative error {told(exact)}); messages of {run.config.local_steps} steps name '
+        'the center in '
         f'{rows_named(rows, 1)} of cases (guessing: {1 / len(seen):.0%}). The sum over {len(one)} '
         f'centers holds {min(inside):.4f} of each one\'s in its span'
         + (f' ({max(others):.2f} at most of a center that is not in it)' if others else '')
