@@ -25,9 +25,13 @@ def optimizer(
 
 def own_steps(c: ConfigDict, steps: int, lr: float) -> Steps:
     """Labelled steps of a center by itself, with the clients' optimizer, annealed to zero."""
+    return Steps(steps, optimizer('client', c.client, annealed(lr, steps)))
+
+
+def annealed(lr: float, steps: int) -> Callable[[jax.Array], jax.Array]:
+    """A rate that falls from `lr` to zero over `steps`."""
     decay = optax.cosine_decay_schedule(lr, max(steps, 1))
-    falling = optimizer('client', c.client, lambda step: decay(step.astype(jnp.float32)))
-    return Steps(steps, falling)
+    return lambda step: decay(step.astype(jnp.float32))  # strict promotion
 
 
 def schedule(c: ConfigDict) -> Callable[[jax.Array], jax.Array]:

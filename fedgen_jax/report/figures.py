@@ -122,6 +122,25 @@ def bars(
         return _svg(figure)
 
 
+def roc(curves: Sequence[Any]) -> str:
+    """True over false positive rates, on logarithmic axes.
+
+    curves: `audit.base.Curve`; x are false positive rates.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(6, 4)
+        least = min(min(v for v in c.x if v > 0) for c in curves) / 2
+        for c, color in zip(curves, itertools.cycle(CENTER_COLORS)):
+            x, y = (np.maximum(v, least) for v in (c.x, c.y))
+            axes.step(x, y, where='post', color=color, label=c.name)
+        axes.plot([least, 1], [least, 1], ':', color='#888888')
+        axes.set(xscale='log', yscale='log', xlim=(least, 1), ylim=(least, 1.05))
+        axes.set_xlabel('others accused')
+        axes.set_ylabel('trained on, and found')
+        axes.legend(frameon=False, loc='lower right')
+        return _svg(figure)
+
+
 def descriptor_map(clouds: Sequence[Cloud]) -> str:
     """The descriptors on the two directions in which they vary most.
 

@@ -1,7 +1,6 @@
 """A report of runs: one HTML file that opens in any browser, with no network."""
 
 import base64
-import importlib.resources
 import io
 import itertools
 import pathlib
@@ -89,7 +88,7 @@ def write_report(
     }
     colors = colors_of(summaries)
     own = {_own_row(name, summaries[name]): _validated(x, metric) for name, x in lines.items()}
-    page = _template().render(
+    page = template('page.html.j2').render(
         title=title,
         lede=lede,
         tiles=tiles,
@@ -99,11 +98,11 @@ def write_report(
         bars=figures.bars(scores, colors, unseen, label),
         tables=[_scores_table(methods, summaries, m) for m in first['seen']['mean']],
         curves=figures.curves(own, colors, metric, label) if any(own.values()) else '',
-        sections=[s._replace(strips=[_shown(x) for x in s.strips]) for s in sections],
+        sections=[s._replace(strips=[shown(x) for x in s.strips]) for s in sections],
         map=figures.descriptor_map(clouds) if clouds else '',
         kinds={c.kind for c in clouds},
         subset_size=SUBSET_SIZE,
-        strips=[_shown(s) for s in strips],
+        strips=[shown(s) for s in strips],
         left_out=len({c for of in scores.values() for c in of} - {s.name for s in strips}),
         mistakes=any(v.wrong for s in strips for column in s.columns for v in column),
         columns=COLUMNS,
@@ -259,7 +258,8 @@ def _cost_table(summaries):
     return Table('Cost', head, [row(name, cost) for name, cost in costs.items()], note)
 
 
-def _shown(strip):
+def shown(strip: Strip) -> Any:
+    """A strip as the macro `views` takes it."""
     columns = [
         [
             {
@@ -280,7 +280,9 @@ def _png(image_HxWx3):
     return base64.b64encode(out.getvalue()).decode()
 
 
-def _template():
-    source = importlib.resources.files('fedgen_jax.report').joinpath('page.html.j2')
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(source.read_text(encoding='utf-8'))
+def template(name: str) -> jinja2.Template:
+    """A page of this folder, to be rendered; what it is given is escaped."""
+    folder = jinja2.PackageLoader('fedgen_jax.report', '')
+    return jinja2.Environment(
+        loader=folder, autoescape=True, undefined=jinja2.StrictUndefined
+    ).get_template(name)

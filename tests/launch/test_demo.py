@@ -72,7 +72,10 @@ def check_ladder(summaries):
     assert ladder(summaries, 'balanced_accuracy')[1][0] == '+ shifts'
     section = ladder_section(summaries, 'balanced_accuracy')
     assert 'learned alone' not in section.text and 'the best' not in section.text
-    assert section.table.note == ''
+    assert 'Chosen by' not in section.table.note and 'without labels' in section.table.note
+    ladder_rows = ladder(summaries, 'balanced_accuracy')
+    assert ladder_rows[-1][2] == ours['adapted']['mean']['balanced_accuracy']
+    assert ladder_rows[-2][2] == ours['unseen']['mean']['balanced_accuracy']
 
     ours['config']['shifts'] |= {'acquisition': 0.0, 'zoom': 1.0}
     names = [name for name, _, _ in ladder(summaries, 'balanced_accuracy')]

@@ -1,0 +1,60 @@
+"""Attacks a finished run, beside controls: python -m launch.audit --workdir=RUN [--which=NAMES].
+
+Writes RUN/audit.json, and RUN/audit.html for people.  NAMES are of canaries, descriptor,
+attributes, inversion, lira, with commas between them.
+"""
+
+import time
+
+from absl import flags
+
+from fedgen_jax.audit import AUDITS, subject_of
+from fedgen_jax.files import alone_in, expand, write_json
+from fedgen_jax.registry import choose
+from fedgen_jax.report.audits import state, write_audits
+from fedgen_jax.run import check_is_run
+from launch import cli
+
+_WORKDIR = flags.DEFINE_string('workdir', None, 'a finished run of launch.train')
+_WHICH = flags.DEFINE_string('which', ','.join(AUDITS), 'the audits, with commas between them')
+_DATA = flags.DEFINE_string('data', None, 'the data folder, if it has moved')
+
+
+def main():
+    workdir = expand(_WORKDIR.value)
+    names = [name.strip() for name in _WHICH.value.split(',') if name.strip()]
+    chosen = {name: choose('which', name, AUDITS) for name in names}
+    check_is_run(workdir)
+    with alone_in(workdir):
+        subject = subject_of(workdir, _DATA.value)
+        findings, seconds = {}, {}
+        for name, audit in chosen.items():
+            started = time.monotonic()
+            findings[name] = f = audit(subject)
+            seconds[name] = round(time.monotonic() - started, 1)
+            print(f'{name} ({seconds[name]:.0f} s; control {state(f)})', flush=True)
+            for text in (f.answer, f.control and f'control: {f.control}',
+                         f.missing and f'not done: {f.missing}'):
+                if text:
+                    print(f'  {text}', flush=True)
+        write_json(workdir / 'audit.json', {
+            name: {**f.numbers, 'control_holds': f.holds, 'missing': f.missing,
+                   'seconds': seconds[name]}
+            for name, f in findings.items()
+        })
+        c = subject.run.config
+        lede = (
+            f'Attacks on {subject.run.program.algorithm.title}, trained for {c.rounds} rounds at '
+            f'{len(subject.run.seen)} centers, by an auditor who has all images of theirs. '
+            + (f'Privacy was promised to each {c.privacy.unit} (epsilon {c.privacy.epsilon:g} at '
+               f'delta {c.privacy.delta:g}).' if c.privacy.unit else
+               'No privacy was promised (privacy.unit is empty).')
+            + (' Sums were taken under masks.' if c.secure.on else '')
+        )
+        write_audits(workdir / 'audit.html', 'What attacks find', lede, findings)
+    print(f'written: {workdir}/audit.json, {workdir}/audit.html')
+
+
+if __name__ == '__main__':
+    flags.mark_flag_as_required('workdir')
+    cli.run(main)
