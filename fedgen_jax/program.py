@@ -21,8 +21,9 @@ from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.algorithms.adaptation import ROLES, WHAT, weights_adapted
 from fedgen_jax.algorithms.averaging import averaged
 from fedgen_jax.algorithms.base import Algorithm
+from fedgen_jax.algorithms.draws import images_of
 from fedgen_jax.algorithms.finish import alone, fitted
-from fedgen_jax.algorithms.local import Local, images_of
+from fedgen_jax.algorithms.local import Local
 from fedgen_jax.algorithms.optimizers import optimizer, own_steps, schedule
 from fedgen_jax.canonical import PRESETS as canonical_presets
 from fedgen_jax.canonical import Input, carried_back, make_input

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedgen_jax.algorithms.base import Algorithm, State
-from fedgen_jax.algorithms.local import draw_indices, weigh
+from fedgen_jax.algorithms.draws import draw_indices
+from fedgen_jax.algorithms.local import weigh
 from fedgen_jax.engine.rounds import (
     client_mesh,
     init_run,

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from fedgen_jax.algorithms.base import Algorithm, Tree
+from fedgen_jax.algorithms.draws import draw_indices, images_of
 from fedgen_jax.algorithms.episodes import Parts, generated, own_descriptor
 from fedgen_jax.algorithms.finish import finish
-from fedgen_jax.algorithms.local import Local, draw_indices, images_of
+from fedgen_jax.algorithms.local import Local
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.models.roles import roles_of
 from fedgen_jax.random import stream

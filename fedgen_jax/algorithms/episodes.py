@@ -25,16 +25,14 @@ import jax
 import jax.numpy as jnp
 
 from fedgen_jax.algorithms.base import Tree
+from fedgen_jax.algorithms.draws import class_mix, draw_indices, images_of
 from fedgen_jax.algorithms.local import (
     Local,
     batch_at,
     batch_loss,
     center_statistics,
-    class_mix,
     decayed,
-    draw_indices,
     hold,
-    images_of,
     learn,
     task_gradient,
 )

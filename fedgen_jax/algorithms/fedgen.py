@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.adaptation import code_adapted
 from fedgen_jax.algorithms.base import Algorithm, State, Tree, next_round, server_step
+from fedgen_jax.algorithms.draws import images_of
 from fedgen_jax.algorithms.episodes import (
     Hypernet,
     Parts,
@@ -33,15 +34,7 @@ from fedgen_jax.algorithms.episodes import (
 )
 from fedgen_jax.algorithms.fedavg import fedavg
 from fedgen_jax.algorithms.finish import finish
-from fedgen_jax.algorithms.local import (
-    Local,
-    client_weight,
-    images_of,
-    init_model,
-    metrics_of,
-    weigh,
-    weighed,
-)
+from fedgen_jax.algorithms.local import Local, client_weight, init_model, metrics_of, weigh, weighed
 from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.hypernet.descriptor import Descriptor
 from fedgen_jax.hypernet.generator import MODES, Generator, Normal, shapes_of

@@ -6,12 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fedgen_jax.algorithms.draws import draw_indices, images_of
 from fedgen_jax.algorithms.local import (
     Local,
     Steps,
     Tree,
-    draw_indices,
-    images_of,
     init_model,
     learn,
     mean_of_steps,

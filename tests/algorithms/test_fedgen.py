@@ -8,9 +8,10 @@ import numpy as np
 import optax
 import pytest
 
+from fedgen_jax.algorithms.draws import images_of
 from fedgen_jax.algorithms.episodes import Hypernet
 from fedgen_jax.algorithms.fedgen import fedgen
-from fedgen_jax.algorithms.local import Batch, Local, Steps, batch_loss, images_of
+from fedgen_jax.algorithms.local import Batch, Local, Steps, batch_loss
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.hypernet.descriptor import Descriptor
 from fedgen_jax.hypernet.generator import Generator, refine, shapes_of

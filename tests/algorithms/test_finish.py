@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from fedgen_jax.algorithms.draws import class_shares, images_of
 from fedgen_jax.algorithms.finish import finish, learn_alone
 from fedgen_jax.algorithms.local import (
     Local,
@@ -16,8 +17,6 @@ from fedgen_jax.algorithms.local import (
     batch_at,
     batch_loss,
     center_statistics,
-    class_shares,
-    images_of,
     init_model,
     learn,
     task_gradient,

@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from configs.common import base
+from fedgen_jax.algorithms.draws import class_mix, draw_indices, images_of
 from fedgen_jax.algorithms.finish import finish, learn_alone
 from fedgen_jax.algorithms.local import (
     Batch,
@@ -14,10 +15,7 @@ from fedgen_jax.algorithms.local import (
     Steps,
     apply_model,
     batch_loss,
-    class_mix,
     client_weight,
-    draw_indices,
-    images_of,
     init_model,
     learn,
     weigh,

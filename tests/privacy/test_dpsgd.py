@@ -9,7 +9,8 @@ import optax
 import pytest
 from families import KEY, configured
 
-from fedgen_jax.algorithms.local import images_of, init_model, learn
+from fedgen_jax.algorithms.draws import images_of
+from fedgen_jax.algorithms.local import init_model, learn
 from fedgen_jax.data import synthetic
 from fedgen_jax.privacy.dpsgd import Own, Private, clipped_sum, gradient, trainable_of
 from fedgen_jax.privacy.units import patient_table

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from families import KEY, configured
 
-from fedgen_jax.algorithms.local import images_of, init_model
+from fedgen_jax.algorithms.draws import images_of
+from fedgen_jax.algorithms.local import init_model
 from fedgen_jax.data import synthetic
 from fedgen_jax.privacy.dpsgd import Own, Private, clipped_sum, trainable_of
 from fedgen_jax.privacy.release import exact_total, sensitivity_of
