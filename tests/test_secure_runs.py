@@ -7,7 +7,7 @@ import pytest
 from drawn import cells_folder
 
 from configs.common import base
-from fedgen_jax import schema
+from fedgen_jax import budget, checkpoint, schema
 from fedgen_jax.run import prepare
 from fedgen_jax.train import train
 
@@ -140,3 +140,23 @@ def test_a_rule_that_could_not_hold_is_refused(root, tmp_path, changes, message)
     with pytest.raises(ValueError, match=message):
         train(config, tmp_path / 'run', progress=False)
     assert not (tmp_path / 'run').exists()
+
+
+def test_private_steps_go_under_masks(root, tmp_path, monkeypatch):
+    """Noise of each center's own, and a sum that hides whose: neither changes the other."""
+    pytest.importorskip('dp_accounting', reason='the extra `privacy`')
+    private = {
+        'algorithm': 'fedavg', 'weighting': 'uniform', 'client.schedule': 'constant',
+        'privacy.unit': 'image', 'privacy.public': '', 'privacy.delta': 1e-3, 'privacy.rate': 0.5,
+        'privacy.seed': '7', 'privacy.secrets': str(tmp_path / 'keys'),
+    }
+    # Runs of other settings draw other noise; here both draw the same.
+    monkeypatch.setattr(budget, 'run_of', lambda config: 'of both')
+    weights, spent = {}, {}
+    for on in (False, True):
+        workdir = tmp_path / f'{on}'
+        summary = train(config_of(root, **private, **{'secure.on': on}), workdir, progress=False)
+        weights[on], spent[on] = checkpoint.server_weights(workdir), summary['privacy']['epsilon']
+    assert spent[True] == spent[False] <= 8
+    for name, x in weights[False].items():
+        np.testing.assert_allclose(weights[True][name], x, atol=1e-6, err_msg=name)
