@@ -321,7 +321,10 @@ def test_what_tells_of_images_is_not_made_for_a_newcomer(cells, run, tmp_path, a
 
 @pytest.mark.parametrize('algorithm', ['fedavg', 'local_only'])
 def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorithm):
-    c = configured(cells, tmp_path, algorithm=algorithm, **{'privacy.unit': 'image'})
+    public = finished.workdir / 'public'
+    c = configured(cells, tmp_path, algorithm=algorithm, **{
+        'privacy.unit': 'image', 'start.weights': str(public),
+    })
     c.devices = 3 if algorithm == 'fedavg' else 1  # a center on each
     told = train(c, tmp_path / 'run', progress=False)
     assert told['privacy']['unit'] == 'image' and 7 < told['privacy']['epsilon'] <= 8
@@ -331,7 +334,7 @@ def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorith
     assert {p.name for p in (tmp_path / 'run' / 'privacy').iterdir()} == {
         f'{file_name(name)}.jsonl' for name in SEEN
     }
-    start = checkpoint.server_shared(tmp_path / 'run' / 'public')['theta']
+    start = checkpoint.server_shared(public)['theta']
     done, _ = reopen(tmp_path / 'run')
     thetas = done.private_C['theta'] if algorithm == 'local_only' else jax.tree.map(
         lambda x: x[None], done.state.shared['theta']
@@ -366,9 +369,10 @@ def test_clients_as_units(cells, tmp_path, algorithm):
     assert charge['count'] == 4 and charge['sensitivity'] == 0.5
     assert 'server adds the noise' in told['trust']
     assert not (tmp_path / 'run' / 'statistics').exists()
-    again = evaluate_run(tmp_path / 'run')
-    assert again['privacy']['epsilon'] == told['epsilon'] and again['seen']['mean']
-    if algorithm == 'fedgen':
+    if algorithm == 'fedavg':
+        again = evaluate_run(tmp_path / 'run')
+        assert again['privacy']['epsilon'] == told['epsilon'] and again['seen']['mean']
+    else:
         with pytest.raises(ValueError, match='keeps no statistics'):
             onboard(tmp_path / 'run', str(cells))
 
