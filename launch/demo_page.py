@@ -110,13 +110,22 @@ def tiles(summaries: dict, change: dict, metric: str) -> list[tuple[str, str]]:
     anew, before = (change[k][OURS][metric] for k in ('made_anew', 'made_before'))
     return [
         (seen, f'{name} at the seen centers{other_seen}'),
-        (unseen, f'at unseen centers, zero-shot{other_unseen}'),
+        (unseen, f'at unseen centers, zero-shot{other_unseen}{after_steps(summaries, metric)}'),
         (
             f'{anew:.3f}',
             f'at {change["center"]} after its new scanner, with 0 steps; {before:.3f} with the '
             f'model made before, FedAvg {change["made_anew"][PUBLISHED][metric]:.3f}',
         ),
     ]
+
+
+def after_steps(summaries: dict, metric: str) -> str:
+    """The same after steps without labels, where they were made."""
+    if 'adapted' not in summaries[OURS]:
+        return ''
+    steps = summaries[OURS]['config']['adapt']['steps']
+    ours, base = (f'{summaries[k]["adapted"]["mean"][metric]:.3f}' for k in (OURS, BASE))
+    return f'; {ours} after {steps} steps without labels, with every add-on {base}'
 
 
 KINDS = {
