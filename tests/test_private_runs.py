@@ -1,5 +1,6 @@
 """Private runs from end to end: what they spend, what they leave, and what they refuse."""
 
+import collections
 import csv
 import json
 import re
@@ -66,11 +67,7 @@ def configured(cells, tmp, **changes):
     return c
 
 
-class Finished:
-    """A run with its configuration, and the folder of keys."""
-
-    def __init__(self, config, workdir, summary):
-        self.config, self.workdir, self.summary = config, workdir, summary
+Finished = collections.namedtuple('Finished', 'config workdir summary')
 
 
 @pytest.fixture(scope='module')
@@ -345,10 +342,8 @@ def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorith
 
 def test_images_without_patients_are_the_unit(cells, tmp_path):
     """A run that asks for patients where none are known says what it promised."""
-    c = configured(cells, tmp_path)
-    (center,) = synthetic.centers(1, 20, 16, seed=0)
-    assert site_of(c, center).unit == 'image'
-    assert re.fullmatch('[0-9a-f]{16}', site_of(c, center).data)
+    site = site_of(configured(cells, tmp_path), synthetic.centers(1, 20, 16, seed=0)[0])
+    assert site.unit == 'image' and re.fullmatch('[0-9a-f]{16}', site.data)
 
 
 CLIENT = {
