@@ -224,7 +224,6 @@ def train_rounds(
             guard.pay(run.guard, first, last)
         begun = time.monotonic()
         state, private_C, metrics = advance(state, private_C, first, last)
-        jax.block_until_ready(metrics)
         loss = float(metrics['loss']) if 'loss' in metrics else None
         checkpoint.seal_if_done(checkpoints)
         left_out += int(metrics['left_out'])

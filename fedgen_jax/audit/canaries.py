@@ -28,6 +28,8 @@ def audit(subject: Subject) -> Finding:
         Finding, 'Canaries in private training',
         'Is training as private as its epsilon says?',
     )
+    if subject.run.config.privacy.unit == 'client':
+        return finding(missing='its unit is the client: canaries test private steps of a center')
     m, delta = mechanism_of(subject), subject.run.config.privacy.delta
     if m is None:
         return finding(missing='the run has no privacy.unit, so there is no epsilon to test')

@@ -67,6 +67,8 @@ def audit(subject: Subject) -> Finding:
     run, trained = subject.run, subject.trained
     if run.program.describe is None:
         return finding(missing='the run has no learned descriptor, so centers send none')
+    if run.config.privacy.unit == 'client':
+        return finding(missing='its unit is the client: the server meets messages in the clear')
     normal = trained.shared['normal']
     own = {c.name: statistic_of(trained, of_split(c, 'train')) for c in (*run.seen, *run.unseen)}
     around, centers = public_mean(subject), (*run.seen, *run.unseen)

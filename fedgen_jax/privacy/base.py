@@ -93,6 +93,13 @@ def nothing() -> Protection:
     return chain()
 
 
+def clip_contribution(tree: Tree, limit: jax.Array | float) -> tuple[Tree, jax.Array]:
+    """(the tree, no longer than `limit`; whether it was within it)."""
+    norm = optax.tree.norm(tree)
+    factor = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-12))
+    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree), norm <= limit
+
+
 def clip(limit: float) -> Protection:
     """Shrinks a client's whole contribution to a norm of at most `limit`, and its metrics apart.
 
@@ -103,14 +110,11 @@ def clip(limit: float) -> Protection:
     if not limit > 0:
         raise ValueError(f'privacy.clip={limit}: a norm above 0; 0 in the configuration: no clip')
 
-    def shrink(tree):
-        factor = jnp.minimum(1.0, limit / jnp.maximum(optax.tree.norm(tree), 1e-12))
-        return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree)
-
     def client(state, message, key, client_id, id_K):
-        return message._replace(
-            contribution=shrink(message.contribution), metrics=shrink(message.metrics)
+        contribution, metrics = (
+            clip_contribution(x, limit)[0] for x in (message.contribution, message.metrics)
         )
+        return message._replace(contribution=contribution, metrics=metrics)
 
     return Protection(
         init=lambda: (),

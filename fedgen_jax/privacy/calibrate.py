@@ -67,25 +67,6 @@ def calibrate(
     return math.exp(high)
 
 
-def calibrate_count(
-    plan: Callable[[int], Sequence[Charge]],
-    target: float,
-    delta: float,
-    relation: str = 'zero-out',
-) -> int:
-    """The largest count at which `plan(count)` costs at most `target`; 0: not even one."""
-    def fits(count):
-        return epsilon(plan(count), delta, relation) <= target
-
-    low, high = 0, 1
-    while fits(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
-
-
 def _first_below(cost, target):
     """A sigma of the quick bound, about the smallest."""
     sigma = 1.0

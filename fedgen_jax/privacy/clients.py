@@ -17,9 +17,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from fedgen_jax.privacy.base import Protection
+from fedgen_jax.privacy.base import Protection, clip_contribution
 from fedgen_jax.privacy.noise import uniforms
 from fedgen_jax.random import stream
 
@@ -50,13 +49,6 @@ def counted(tree: Tree, number: jax.Array) -> Tree:
         k: jnp.asarray(number, v.dtype) if k in COUNTS else counted(v, number)
         for k, v in tree.items()
     }
-
-
-def clip_contribution(tree: Tree, limit: jax.Array) -> tuple[Tree, jax.Array]:
-    """(the tree, no longer than `limit`; whether it was within it)."""
-    norm = optax.tree.norm(tree)
-    factor = jnp.minimum(1.0, limit / jnp.maximum(norm, 1e-12))
-    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree), norm <= limit
 
 
 def adapted(limit: jax.Array, share: jax.Array) -> jax.Array:

@@ -1,12 +1,11 @@
-"""Noise on the host, from a secret key: normal, discrete Gaussian, Skellam.
+"""Noise and draws on the host, from a secret key.
 
 The bits are ChaCha20's keystream under a key of 32 bytes that serves one release alone
 (`secrets.stream_key`).  Noise that is added inside a compiled round is JAX's (`dpsgd`).
 
 References:
     Canonne, Kamath, Steinke 2020, The discrete Gaussian for differential privacy (algorithms 1 to
-    3, which are exact); Agarwal, Kairouz, Liu 2021, The Skellam mechanism for differentially
-    private federated learning; RFC 8439 (ChaCha20).
+    3, which are exact); RFC 8439 (ChaCha20).
 """
 
 from collections.abc import Callable
@@ -23,32 +22,10 @@ def stream_bytes(key: bytes, size: int) -> bytes:
     return _encryptor(key).update(b'\0' * size)
 
 
-def normals(key: bytes, size: int) -> np.ndarray:
-    """float64 [size] of N(0, 1), by inversion of 53 bits: up to 8.2 standard deviations.
-
-    They are floating-point numbers, so what is added to them must not tell the last bits apart
-    (Mironov 2012): a release that can be told in whole numbers takes `discrete_gaussian`.
-    """
-    ndtri = extra('scipy.special', 'noise').ndtri
-    return ndtri(uniforms(key, size))
-
-
 def uniforms(key: bytes, size: int) -> np.ndarray:
     """float64 [size] inside (0, 1), of 53 bits."""
     word = np.frombuffer(stream_bytes(key, 8 * size), '<u8')
     return ((word >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
-
-
-def skellam(key: bytes, variance: float, size: int) -> np.ndarray:
-    """int64 [size]: the difference of two Poisson numbers of mean `variance` / 2.
-
-    Sums of independent ones are Skellam again, so that noise shared among clients adds up to one.
-    """
-    if not variance > 0:
-        raise ValueError(f'variance={variance}: above 0')
-    ppf = extra('scipy.stats', 'noise').poisson.ppf
-    plus, minus = ppf(uniforms(key, 2 * size).reshape(2, size), variance / 2)
-    return (plus - minus).astype(np.int64)
 
 
 def discrete_gaussian(key: bytes, sigma: int, size: int) -> np.ndarray:

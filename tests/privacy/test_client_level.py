@@ -6,14 +6,13 @@ import numpy as np
 import optax
 import pytest
 
-from fedgen_jax.privacy.base import Message, chain
+from fedgen_jax.privacy.base import Message, chain, clip_contribution
 from fedgen_jax.privacy.clients import (
     adapted,
     alike,
     begin,
     check_adaptive,
     client_level,
-    clip_contribution,
     counted,
     poisson_cohort,
     sigma_beside_share,
