@@ -11,11 +11,8 @@ from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.fedavg import fedavg
 from fedgen_jax.algorithms.fedprox import proximal
 from fedgen_jax.algorithms.finish import finish
-from fedgen_jax.algorithms.local import (
-    Local,
-    learn,
-    mean_of_steps,
-)
+from fedgen_jax.algorithms.learning import Update, learn
+from fedgen_jax.algorithms.local import Local, mean_of_steps
 from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.random import stream
 
@@ -34,22 +31,25 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         own = {k: state.shared[k] for k in ('theta', 'statistics') if k in state.shared}
         return {'id': client_id, **own}
 
-    def client_update(shared, private, data, key):
-        contribution, _, metrics = base.client_update(shared, private, data, key)
-        theta, own_loss, statistics_T = learn(
-            local, private['theta'], data, stream(key, 'own'), local.schedule(shared['round']),
-            near(shared),
-        )
-        own = {'theta': theta}
-        if local.keeps_statistics:
-            own['statistics'] = mean_of_steps(statistics_T)
-        return contribution, {**private, **own}, {**metrics, 'own_loss': own_loss}
+    def begin(shared, private, data, key):
+        learning, base_end = base.client_update.begin(shared, private, data, key)
+        own_learning = learning._replace(params=private['theta'], gradient=near(shared))
+
+        def end(done):
+            contribution, _, metrics = base_end(done)
+            alone = learn(own_learning, data, stream(key, 'own'))
+            own = {'theta': alone.params}
+            if local.keeps_statistics:
+                own['statistics'] = mean_of_steps(alone.aux_T)
+            return contribution, {**private, **own}, {**metrics, 'own_loss': alone.loss}
+
+        return learning, end
 
     def personalize(shared, private, unlabelled, labelled, key, m_E=None):
         own = shared if private is None else private
         return finish(local, own['theta'], unlabelled, labelled, key, own.get('statistics'))
 
     return base._replace(
-        init_private=init_private, client_update=client_update, personalize=personalize,
+        init_private=init_private, client_update=Update(begin), personalize=personalize,
         title='Ditto', keeps=True,
     )

@@ -26,15 +26,13 @@ import jax.numpy as jnp
 
 from fedgen_jax.algorithms.base import Tree
 from fedgen_jax.algorithms.draws import class_mix, draw_indices, images_of
+from fedgen_jax.algorithms.learning import Learned, Learning
 from fedgen_jax.algorithms.local import (
     Local,
     batch_at,
     batch_loss,
-    center_statistics,
     decayed,
     hold,
-    learn,
-    task_gradient,
 )
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.hypernet.generator import Generator, Normal, mode_of, refine
@@ -188,8 +186,12 @@ def episode_weights(parts: Parts, weights, shared, private, data, key, tau) -> t
     return generated(parts, weights, shared['normal'], mixed_E, on.astype(jnp.float32)), m_E
 
 
-def meta(parts: Parts, shared, private, data, key):
-    """T episodes, each a step: (change, mean loss, statistics, m_TxE).
+# Of learned weights: (change, mean loss, statistics, m_TxE).
+End = Callable[[Learned], tuple[Tree, jax.Array | None, Tree, Tree]]
+
+
+def meta(parts: Parts, shared, private, data, key) -> tuple[Learning, End]:
+    """T episodes, each a step.
 
     Private ones (`Local.private`) tell no loss, and no descriptors but the one that was released.
     """
@@ -212,19 +214,25 @@ def meta(parts: Parts, shared, private, data, key):
     rates = dict(zip(('theta', 'phi', 'psi'), (1.0, *hypernet.rates)))
     factors = {k: factor * rates[k] for k in parts.groups}
     weights = {k: shared[k] for k in parts.groups}
-    last = center_statistics(local, shared['theta'], data, key)
     if local.private:
         # Steps of their own, on images as they are: the released descriptor is of these.
         own = local.private._replace(name='generator')
         local = local._replace(private=own, shift=chain())
-    new, loss, aux = learn(
-        local, weights, data, key, factors, gradient, last, lambda *step: episode(*step)[0]
+
+    def stays(path):
+        return path[0] == 'theta' and frozen(path[1:])
+
+    def end(done):
+        statistics_T, m_TxE = done.aux_T or ((), ())
+        return jax.tree.map(jnp.subtract, done.params, weights), done.loss, statistics_T, m_TxE
+
+    learning = Learning(
+        local, weights, factors, gradient, stays, shared['theta'], lambda *step: episode(*step)[0]
     )
-    statistics_T, m_TxE = aux or ((), ())
-    return jax.tree.map(jnp.subtract, new, weights), loss, statistics_T, m_TxE
+    return learning, end
 
 
-def pull_back(parts: Parts, shared, private, data, key):
+def pull_back(parts: Parts, shared, private, data, key) -> tuple[Learning, End]:
     """T steps on the refined weights of one virtual center, then the generator's VJP."""
     local = parts.local
     weights = {k: shared[k] for k in parts.groups}
@@ -235,11 +243,13 @@ def pull_back(parts: Parts, shared, private, data, key):
     one_center = local
     if parts.hypernet.modes:
         one_center = local._replace(shift=local.shift._replace(sample=lambda key: tau))
-    gradient = task_gradient(local, functools.partial(unmoved, parts))
     factor = local.schedule(shared['round'])
-    new, loss, statistics_T = learn(one_center, params, data, key, factor, gradient)
-    (delta,) = pull(jax.tree.map(jnp.subtract, new, params))
-    return delta, loss, statistics_T, jax.tree.map(lambda x: x[None], m_E)
+
+    def end(done):
+        (delta,) = pull(jax.tree.map(jnp.subtract, done.params, params))
+        return delta, done.loss, done.aux_T, jax.tree.map(lambda x: x[None], m_E)
+
+    return Learning(one_center, params, factor, stays=functools.partial(unmoved, parts)), end
 
 
 def unmoved(parts: Parts, path: tuple[str, ...]) -> bool:

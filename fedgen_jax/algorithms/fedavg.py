@@ -14,17 +14,15 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm, State, Tree, server_step
 from fedgen_jax.algorithms.finish import finish
+from fedgen_jax.algorithms.learning import Learning, Update, metrics_of
 from fedgen_jax.algorithms.local import (
     Gradient,
     Local,
     contribution_of,
     init_model,
     init_statistics,
-    learn,
-    metrics_of,
 )
 from fedgen_jax.algorithms.optimizers import optimizer
-from fedgen_jax.random import stream
 
 
 def defaults() -> ConfigDict:
@@ -56,14 +54,16 @@ def fedavg(
     def init_private(state, client_id):
         return {'id': client_id}
 
-    def client_update(shared, private, data, key):
+    def begin(shared, private, data, key):
         gradient = gradient_at and gradient_at(shared)
-        factor = local.schedule(shared['round'])
-        theta, loss, statistics_T = learn(
-            local, shared['theta'], data, stream(key, 'learn'), factor, gradient
-        )
-        new, old = {'theta': theta}, {'theta': shared['theta']}
-        return contribution_of(local, data, new, old, statistics_T), private, metrics_of(loss=loss)
+        theta, factor = shared['theta'], local.schedule(shared['round'])
+
+        def end(done):
+            new, old = {'theta': done.params}, {'theta': theta}
+            contribution = contribution_of(local, data, new, old, done.aux_T)
+            return contribution, private, metrics_of(loss=done.loss)
+
+        return Learning(local, theta, factor, gradient), end
 
     def server_update(state, total):
         return server_step(server, state, total)
@@ -73,6 +73,6 @@ def fedavg(
         return finish(local, shared['theta'], unlabelled, labelled, key, statistics)
 
     return Algorithm(
-        init, init_private, client_update, server_update, None, personalize,
+        init, init_private, Update(begin), server_update, None, personalize,
         title='FedAvg', keeps=False, server_model=True, sizes={'base': 'theta'},
     )

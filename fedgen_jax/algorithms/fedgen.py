@@ -34,7 +34,8 @@ from fedgen_jax.algorithms.episodes import (
 )
 from fedgen_jax.algorithms.fedavg import fedavg
 from fedgen_jax.algorithms.finish import finish
-from fedgen_jax.algorithms.local import Local, client_weight, init_model, metrics_of, weigh, weighed
+from fedgen_jax.algorithms.learning import Update, metrics_of, side_by_side
+from fedgen_jax.algorithms.local import Local, client_weight, init_model, weigh, weighed
 from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.hypernet.descriptor import Descriptor
 from fedgen_jax.hypernet.generator import MODES, Generator, Normal, shapes_of
@@ -153,7 +154,7 @@ def fedgen(
     generator = Generator(shapes_of(template, role_of), hypernet.modes, **dict(hypernet.options))
     groups = ('phi', 'psi') if base else ('theta', 'phi', 'psi')
     parts = Parts(local, hypernet, network or Descriptor(), generator, groups, release)
-    learn_at = functools.partial(client_update, parts, update)
+    learn_at = Update(functools.partial(begin, parts, update))
     move = functools.partial(server_update, parts, server)
     first = functools.partial(init, parts, server)
     under: Algorithm = base or fedavg(local, server)
@@ -183,8 +184,8 @@ def over(base: Algorithm, generator: Algorithm, after: bool) -> Algorithm:
         )
 
     def client_update(shared, private, data, key):
-        sent, private, metrics = base.client_update(shared, private, data, key)
-        own, _, told = generator.client_update(shared, private, data, key)
+        updates = base.client_update, generator.client_update
+        (sent, private, metrics), (own, _, told) = side_by_side(updates, shared, private, data, key)
         told = {**metrics, **metrics_of(refined_loss=told.get('loss'))}
         return {'base': sent, 'generator': own}, private, told
 
@@ -245,20 +246,25 @@ def init(
     return State({**weights, **more}, server.init({k: weights[k] for k in parts.groups}))
 
 
-def client_update(parts: Parts, update: Callable, shared, private, data, key):
-    """A round at one client: what it learned, and where its descriptor lies."""
+def begin(parts: Parts, update: Callable, shared, private, data, key):
+    """A round at one client (`Update.begin`): what it learned, and where its descriptor lies."""
     local, hypernet = parts.local, parts.hypernet
-    delta, loss, statistics_T, m_TxE = update(parts, shared, private, data, stream(key, 'learn'))
-    contribution = weighed(local, data, delta, statistics_T)
-    # Private steps use the one descriptor that was released, and nothing more of it is sent.
-    if hypernet.modes and not local.private:
-        own = sampled(parts, shared, data, key) if hypernet.learned else (
-            fixed_descriptor(hypernet, private['id'])
-        )
-        contribution['statistic'] = weigh(data.weight.sum(), {'total': own, 'count': 1.0})
-        episodes = {'first': m_TxE.mean(0), 'second': (m_TxE**2).mean(0)}
-        contribution['episodes'] = weigh(client_weight(local, data), episodes)
-    return contribution, private, metrics_of(loss=loss)
+    learning, change_of = update(parts, shared, private, data, stream(key, 'learn'))
+
+    def end(done):
+        delta, loss, statistics_T, m_TxE = change_of(done)
+        contribution = weighed(local, data, delta, statistics_T)
+        # Private steps use the one descriptor that was released, and nothing more of it is sent.
+        if hypernet.modes and not local.private:
+            own = sampled(parts, shared, data, key) if hypernet.learned else (
+                fixed_descriptor(hypernet, private['id'])
+            )
+            contribution['statistic'] = weigh(data.weight.sum(), {'total': own, 'count': 1.0})
+            episodes = {'first': m_TxE.mean(0), 'second': (m_TxE**2).mean(0)}
+            contribution['episodes'] = weigh(client_weight(local, data), episodes)
+        return contribution, private, metrics_of(loss=loss)
+
+    return learning, end
 
 
 def server_update(parts: Parts, server: optax.GradientTransformation, state: State, total: Tree):

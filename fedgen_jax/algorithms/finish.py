@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 
 from fedgen_jax.algorithms.draws import draw_indices, images_of
+from fedgen_jax.algorithms.learning import Learning, learn
 from fedgen_jax.algorithms.local import (
     Local,
     Steps,
     Tree,
     init_model,
-    learn,
     mean_of_steps,
     start_statistics,
-    task_gradient,
     training_variables,
 )
 from fedgen_jax.data.examples import Examples
@@ -110,11 +109,9 @@ def learn_alone(
     """
     own = local._replace(shift=chain(), optimizer=steps.optimizer, steps=steps.count)
     role_of = roles_of(local.model)
-    of_roles = None
-    if roles is not None:
-        of_roles = task_gradient(local, lambda path: role_of(path) not in roles)
-    params, _, statistics_T = learn(own, params, labelled, key, 1.0, of_roles)
-    return params, mean_of_steps(jax.tree.map(lambda x_T: x_T[-10:], statistics_T))
+    stays = None if roles is None else lambda path: role_of(path) not in roles
+    done = learn(Learning(own, params, 1.0, stays=stays), labelled, key)
+    return done.params, mean_of_steps(jax.tree.map(lambda x_T: x_T[-10:], done.aux_T))
 
 
 def fitted(

@@ -244,103 +244,6 @@ def decayed(
     return jax.tree_util.tree_map_with_path(of, grads, params)
 
 
-def learn(
-    local: Local,
-    params: Tree,
-    data: Examples,
-    key: jax.Array,
-    factor: jax.Array | float | dict[str, jax.Array],
-    gradient: Gradient | None = None,
-    last: Tree | None = None,
-    loss: Loss | None = None,
-) -> tuple[Tree, jax.Array | None, Tree]:
-    """T steps on one client: (weights, mean loss, the steps' aux, leaves [T, ...]).
-
-    factor: each step's, times the optimizer's; or one for each top-level entry of `params`.
-    gradient: of a step; default: the task's.  Most methods are a closure here.
-    last: `center_statistics` under the model's weights, where `params` are not these alone.
-    loss: what `gradient` is the gradient of, for private steps (`Local.private`), which need it of
-        one patient at a time; default: the task's.  They return no loss (None) and no aux: both
-        would tell of the images.
-    """
-    if local.private:
-        if gradient and not loss:
-            raise ValueError('privacy.unit: this algorithm has no private steps')
-        return private_learn(local, params, data, key, factor, loss), None, ()
-    gradient = gradient or task_gradient(local)
-    of_center = center_statistics(local, params, data, key) if last is None else last
-
-    def step(carry, t):
-        params, opt = carry
-        key_t = jax.random.fold_in(key, t)
-        batch, tau = query_batch(local, data, key_t)
-        batch = batch._replace(last=of_center)
-        (loss, aux), grads = gradient(params, batch, tau, key_t)
-        updates, opt = local.optimizer.update(grads, opt, params)
-        return (optax.apply_updates(params, _scaled(factor, updates)), opt), (loss, aux)
-
-    carry = (params, local.optimizer.init(params))
-    (params, _), (loss_T, aux_T) = jax.lax.scan(step, carry, jnp.arange(local.steps))
-    return params, loss_T.mean(), aux_T
-
-
-def private_learn(
-    local: Local,
-    params: Tree,
-    data: Examples,
-    key: jax.Array,
-    factor: jax.Array | float | dict[str, jax.Array],
-    loss: Loss | None = None,
-) -> Tree:
-    """`learn` by DP-SGD (`privacy.dpsgd`): the weights after T steps."""
-    private, loss = local.private, loss or task_loss(local)
-    assert private
-
-    def step(carry, t):
-        params, opt = carry
-        key_t = jax.random.fold_in(key, t)
-        tau = local.shift.sample(stream(key_t, 'shift'))
-
-        def of_patient(params, index_G, real_G, key):
-            index_B = jnp.repeat(index_G, private.multiplicity)
-            batch = batch_at(local, data, index_B, stream(key, 'query_images'), tau)
-            weight_B = jnp.repeat(real_G, private.multiplicity)
-            return loss(params, batch._replace(weight=weight_B), tau, key_t)
-
-        grads = dpsgd.gradient(private, of_patient, params, data.own, key_t)
-        grads = decayed(local, grads, params, lambda path: not private.trainable(path))
-        updates, opt = local.optimizer.update(grads, opt, params)
-        return (optax.apply_updates(params, _scaled(factor, updates)), opt), None
-
-    carry = (params, local.optimizer.init(params))
-    (params, _), _ = jax.lax.scan(step, carry, jnp.arange(local.steps))
-    return params
-
-
-def task_loss(local: Local) -> Loss:
-    """The task's loss."""
-    def loss(params, batch, tau, key):
-        return batch_loss(local, params, batch)[0]
-
-    return loss
-
-
-def metrics_of(**losses: jax.Array | None) -> dict[str, jax.Array]:
-    """A client's metrics: the losses that `learn` tells."""
-    return {name: x for name, x in losses.items() if x is not None}
-
-
-def mean_of_steps(aux_T: Tree) -> Tree:
-    """The mean over steps of what `learn` returns last."""
-    return jax.tree.map(lambda x_T: x_T.mean(0), aux_T)
-
-
-def _scaled(factor, updates):
-    if isinstance(factor, dict):
-        return {k: _scaled(factor[k], v) for k, v in updates.items()}
-    return jax.tree.map(lambda u: factor * u, updates)
-
-
 def contribution_of(
     local: Local, data: Examples, new: Tree, old: Tree, statistics_T: Tree = ()
 ) -> dict[str, Tree]:
@@ -355,6 +258,11 @@ def weighed(local: Local, data: Examples, delta: Tree, statistics_T: Tree = ()) 
     if local.keeps_statistics:
         contribution['statistics'] = weigh(weight, mean_of_steps(statistics_T))
     return contribution
+
+
+def mean_of_steps(aux_T: Tree) -> Tree:
+    """The mean over steps of `Learned.aux_T`."""
+    return jax.tree.map(lambda x_T: x_T.mean(0), aux_T)
 
 
 def client_weight(local: Local, data: Examples) -> jax.Array:

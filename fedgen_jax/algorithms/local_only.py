@@ -5,15 +5,13 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm, State, next_round
 from fedgen_jax.algorithms.finish import finish
+from fedgen_jax.algorithms.learning import Learning, Update, metrics_of
 from fedgen_jax.algorithms.local import (
     Local,
     init_model,
     init_statistics,
-    learn,
     mean_of_steps,
-    metrics_of,
 )
-from fedgen_jax.random import stream
 
 
 def defaults() -> ConfigDict:
@@ -38,21 +36,20 @@ def local_only(local: Local) -> Algorithm:
         own = {k: v for k, v in state.shared.items() if k == 'statistics'}
         return {'id': client_id, 'theta': state.shared['first'], **own}
 
-    def client_update(shared, private, data, key):
-        factor = local.schedule(shared['round'])
-        theta, loss, statistics_T = learn(
-            local, private['theta'], data, stream(key, 'learn'), factor
-        )
-        own = {}
-        if local.keeps_statistics:
-            own['statistics'] = mean_of_steps(statistics_T)
-        return {}, {**private, 'theta': theta, **own}, metrics_of(loss=loss)
+    def begin(shared, private, data, key):
+        def end(done):
+            own = {'theta': done.params}
+            if local.keeps_statistics:
+                own['statistics'] = mean_of_steps(done.aux_T)
+            return {}, {**private, **own}, metrics_of(loss=done.loss)
+
+        return Learning(local, private['theta'], local.schedule(shared['round'])), end
 
     def personalize(shared, private, unlabelled, labelled, key, m_E=None):
         statistics = private.get('statistics')
         return finish(local, private['theta'], unlabelled, labelled, key, statistics)
 
     return Algorithm(
-        init, init_private, client_update, next_round, None, personalize,
+        init, init_private, Update(begin), next_round, None, personalize,
         title='Local only', keeps=True, server_model=False, sizes={'base': 'first'},
     )

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm, State
 from fedgen_jax.algorithms.fedavg import fedavg
-from fedgen_jax.algorithms.local import Local, contribution_of, learn, task_gradient, weigh
+from fedgen_jax.algorithms.learning import Learning, Update
+from fedgen_jax.algorithms.local import Local, contribution_of, task_gradient, weigh
 from fedgen_jax.algorithms.optimizers import optimizer
-from fedgen_jax.random import stream
 
 
 def defaults() -> ConfigDict:
@@ -53,25 +53,27 @@ def scaffold(
     def init_private(state, client_id):
         return {'id': client_id, 'variate': state.shared['variate']}
 
-    def client_update(shared, private, data, key):
+    def begin(shared, private, data, key):
         own, mean, old = private['variate'], shared['variate'], shared['theta']
+        factor = local.schedule(shared['round'])
 
         def gradient(params, batch, tau, key):
             value, grads = task_gradient(local)(params, batch, tau, key)
             return value, jax.tree.map(lambda g, i, c: g + (c - i), grads, own, mean)
 
-        factor = local.schedule(shared['round'])
-        new, loss, statistics_T = learn(local, old, data, stream(key, 'learn'), factor, gradient)
-        moved = jnp.maximum(reach * factor, 1e-12)
-        renewed = jax.tree.map(lambda i, c, x, y: i - c + (x - y) / moved, own, mean, old, new)
-        real = (data.weight.sum() > 0).astype(jnp.float32)
-        renewed = jax.tree.map(lambda a, b: jnp.where(real > 0, a, b), renewed, own)
-        change = jax.tree.map(jnp.subtract, renewed, own)
-        contribution = {
-            **contribution_of(local, data, {'theta': new}, {'theta': old}, statistics_T),
-            'variate': weigh(real, change),
-        }
-        return contribution, {**private, 'variate': renewed}, {'loss': loss}
+        def end(done):
+            new, moved = done.params, jnp.maximum(reach * factor, 1e-12)
+            renewed = jax.tree.map(lambda i, c, x, y: i - c + (x - y) / moved, own, mean, old, new)
+            real = (data.weight.sum() > 0).astype(jnp.float32)
+            renewed = jax.tree.map(lambda a, b: jnp.where(real > 0, a, b), renewed, own)
+            change = jax.tree.map(jnp.subtract, renewed, own)
+            contribution = {
+                **contribution_of(local, data, {'theta': new}, {'theta': old}, done.aux_T),
+                'variate': weigh(real, change),
+            }
+            return contribution, {**private, 'variate': renewed}, {'loss': done.loss}
+
+        return Learning(local, old, factor, gradient), end
 
     def server_update(state: State, total):
         variate = jax.tree.map(
@@ -81,7 +83,7 @@ def scaffold(
         return state._replace(shared={**state.shared, 'variate': variate})
 
     return base._replace(
-        init=init, init_private=init_private, client_update=client_update,
+        init=init, init_private=init_private, client_update=Update(begin),
         server_update=server_update, title='SCAFFOLD', keeps=True,
         sizes={'base': 'theta', 'variate': 'variate'},
     )

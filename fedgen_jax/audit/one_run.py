@@ -2,7 +2,7 @@
 
 A canary is a patient whose gradient is as large as the clip lets it be, in a direction that no one
 else has.  A fair coin decides for each whether he takes part; the rest is the run's own code: T
-steps of `algorithms.local.private_learn`, with its Poisson sample, clip and noise.  Who took part
+private steps of `algorithms.learning`, with its Poisson sample, clip and noise.  Who took part
 is then guessed from the weights.  Guesses that are right too often refute the stated epsilon.
 
 No image and no weight of the run is used, and nothing of the audit is released.
@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fedgen_jax.algorithms.local import Local, private_learn
+from fedgen_jax.algorithms.learning import Learning, learn
+from fedgen_jax.algorithms.local import Local
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.privacy.accounting import Charge, epsilon
 from fedgen_jax.privacy.dpsgd import Own, Private
@@ -92,7 +93,7 @@ def play(m: Mechanism, local: Local, canaries: int, seed: int, noise: float = 1.
 
     @jax.jit
     def round_(params, key):
-        return private_learn(local, params, data, key, 1.0, loss)
+        return learn(Learning(local, params, 1.0, loss=loss), data, key).params
 
     params, key = {'canary': jnp.zeros(canaries)}, jax.random.key(seed)
     for r in range(m.steps // steps):

@@ -10,6 +10,7 @@ import pytest
 
 from fedgen_jax.algorithms.draws import class_shares, images_of
 from fedgen_jax.algorithms.finish import finish, learn_alone
+from fedgen_jax.algorithms.learning import Learning, learn
 from fedgen_jax.algorithms.local import (
     Local,
     Steps,
@@ -18,7 +19,6 @@ from fedgen_jax.algorithms.local import (
     batch_loss,
     center_statistics,
     init_model,
-    learn,
     task_gradient,
 )
 from fedgen_jax.data.examples import Examples
@@ -96,10 +96,14 @@ def test_what_learns_alone_begins_each_time_with_the_center_s_statistics():
     v = jax.jit(made.model.init)(KEY, jnp.zeros((1, 16, 16, 3)))
     data = jax.tree.map(jnp.asarray, gray([40, 90, 200, 120] * 8, noise=40))
     data = data._replace(target={'label': jnp.arange(32) % 3})
-    with_own = jax.jit(lambda data: learn(made, v['params'], data, KEY, 1.0)[1])(data)
-    first = v['batch_stats'][LAST]
-    without = jax.jit(lambda data: learn(made, v['params'], data, KEY, 1.0, None, first)[1])(data)
-    assert abs(with_own - without) > 1e-4
+
+    def without(params, batch, tau, key):
+        return task_gradient(made)(params, batch._replace(last=v['batch_stats'][LAST]), tau, key)
+
+    loss = jax.jit(lambda data, gradient: learn(
+        Learning(made, v['params'], 1.0, gradient), data, KEY
+    ).loss, static_argnums=1)
+    assert abs(loss(data, None) - loss(data, without)) > 1e-4
 
 
 def test_weight_decay_draws_kernels_that_learn_to_zero():

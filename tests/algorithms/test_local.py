@@ -9,6 +9,7 @@ import pytest
 from configs.common import base
 from fedgen_jax.algorithms.draws import class_mix, draw_indices, images_of
 from fedgen_jax.algorithms.finish import finish, learn_alone
+from fedgen_jax.algorithms.learning import Learning, learn
 from fedgen_jax.algorithms.local import (
     Batch,
     Local,
@@ -17,7 +18,6 @@ from fedgen_jax.algorithms.local import (
     batch_loss,
     client_weight,
     init_model,
-    learn,
     weigh,
 )
 from fedgen_jax.data.examples import Examples
@@ -211,7 +211,7 @@ class HeadAlone(CNN):
 def test_weights_that_a_model_calls_frozen_stay():
     head = local()._replace(model=HeadAlone(4, widths=(8,)))
     theta = init_model(head, jax.random.key(0))
-    new, _, _ = jax.jit(lambda data: learn(head, theta, data, jax.random.key(1), 1.0))(
+    new, _, _ = jax.jit(lambda data: learn(Learning(head, theta, 1.0), data, jax.random.key(1)))(
         jax.tree.map(jnp.asarray, examples([0, 1, 2, 3]))
     )
     for name in theta:

@@ -10,7 +10,8 @@ import pytest
 from families import KEY, configured
 
 from fedgen_jax.algorithms.draws import images_of
-from fedgen_jax.algorithms.local import init_model, learn
+from fedgen_jax.algorithms.learning import Learning, learn
+from fedgen_jax.algorithms.local import init_model
 from fedgen_jax.data import synthetic
 from fedgen_jax.privacy.dpsgd import Own, Private, clipped_sum, gradient, trainable_of
 from fedgen_jax.privacy.units import patient_table
@@ -61,7 +62,7 @@ def test_without_clip_noise_and_sampling_it_is_gradient_descent():
     private = private_of(LOCAL, clip=math.inf, rate=1.0)
     local = LOCAL._replace(private=private, steps=3, plain=LOCAL.shift, shift=LOCAL.shift)
     data = DATA._replace(own=own_of(sigma=0.0))
-    found, loss, aux = jax.jit(lambda d: learn(local, PARAMS, d, KEY, 1.0))(data)
+    found, loss, aux = jax.jit(lambda d: learn(Learning(local, PARAMS, 1.0), d, KEY))(data)
     assert loss is None and aux == ()  # neither leaves
 
     def mean_loss(params):
