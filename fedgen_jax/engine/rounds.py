@@ -34,6 +34,10 @@ def client_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
     return jax.make_mesh((len(devices),), ('clients',), axis_types=axes, devices=devices)
 
 
+# What is the same in all steps is not moved out of their loop.  Of several that learn in one loop
+# (`algorithms.learning`) each would get a copy of its own, and the compiler could not tell any more
+# that they make the same features of a batch.
+COMPILER = {'xla_disable_hlo_passes': 'while-loop-invariant-code-motion'}
 CLIENTS_A_CORE = 4  # that are worth a CPU device of their own
 
 
@@ -109,7 +113,8 @@ def make_rounds(
 
     everywhere = NamedSharding(mesh, P())
     return jax.jit(
-        rounds, donate_argnums=(0, 1), out_shardings=(everywhere, by_client(mesh), everywhere)
+        rounds, donate_argnums=(0, 1), out_shardings=(everywhere, by_client(mesh), everywhere),
+        compiler_options=COMPILER,
     )
 
 
