@@ -65,13 +65,12 @@ METHODS = {
     'fedgen, no shifts': NO_SHIFTS,
 }
 
-# What the choice was made among, beside the methods themselves.
+# What the choice was made among: each method with the same rates of its local steps.
+RATES = (0.005, 0.02, 0.1)
 TRIALS = {
-    'fedgen': {},
-    'fedavg': METHODS['fedavg'],
-    'fedavg, larger rate': {**METHODS['fedavg'], 'client.lr': 0.1},
-    'local-only, larger rate': {**METHODS['local-only'], 'client.lr': 0.1},
-    'fedgen, larger rate of phi': {'fedgen.client_rates': (100.0, 1.0)},
+    f'{name}, rate {rate:g}': {**METHODS[name], 'client.lr': rate}
+    for name in ('fedgen', 'fedavg + shifts', 'fedavg', 'local-only')
+    for rate in RATES
 }
 
 
