@@ -75,19 +75,21 @@ class Own(NamedTuple):
 
 
 def trainable_of(model: nn.Module, which: str) -> Callable[[tuple[str, ...]], bool]:
-    """`Private.trainable` of 'all' weights, or of 'adapters': input, norms and the last layer.
+    """`Private.trainable` of 'all' weights, of 'adapters': input, norms and the last layer, or of
+    the 'head', the last layer alone.
 
     Of a generator's groups ('theta', 'phi', 'psi') phi learns as a whole, and psi never: what it
-    makes of images has been released.
+    makes of images has been released; with 'head', phi does not either.
     """
-    choose('privacy.trainable', which, ('all', 'adapters'))
+    choose('privacy.trainable', which, ('all', 'adapters', 'head'))
     role_of, frozen = roles_of(model), frozen_of(model)
 
     def learns(path):
         if path[0] in ('phi', 'psi'):
-            return path[0] == 'phi'
+            return path[0] == 'phi' and which != 'head'
         own = path[1:] if path[0] == 'theta' else path
-        return not frozen(own) and (which == 'all' or role_of(own) in ADAPTERS)
+        roles = ('head',) if which == 'head' else ADAPTERS
+        return not frozen(own) and (which == 'all' or role_of(own) in roles)
 
     return learns
 
