@@ -41,7 +41,7 @@ def get_config(phase='private'):
         'name': 'efficientnet_lite0', 'trained': 'head', 'norm': 'batch', 'source_norms': True,
         'last': 'center', 'standardize': 'none',
     })
-    c.statistics = 'drawn'
+    c.statistics = 'drawn+own'
     c.input.reference = 'drawn'
     c.weighting = 'uniform'
     c.data.image_size = 96
@@ -65,7 +65,8 @@ def get_config(phase='private'):
     return public_config(c)
 
 
-NOT_PRIVATE = {'privacy.unit': '', 'batch_size': 256}  # steps of as many images, and no clip
+# The same start, steps and rate, of as many images; neither clip nor noise, and exact moments.
+NOT_PRIVATE = {'privacy.unit': '', 'batch_size': 256, 'start.generator': True}
 
 # Scored without any step of a center.
 PUBLIC_ONLY = {
@@ -77,8 +78,8 @@ PUBLIC_ONLY = {
 def methods():
     """{name: overrides}: each algorithm at each epsilon, from one public start."""
     found = {'public only': PUBLIC_ONLY}
-    for name, algorithm in (('fedgen', 'fedgen'), ('fedavg', 'fedavg'), ('local-only', 'local_only')):
-        own = {'algorithm': algorithm}
+    for algorithm in ('fedgen', 'fedavg', 'local_only'):
+        name, own = algorithm.replace('_', '-'), {'algorithm': algorithm}
         found[f'{name}, no privacy'] = {**own, **NOT_PRIVATE}
         for epsilon in EPSILONS:
             private = {'privacy.epsilon': float(epsilon), 'client.lr': RATES[epsilon]}

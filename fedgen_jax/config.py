@@ -55,10 +55,12 @@ def base() -> ConfigDict:
     c.model.dtype = 'float32'  # of products: float32 | bfloat16; weights and sums: float32
 
     c.statistics = 'own'  # batch norm's, of finished models: own | running | last | frozen | drawn
+    # | drawn+own
     c.statistics_mix = 'natural'  # of predicted classes in own ones: natural | balanced
     c.start = ConfigDict()
     c.start.weights = ''  # .npz | .safetensors | module:function | a run's folder; '': drawn
     c.start.keep = ()  # beginnings of weights' names that are drawn all the same
+    c.start.generator = False  # of a run's folder: also its generator, descriptor and normalizer
     c.start.seed = 0  # of those
 
     c.input = ConfigDict()
@@ -117,7 +119,8 @@ def base() -> ConfigDict:
     c.privacy.adaptive = False  # client: the clip follows the median norm of contributions
     c.privacy.images_per_patient = 4  # the most that are used
     c.privacy.multiplicity = 1  # augmentations of an image in a step, whose gradients are averaged
-    c.privacy.trainable = 'adapters'  # what learns: adapters (input, norms, head, phi) | head | all
+    c.privacy.trainable = 'adapters'  # what learns: adapters (input, norms, head, phi) | base
+    # (adapters without phi) | head | all
     c.privacy.public = 'synthetic'  # where public start weights come from, without start.weights
     c.privacy.public_centers = 24  # drawn ones, that they are trained on
     c.privacy.public_rounds = 0  # of that training; 0: `public.ROUNDS`

@@ -117,7 +117,7 @@ def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run
     units = {s.unit for s in sites}
     say(f'unit {" and ".join(sorted(units))}; sigma {sigma:.4g} for epsilon {c.privacy.epsilon:g} '
         f'at delta {c.privacy.delta:g}')
-    start = _start_of(public) if public else {}
+    start = start_of(public) if public else {}
     if c.privacy.unit == 'client':
         (site,), (ledger,), (secret,) = sites, ledgers.values(), keys.values()
         noise = sigma, c.privacy.rate * site.units, key_of(ledger.account, secret, 'noise')
@@ -155,11 +155,10 @@ def reopened(run: Run, workdir: pathlib.Path) -> Run:
     return run._replace(guard=Guard(ledgers, _steps(c, run.program), {}, own_C, released, moments))
 
 
-def begun(run: Run, state: Any) -> tuple[Any, Any]:
-    """The first state with its public entries, and the private states that follow from it."""
+def begun(run: Run, state: Any, start: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The first state with the entries of `start`, and the private states that follow from it."""
     program, shared = run.program, dict(state.shared)
-    assert run.guard
-    for name, value in run.guard.start.items():
+    for name, value in start.items():
         place = 'first' if name == 'theta' and 'first' in shared else name
         if place in shared:
             shared[place] = _like(shared[place], value, name)
@@ -288,8 +287,8 @@ def _size(c: ConfigDict, program: Program, key: jax.Array) -> int:
     return jax.eval_shape(program.algorithm.init, key).shared['pooled'].shape[0]
 
 
-def _start_of(folder: pathlib.Path) -> dict[str, Any]:
-    """Entries of `shared` that the public run ends with."""
+def start_of(folder: pathlib.Path) -> dict[str, Any]:
+    """Entries of `shared` that another run starts from, of the folder of a finished one."""
     shared = checkpoint.server_shared(folder)
     return {name: shared[name] for name in STARTED if name in shared}
 

@@ -66,8 +66,10 @@ _OF_BUDGET = (
 
 # `statistics`, and that of `Local`: those of drawn smears are made here, and stay.
 STATISTICS = {
-    'own': 'own', 'running': 'running', 'last': 'last', 'frozen': 'frozen', 'drawn': 'frozen'
+    'own': 'own', 'running': 'running', 'last': 'last', 'frozen': 'frozen', 'drawn': 'frozen',
+    'drawn+own': 'frozen+own',
 }
+OF_SMEARS = ('drawn', 'drawn+own')
 
 
 class Program(NamedTuple):
@@ -243,21 +245,21 @@ def start_variables(
 ) -> dict | None:
     """What `start.weights` names: a file, a function, or the folder of a finished run.
 
-    With `statistics` 'drawn' the statistics of the last features are those of drawn smears, under
-    these weights; of a run that had them too, that run's.
+    With `statistics` 'drawn' or 'drawn+own' the statistics of the last features are those of drawn
+    smears, under these weights; of a run that had them too, that run's.
     """
     start = _named_start(c, model, classes, image_size)
-    if c.statistics != 'drawn':
+    if c.statistics not in OF_SMEARS:
         return start
     if start is None or getattr(model, 'last', 'none') == 'none':
-        raise ValueError("statistics='drawn': of the last features under start.weights: name "
-                         "these, and pass --config.model.last=center")
+        raise ValueError(f'statistics={c.statistics!r}: of the last features under start.weights: '
+                         'name these, and pass --config.model.last=center')
     folder = expand(c.start.weights)
-    if folder.is_dir() and _made_by(folder).statistics == 'drawn':
+    if folder.is_dir() and _made_by(folder).statistics in OF_SMEARS:
         return start
     if c.input.size or (c.input.canonical != 'none' and c.input.reference != 'drawn'):
-        raise ValueError("statistics='drawn': pass --config.input.reference=drawn, and no "
-                         'input.size, so that they depend on drawn smears alone')
+        raise ValueError(f'statistics={c.statistics!r}: pass --config.input.reference=drawn, and '
+                         'no input.size, so that they depend on drawn smears alone')
     edge, named = target_of(make_task(c.task, classes).target).edge, json.dumps(c.input.to_dict())
     canonical = make_canonical(c, edge, chain_protections())
     return with_drawn_statistics(model, start, canonical, image_size, named)

@@ -8,11 +8,13 @@ all others, and no clip of his own gradient bounds that.
 import math
 from typing import Any
 
+from fedgen_jax.privacy.dpsgd import OF_BASE
 from fedgen_jax.privacy.units import UNITS
 from fedgen_jax.registry import choose
 
 ALGORITHMS = ('fedavg', 'fedgen', 'local_only')  # that have private steps
-CONSTANT = ('frozen', 'drawn')  # `statistics` that are no function of private images
+# `statistics` that are no function of private images as long as a run trains.
+CONSTANT = ('frozen', 'drawn', 'drawn+own')
 OF_CLIENTS = ('fedavg', 'fedprox', 'fedgen')  # that send nothing which outlasts a round's sum
 
 
@@ -85,8 +87,9 @@ def _inside(c):
         (f'fedgen.base={h and h.base!r}', c.algorithm == 'fedgen' and h.base != 'fedavg',
          "private steps of the base are FedAvg's"),
         (f'fedgen.theta={h and h.theta!r}',
-         c.algorithm == 'fedgen' and c.privacy.trainable == 'head' and h.theta != 'joint',
-         "privacy.trainable='head' leaves the generator nothing to learn: 'joint'"),
+         c.algorithm == 'fedgen' and c.privacy.trainable in OF_BASE and h.theta != 'joint',
+         f"privacy.trainable='{c.privacy.trainable}' leaves the generator nothing to learn: "
+         "'joint', in which the base learns under the generated change"),
         ('privacy.adaptive', c.privacy.adaptive, 'the clip of a step is fixed'),
     )
 
@@ -107,8 +110,9 @@ def _of_clients(c):
         (f'weighting={c.weighting!r}', c.weighting != 'uniform',
          'each client counts the same: --config.weighting=uniform'),
         (f'input.canonical={c.input.canonical!r}, input.size={c.input.size}',
-         c.input.canonical != 'none' or bool(c.input.size),
-         "the reference would be an exact mean of the clients: 'none', and size 0"),
+         (c.input.canonical != 'none' or bool(c.input.size)) and c.input.reference != 'drawn',
+         "the reference would be an exact mean of the clients: 'none' and size 0, or "
+         '--config.input.reference=drawn'),
         (f'cohort={c.cohort}', bool(c.cohort), 'privacy.rate draws a cohort: 0'),
         (f'data.virtual_share={c.data.virtual_share}', c.data.virtual_share >= 0,
          'drawn clients are sampled as all others are: below 0'),
