@@ -241,9 +241,7 @@ def release_anew(workdir: pathlib.Path, done: Restored, center: Center) -> Stati
     return released_statistic(c, done.program, site, center.examples.image, shared, key, sigma)
 
 
-def _release_all(
-    run, workdir, sites, ledgers, keys, shared, moments
-) -> dict[str, Statistic]:
+def _release_all(run, workdir, sites, ledgers, keys, shared, moments) -> dict[str, Statistic]:
     """Each center's descriptor, released once: as the folder has it, or now."""
     if (workdir / 'statistics' / 'pooled.json').exists():
         kept = read_statistics(workdir)
@@ -256,13 +254,12 @@ def _release_all(
         ledger = ledgers[site.name] = charge(ledgers[site.name], 'descriptor', 0, 1)
         sigma = {x.name: x for x in ledger.account.plan}['descriptor'].sigma
         key = key_of(ledger.account, keys[site.name], 'descriptor', 0, site.data)
-        own, program = of_split(center, 'train'), run.program
+        own, seen_by = of_split(center, 'train'), run.program.input
         if moments:
-            change = change_from(program.input, run.reference, moments[site.name])
-            own = on_canonical(program.input, change, own)
-        images = own.image
+            change = change_from(seen_by, run.reference, moments[site.name])
+            own = on_canonical(seen_by, change, own)
         made[site.name] = released_statistic(
-            run.config, run.program, site, images, shared, key, sigma
+            run.config, run.program, site, own.image, shared, key, sigma
         )
     write_statistics(workdir, Statistics(made, descriptor.pool(made.values())))
     return made

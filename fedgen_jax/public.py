@@ -74,13 +74,19 @@ def check_public(c: ConfigDict) -> None:
         )
     drawn = made.data.source == 'synthetic'
     same = drawn and c.data.source == 'synthetic' and made.seed == c.seed
-    alone = made.data.virtual_share == 1 and not made.start.weights
-    if not alone and (not drawn or same or made.start.weights):
-        seen = made.start.weights or made.data.root or 'the same drawn centers'
+    begun = made.start.weights if not _pretrained(made.start.weights) else ''
+    alone = made.data.virtual_share == 1 and not begun
+    if not alone and (not drawn or same or begun):
+        seen = begun or made.data.root or 'the same drawn centers'
         raise ValueError(
             f'start.weights={c.start.weights!r}: has seen {seen}, so it is no public start: name a '
             'run of drawn centers alone, or none'
         )
+
+
+def _pretrained(weights: str) -> bool:
+    """Whether start weights are a file's or a function's, and no run's."""
+    return ':' in weights or (bool(weights) and expand(weights).is_file())
 
 
 def mean_descriptor(c: ConfigDict, program: Any, shared: Mapping[str, Any]) -> np.ndarray:

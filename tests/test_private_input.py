@@ -1,13 +1,12 @@
 """Private runs on canonical input, and statistics of drawn smears: nothing exact of a center."""
 
-import csv
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawn import cells_folder
+from drawn import cells_folder, newcomer_folder
 
 from fedgen_jax.algorithms.draws import images_of
 from fedgen_jax.budget import ledger_file
@@ -122,19 +121,7 @@ def test_nobody_else_is_moved_by_a_patients_images(cells, finished):
 def test_a_newcomer_is_refused(cells, finished, tmp_path):
     _, workdir, _ = finished
     before = (workdir / FILE).read_text()
-    folder = tmp_path / 'new'
-    folder.mkdir()
-    with open(cells / 'manifest.csv', newline='') as file:
-        rows = [r for r in csv.DictReader(file) if r['center'] == 'synthetic-2']
-    with open(folder / 'manifest.csv', 'w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows({**r, 'image': str(cells / r['image'])} for r in rows)
-    (folder / 'synthetic-2').symlink_to(cells / 'synthetic-2')
-    with open(folder / 'manifest.csv', 'w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
+    folder = newcomer_folder(cells, 'synthetic-2', tmp_path / 'new')
     with pytest.raises(ValueError, match='which no ledger has planned'):
         onboard(workdir, str(folder))
     assert (workdir / FILE).read_text() == before
@@ -148,6 +135,9 @@ def test_a_public_run_on_the_private_centers_mean_is_refused(cells, tmp_path):
     (tmp_path / 'public').mkdir()
     file = tmp_path / 'public' / 'config.json'
     c.start.weights = str(tmp_path / 'public')
+    file.write_text(json.dumps(made.to_dict(), default=list))
+    check_public(c)
+    made.start.weights = 'fedgen_jax.models.pretrained:efficientnet_lite0'  # public too
     file.write_text(json.dumps(made.to_dict(), default=list))
     check_public(c)
     made.input.reference = 'seen'
