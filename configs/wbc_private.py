@@ -29,7 +29,7 @@ from fedgen_jax.public import public_config
 from fedgen_jax.sweep import grid, inner
 
 EPSILONS = (8, 4, 2, 1)
-RATES = {8: 0.017, 4: 0.017, 2: 0.012, 1: 0.009}  # of a step; the noise is the larger, so it falls
+RATES = {8: 0.035, 4: 0.017, 2: 0.012, 1: 0.006}  # of a step; the noise is the larger, so it falls
 
 
 def get_config(phase='private'):

@@ -228,7 +228,7 @@ def make_algorithm(
         finetune=own_steps(c, c.finetune.steps, c.finetune.lr),
         oracle=own_steps(c, c.oracle.steps, c.oracle.lr),
         alone=own_steps(c, c.get('rounds', 0) * c.local_steps, c.client.lr),
-        statistics=STATISTICS[choose('statistics', c.statistics, STATISTICS)],
+        statistics=choose('statistics', c.statistics, STATISTICS),
         mix=choose('statistics_mix', c.statistics_mix, ('natural', 'balanced')),
         prior=choose('loss.prior', c.loss.prior, ('none', 'logits')) == 'logits',
         start=start_variables(c, model, classes, image_size),

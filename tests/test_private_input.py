@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from drawn import cells_folder, newcomer_folder
 
-from fedgen_jax.algorithms.draws import images_of
+from fedgen_jax.algorithms.draws import draw_indices, images_of
+from fedgen_jax.algorithms.finish import finish
+from fedgen_jax.algorithms.local import apply_model
 from fedgen_jax.budget import ledger_file
 from fedgen_jax.canonical import mean_moments
 from fedgen_jax.config import base
@@ -25,6 +27,7 @@ from fedgen_jax.onboard import onboard
 from fedgen_jax.privacy.ledger import read_ledger, spent
 from fedgen_jax.program import make_algorithm
 from fedgen_jax.public import check_public, public_config
+from fedgen_jax.random import stream
 from fedgen_jax.run import after_training, reopen
 from fedgen_jax.summary import evaluate_run
 from fedgen_jax.train import prepare_to_train, train
@@ -177,3 +180,27 @@ def test_drawn_statistics_are_those_of_smears_alone(tmp_path):
     c.start.weights, c.input.reference = '', 'drawn'
     with pytest.raises(ValueError, match='under start.weights'):
         statistics()
+
+
+def test_own_statistics_may_follow_those_of_smears(tmp_path):
+    """With 'drawn+own' training normalizes by constants, a finished model by the center's own."""
+    c = configured('', tmp_path, **{'input.canonical': 'none'})
+    c.model.last = 'center'
+    model = MODELS['cnn'](5, (8,), last='center')
+    start = model.init(jax.random.key(3), jnp.zeros((1, SIZE, SIZE, 3)))
+    np.savez(tmp_path / 'start.npz', **flat(start))
+    c.start.weights = str(tmp_path / 'start.npz')
+    image = 128 + smears(SIZE)[0].image // 2
+    images = smears(SIZE)[0]._replace(image=jnp.asarray(image))
+    params, outputs = start['params'], []
+    for kind in ('drawn', 'drawn+own'):
+        c.statistics = kind
+        local = make_algorithm(c, SIZE, ('a', 'b', 'c', 'd', 'e'), 2)[1]
+        outputs.append(apply_model(local, params, images_of(images.image)))
+        found = finish(local, params, images, None, jax.random.key(0))['batch_stats'][LAST_NORM]
+        smear = local.start['batch_stats'][LAST_NORM]
+        assert bool(np.all(found['mean'] == smear['mean'])) == (kind == 'drawn')
+    index = draw_indices(local.task, images, stream(jax.random.key(0), 'stats'), 256, None)
+    own = last_features(model, start, images_of(images.image[index]), False)[1]
+    np.testing.assert_allclose(found['mean'], own.mean(0), rtol=1e-4, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, *outputs)
