@@ -42,6 +42,19 @@ def pytest_unconfigure():
     _compiled.cleanup()
 
 
+# These take longest: they begin first, so that no worker sits alone on one of them at the end.
+LONG = (
+    'test_private_runs', 'test_survival', 'test_cluster', 'test_secure_runs', 'test_dense_tasks',
+    'test_registry', 'test_residual', 'test_onboard', 'test_newcomer', 'test_averaging',
+    'test_feed', 'test_docs', 'test_jobs', 'test_demo', 'test_adapted_runs', 'test_runs',
+)
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(scope='session')
 def data_root():
     """The folder of the real multi-center sets; tests that need it skip where it is absent."""

@@ -12,6 +12,7 @@ from processes import ONE_DEVICE, finish, small_run, start
 
 from fedgen_jax.engine.processes import HEARTBEAT
 from fedgen_jax.run import restore
+from fedgen_jax.train import train
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +36,7 @@ def together(config, workdir, num):
 @pytest.fixture(scope='module')
 def alone(config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('alone') / 'run'
-    finish(start(config, workdir, **ONE_DEVICE))
+    train(config, workdir, progress=False)
     return workdir
 
 
@@ -67,7 +68,7 @@ def test_processes_agree_with_one_and_read_each_other_s_checkpoints(
     copy = shutil.copytree(alone, tmp_path / 'alone')
     for workdir in (tmp_path / 'run', copy):
         (workdir / 'config.json').unlink()
-    finish(start(longer, tmp_path / 'run', **ONE_DEVICE))
+    train(longer, tmp_path / 'run', progress=False)
     damaged = max((copy / 'checkpoints' / '2').rglob('*'), key=lambda f: f.stat().st_size)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     for process in together(longer, copy, num):
