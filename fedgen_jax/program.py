@@ -117,7 +117,8 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     shared['devices'] = config.devices or suitable_devices(a_round, padded=mix is None)
     for field in _RUN_FIELDS:
         shared.pop(field, None)  # a run that is older than the field lacks it
-    shared['privacy'] = {k: x for k, x in shared['privacy'].items() if k not in _OF_BUDGET}
+    privacy = shared.get('privacy', {})
+    shared['privacy'] = {k: x for k, x in privacy.items() if k not in _OF_BUDGET}
     needs_rounds = 'local_only' in config.finetune.choose or config.server.average
     if config.client.schedule == 'constant' and not needs_rounds:
         del shared['rounds']  # a longer run shares the program

@@ -58,7 +58,7 @@ def configured(cells, tmp, **changes):
     c.model.widths, c.rounds, c.local_steps, c.batch_size = (8,), 2, 2, 4
     c.eval_every = c.checkpoint_every = 1
     c.weighting, c.fedgen.support, c.fedgen.modes = 'uniform', 4, ('film',)
-    c.data.virtual_examples = 16
+    c.data.virtual_examples, c.shifts.acquisition = 16, 0.0
     c.privacy.update({
         'unit': 'patient', 'delta': 1e-3, 'rate': 0.5, 'public_centers': 2,
         'public_rounds': 2,
