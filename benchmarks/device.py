@@ -92,6 +92,7 @@ def measured(cases: list[str]) -> dict[str, dict]:
     for case in process.keys() - set(ready):
         print(f'{case}: failed, or not compiled within {COMPILING.value:.0f} s: not timed')
         process[case].kill()
+    print(f'timing {len(ready)} of {len(cases)} cases', flush=True)
     found = {}
     for case in (c for c in cases if c in ready):
         lines, _ = process[case].communicate('go\n')
