@@ -121,9 +121,9 @@ def three_channels(image: np.ndarray) -> np.ndarray:
     return np.broadcast_to(image, (*image.shape[:-1], 3)) if image.shape[-1] == 1 else image
 
 
-def gemm_rate(size: int) -> float:
-    """FLOPs a second of products of two float32 [size, size], at the default precision."""
-    a = jnp.ones((size, size))
+def gemm_rate(size: int, dtype=jnp.float32) -> float:
+    """FLOPs a second of products of two random [size, size], at the default precision."""
+    a = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(lambda a: a @ a)
     product(a).block_until_ready()
     best = float('inf')

@@ -9,11 +9,14 @@ Table:     python -m launch.sweep --config=configs/wbc_cls.py --sweep=main \\
 Expected:  10 minutes a run of FedGen on a CPU core; scores in RESULTS.md.
 """
 
+import pathlib
+
 from ml_collections import ConfigDict
 
 from configs import common
 from configs.common import NO_SHIFTS
-from fedgen_jax.sweep import grid, inner
+from fedgen_jax.report.summaries import read_summaries
+from fedgen_jax.sweep import grid, inner, nested
 
 CENTERS = ('bccd', 'cellavision', 'jtsc-jiangxi', 'pbc-barcelona', 'raabin-iran')
 SEEDS = (0, 1, 2)
@@ -65,21 +68,30 @@ METHODS = {
     'fedgen, no shifts': NO_SHIFTS,
 }
 
-# What the choice was made among, beside the methods themselves.
+# What the choice is made among, of each method that learns: the rate of its local steps.
+RATES = (0.005, 0.02, 0.1)
 TRIALS = {
-    'fedgen': {},
-    'fedavg': METHODS['fedavg'],
-    'fedavg, larger rate': {**METHODS['fedavg'], 'client.lr': 0.1},
-    'local-only, larger rate': {**METHODS['local-only'], 'client.lr': 0.1},
-    'fedgen, larger rate of phi': {'fedgen.client_rates': (100.0, 1.0)},
+    name: {f'rate {rate:g}': {**METHODS[name], 'client.lr': rate} for rate in RATES}
+    for name in ('fedavg + shifts', 'fedavg', 'local-only')
 }
+INNER = pathlib.Path(__file__).parents[1] / 'results' / 'wbc_cls_inner.jsonl'
 
 
 def sweep_main():
-    """The table: every method on every unseen center, three seeds; the first seed first."""
-    return [run for seed in SEEDS for run in grid(METHODS, CENTERS, (seed,))]
+    """The table: every method on every unseen center, three seeds; the first seed first.
+
+    A baseline has the rate that the inner runs chose for the center; all others have
+    `get_config`'s.
+    """
+    others = {name: x for name, x in METHODS.items() if name not in TRIALS}
+    inner_runs = read_summaries([INNER])
+    return [
+        run for seed in SEEDS
+        for run in [*grid(others, CENTERS, (seed,)), *nested(TRIALS, inner_runs, CENTERS, (seed,))]
+    ]
 
 
 def sweep_inner():
-    ring = ('bccd', 'raabin-iran', 'cellavision', 'pbc-barcelona', 'jtsc-jiangxi')
-    return inner(TRIALS, ring)
+    order = ('bccd', 'raabin-iran', 'cellavision', 'pbc-barcelona', 'jtsc-jiangxi')
+    flat = {f'{name}, {trial}': x for name, of in TRIALS.items() for trial, x in of.items()}
+    return inner(flat, order)

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from fedgen_jax.canonical import PRESETS
 from fedgen_jax.data.examples import SPLITS, Center
 from fedgen_jax.federation import content_of
 from fedgen_jax.files import expand, file_name
@@ -33,6 +34,7 @@ from fedgen_jax.privacy.secrets import (
     stream_key,
 )
 from fedgen_jax.privacy.units import cap_of, patient_table
+from fedgen_jax.registry import look_up
 from fedgen_jax.run import settings_of
 
 CLIENTS = 'clients'  # the one site of a run whose unit is the client
@@ -116,6 +118,22 @@ def descriptor_charges(c: ConfigDict, sigma: float, size: int) -> tuple[Charge, 
     return (descriptor_charge(p.descriptor_noise * sigma, p.descriptor_radius, size, releases),)
 
 
+def moments_charges(c: ConfigDict, sigma: float) -> tuple[Charge, ...]:
+    """Of a center's moments, of a run with canonical input; none without one."""
+    p = c.privacy
+    if c.input.canonical == 'none' or p.unit == 'client':
+        return ()
+    made = descriptor_charge(p.moments_noise * sigma, p.moments_radius, moments_size(c))
+    return (made._replace(name='moments'),)
+
+
+def moments_size(c: ConfigDict) -> int:
+    """M, the moments of an image."""
+    of = look_up('input.canonical', c.input.canonical, PRESETS)(c.input.area).moments
+    image = jax.ShapeDtypeStruct((c.data.image_size, c.data.image_size, 3), np.float32)
+    return jax.eval_shape(of, image).shape[0]
+
+
 def plans_of(
     c: ConfigDict, sigma: float, sites: Sequence[Site], size: int, steps: int
 ) -> dict[str, tuple[Charge, ...]]:
@@ -126,6 +144,7 @@ def plans_of(
     largest = max(s.units for s in sites)
     return {
         s.name: (
+            *moments_charges(c, sigma),
             *descriptor_charges(c, sigma, size),
             training_charge(c, sigma, s.units, largest, steps),
         ) for s in sites
@@ -139,7 +158,7 @@ def sigma_of(c: ConfigDict, sites: Sequence[Site], size: int, steps: int) -> flo
     def plain(sigma):
         # No center has more than room for its sample here, so that the event is a quick one.
         training = training_charge(c, sigma, 0, 1, steps)
-        return (*descriptor_charges(c, sigma, size), training)
+        return (*moments_charges(c, sigma), *descriptor_charges(c, sigma, size), training)
 
     def worst(sigma):
         plans = set(plans_of(c, sigma, sites, size, steps).values())

@@ -54,15 +54,18 @@ def base() -> ConfigDict:
     c.model.last = 'none'  # normalization of the last layer's features: none | batch | center
     c.model.dtype = 'float32'  # of products: float32 | bfloat16; weights and sums: float32
 
-    c.statistics = 'own'  # batch norm's, of finished models: own | running | last | frozen
+    c.statistics = 'own'  # batch norm's, of finished models: own | running | last | frozen | drawn
+    # | drawn+own
     c.statistics_mix = 'natural'  # of predicted classes in own ones: natural | balanced
     c.start = ConfigDict()
     c.start.weights = ''  # .npz | .safetensors | module:function | a run's folder; '': drawn
     c.start.keep = ()  # beginnings of weights' names that are drawn all the same
+    c.start.generator = False  # of a run's folder: also its generator, descriptor and normalizer
     c.start.seed = 0  # of those
 
     c.input = ConfigDict()
     c.input.canonical = 'none'  # a name of canonical.PRESETS | module:name
+    c.input.reference = 'seen'  # whose mean images are brought to: seen (centers) | drawn (smears)
     c.input.zoom = (0.5, 2.5)  # the least and largest magnification; (1.0, 1.0): colors alone
     c.input.area = 0.25  # share of the image that nuclei then fill (brightfield); 0: as seen ones
     c.input.size = 0  # pixels of what the network sees, a divisor of data.image_size; 0: that
@@ -116,12 +119,16 @@ def base() -> ConfigDict:
     c.privacy.adaptive = False  # client: the clip follows the median norm of contributions
     c.privacy.images_per_patient = 4  # the most that are used
     c.privacy.multiplicity = 1  # augmentations of an image in a step, whose gradients are averaged
-    c.privacy.trainable = 'adapters'  # what learns: adapters (input, norms, head, phi) | all
+    c.privacy.trainable = 'adapters'  # what learns: adapters (input, norms, head, phi) | base
+    # (adapters without phi) | head | all
     c.privacy.public = 'synthetic'  # where public start weights come from, without start.weights
     c.privacy.public_centers = 24  # drawn ones, that they are trained on
-    c.privacy.public_rounds = 0  # of that training; 0: rounds
+    c.privacy.public_rounds = 0  # of that training; 0: `public.ROUNDS`
+    c.privacy.public_lr = 2e-3  # of its Adam
     c.privacy.descriptor_radius = 0.1  # to which a descriptor is clipped around the public mean
     c.privacy.descriptor_noise = 1.0  # its noise multiplier, as a multiple of that of training
+    c.privacy.moments_radius = 0.25  # to which moments of the canonical input are clipped, and
+    c.privacy.moments_noise = 0.5  # their noise multiplier, as a multiple of that of training
     c.privacy.updates = 0  # how often a center may release its descriptor anew (onboard --update)
     c.privacy.secrets = ''  # the centers' folders, each with its secret; '': ~/.fedgen_jax/centers
     c.privacy.seed = 'secret'  # of noise: secret | a number, for simulations

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fedgen_jax.canonical import on_canonical, own_change
+from fedgen_jax.canonical import Change, change_from, on_canonical, own_change
 from fedgen_jax.data.examples import SPLITS, Center, Examples, of_split, pad, take
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.run import Trained
@@ -71,25 +71,41 @@ def model_of(
         m_E = descriptor.mean(trained.released[trained.seen[client].name])
     if m_E is None and trained.program.describe:
         m_E = descriptor.mean(statistic_of(trained, unlabelled))
-    padded = pad(canonical(trained, unlabelled, unlabelled), trained.length)
+    name = None if client is None else trained.seen[client].name
+    padded = pad(canonical(trained, unlabelled, unlabelled, name), trained.length)
     if labelled is not None:
-        labelled = pad(canonical(trained, unlabelled, labelled), trained.length)
+        labelled = pad(canonical(trained, unlabelled, labelled, name), trained.length)
     variables = trained.program.personalize(
         trained.shared, private, padded, labelled, trained.key, m_E
     )
-    return with_own_change(trained, unlabelled, variables)
+    return with_own_change(trained, unlabelled, variables, name)
 
 
-def with_own_change(trained: Trained, unlabelled: Examples, variables: Any) -> Any:
+def with_own_change(
+    trained: Trained, unlabelled: Examples, variables: Any, name: str | None = None
+) -> Any:
     """A model's variables, and how a center's images come to it: what `predict` needs."""
-    change = own_change(trained.program.input, trained.reference, unlabelled)
+    change = change_of(trained, unlabelled, name)
     return variables if change is None else {**variables, 'canonical': change}
 
 
-def canonical(trained: Trained, unlabelled: Examples, examples: Examples) -> Examples:
-    """A center's examples on canonical input, by its unlabelled images; else as they are."""
+def canonical(
+    trained: Trained, unlabelled: Examples, examples: Examples, name: str | None = None
+) -> Examples:
+    """A center's examples on canonical input, by its unlabelled images; else as they are.
+
+    name: of a seen center.
+    """
+    change = change_of(trained, unlabelled, name)
+    return on_canonical(trained.program.input, change, examples)
+
+
+def change_of(trained: Trained, unlabelled: Examples, name: str | None) -> Change | None:
+    """A center's change: by the moments that it released, as in training, or by its images'."""
     made = trained.program.input
-    return on_canonical(made, own_change(made, trained.reference, unlabelled), examples)
+    if made and name is not None and trained.moments:
+        return change_from(made, trained.reference, trained.moments[name])
+    return own_change(made, trained.reference, unlabelled)
 
 
 def score(trained: Trained, variables: Any, examples: Examples) -> Scores:

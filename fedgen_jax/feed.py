@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fedgen_jax.canonical import on_canonical, own_change
+from fedgen_jax.canonical import change_from, on_canonical, own_change
 from fedgen_jax.data.examples import Examples, of_split, stack
 from fedgen_jax.data.virtual import draw_virtual, with_room
 from fedgen_jax.engine.cohorts import clients_of
@@ -156,7 +156,10 @@ def training_examples(run: Run, number: int) -> Examples:
         examples = of_split(run.seen[number], 'train')
         examples = with_room(examples, run.drawing.room) if run.drawing else examples
     made = run.program.input
-    examples = on_canonical(made, own_change(made, run.reference, examples), examples)
+    change = own_change(made, run.reference, examples)
+    if made and run.guard and run.guard.moments:
+        change = change_from(made, run.reference, run.guard.moments[run.seen[number].name])
+    examples = on_canonical(made, change, examples)
     if run.guard and run.guard.own_C:
         examples = examples._replace(own=jax.tree.map(lambda x: x[number], run.guard.own_C))
     return examples

@@ -33,12 +33,14 @@ from fedgen_jax.budget import (
     site_of,
     sites_of,
 )
+from fedgen_jax.canonical import change_from, on_canonical
 from fedgen_jax.data.check import say
 from fedgen_jax.data.examples import Center, of_split
 from fedgen_jax.engine.rounds import init_private
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.hypernet.generator import Normal
+from fedgen_jax.moments import read_moments, release_moments
 from fedgen_jax.privacy.calibrate import check_target
 from fedgen_jax.privacy.clients import begin, check_adaptive, poisson_cohort
 from fedgen_jax.privacy.dpsgd import Own
@@ -68,6 +70,7 @@ class Guard(NamedTuple):
     own_C:    each center's `privacy.dpsgd.Own`, stacked.
     released: each center's released statistic; None where no descriptor is used, {} where none
               is ever released (clients).
+    moments:  each center's released mean moments, of a run with canonical input; None without.
     cohort:   with the unit client, round -> the numbers of its clients.
     noise:    with it, sigma, q n, and the server's key.
     """
@@ -77,6 +80,7 @@ class Guard(NamedTuple):
     start: dict[str, Any]
     own_C: Own | None
     released: dict[str, Statistic] | None
+    moments: dict[str, np.ndarray] | None = None
     cohort: Callable[[int], np.ndarray] | None = None
     noise: tuple[float, float, bytes] | None = None
 
@@ -113,23 +117,24 @@ def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run
     units = {s.unit for s in sites}
     say(f'unit {" and ".join(sorted(units))}; sigma {sigma:.4g} for epsilon {c.privacy.epsilon:g} '
         f'at delta {c.privacy.delta:g}')
-    start = _start_of(public) if public else {}
+    start = start_of(public) if public else {}
     if c.privacy.unit == 'client':
         (site,), (ledger,), (secret,) = sites, ledgers.values(), keys.values()
         noise = sigma, c.privacy.rate * site.units, key_of(ledger.account, secret, 'noise')
         cohort = functools.partial(_cohort, ledger.account, secret, c.privacy.rate)
-        return run._replace(guard=Guard(ledgers, steps, start, None, {}, cohort, noise))
+        return run._replace(guard=Guard(ledgers, steps, start, None, {}, None, cohort, noise))
+    moments = release_moments(run, workdir, sites, ledgers, keys) if run.program.input else None
     released = None
     if size:
         first = run.program.algorithm.init(run.key).shared
         psi_of = {'psi': start.get('psi', first['psi'])}
-        released = _release_all(run, workdir, sites, ledgers, keys, psi_of)
+        released = _release_all(run, workdir, sites, ledgers, keys, psi_of, moments)
         m_CxE = np.stack([descriptor.mean(s) for s in released.values()])
         start['pooled'] = descriptor.mean(descriptor.pool(released.values()))
         start.setdefault('normal', Normal(m_CxE.mean(0), m_CxE.var(0) + np.float32(1e-6)))
     training = {n: key_of(ledgers[n].account, keys[n], 'training') for n in keys}
     own_C = own_of(sites, sigma, training, released)
-    return run._replace(guard=Guard(ledgers, steps, start, own_C, released))
+    return run._replace(guard=Guard(ledgers, steps, start, own_C, released, moments))
 
 
 def reopened(run: Run, workdir: pathlib.Path) -> Run:
@@ -146,14 +151,14 @@ def reopened(run: Run, workdir: pathlib.Path) -> Run:
         kept = read_statistics(workdir).own
         released = {s.name: kept[s.name] for s in sites}
     own_C = own_of(sites, 0.0, {s.name: bytes(32) for s in sites}, released)
-    return run._replace(guard=Guard(ledgers, _steps(c, run.program), {}, own_C, released))
+    moments = read_moments(workdir) if run.program.input else None
+    return run._replace(guard=Guard(ledgers, _steps(c, run.program), {}, own_C, released, moments))
 
 
-def begun(run: Run, state: Any) -> tuple[Any, Any]:
-    """The first state with its public entries, and the private states that follow from it."""
+def begun(run: Run, state: Any, start: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The first state with the entries of `start`, and the private states that follow from it."""
     program, shared = run.program, dict(state.shared)
-    assert run.guard
-    for name, value in run.guard.start.items():
+    for name, value in start.items():
         place = 'first' if name == 'theta' and 'first' in shared else name
         if place in shared:
             shared[place] = _like(shared[place], value, name)
@@ -197,7 +202,7 @@ def released_statistic(
     """A center's statistic as it leaves; its ledger has been charged for it."""
     assert program.describe
     vectors = program.describe(shared, np.asarray(image_NxHxWx3))
-    center_E = mean_descriptor(c, program.describe, shared)
+    center_E = mean_descriptor(c, program, shared)
     psi = descriptor.hash_of(jax.device_get(shared['psi']))
     radius = c.privacy.descriptor_radius
     return release(vectors, site.table, center_E, radius, sigma, key, psi, site.unit)
@@ -213,6 +218,11 @@ def release_anew(workdir: pathlib.Path, done: Restored, center: Center) -> Stati
     Raises ValueError, and spends nothing, where these are spent.
     """
     c, shared = done.config, done.state.shared
+    if done.program.input:
+        raise ValueError(
+            f'{workdir}: private, with canonical input: a center that joins or changes would '
+            'release its moments too, which no ledger has planned'
+        )
     site, file = site_of(c, center, split=None), ledger_file(workdir, center.name)
     check_target(c.privacy.epsilon, c.privacy.delta, site.units)
     secret = secret_of(c, workdir, center.name, new=True)
@@ -231,7 +241,7 @@ def release_anew(workdir: pathlib.Path, done: Restored, center: Center) -> Stati
     return released_statistic(c, done.program, site, center.examples.image, shared, key, sigma)
 
 
-def _release_all(run, workdir, sites, ledgers, keys, shared) -> dict[str, Statistic]:
+def _release_all(run, workdir, sites, ledgers, keys, shared, moments) -> dict[str, Statistic]:
     """Each center's descriptor, released once: as the folder has it, or now."""
     if (workdir / 'statistics' / 'pooled.json').exists():
         kept = read_statistics(workdir)
@@ -244,9 +254,12 @@ def _release_all(run, workdir, sites, ledgers, keys, shared) -> dict[str, Statis
         ledger = ledgers[site.name] = charge(ledgers[site.name], 'descriptor', 0, 1)
         sigma = {x.name: x for x in ledger.account.plan}['descriptor'].sigma
         key = key_of(ledger.account, keys[site.name], 'descriptor', 0, site.data)
-        images = of_split(center, 'train').image
+        own, seen_by = of_split(center, 'train'), run.program.input
+        if moments:
+            change = change_from(seen_by, run.reference, moments[site.name])
+            own = on_canonical(seen_by, change, own)
         made[site.name] = released_statistic(
-            run.config, run.program, site, images, shared, key, sigma
+            run.config, run.program, site, own.image, shared, key, sigma
         )
     write_statistics(workdir, Statistics(made, descriptor.pool(made.values())))
     return made
@@ -271,8 +284,8 @@ def _size(c: ConfigDict, program: Program, key: jax.Array) -> int:
     return jax.eval_shape(program.algorithm.init, key).shared['pooled'].shape[0]
 
 
-def _start_of(folder: pathlib.Path) -> dict[str, Any]:
-    """Entries of `shared` that the public run ends with."""
+def start_of(folder: pathlib.Path) -> dict[str, Any]:
+    """Entries of `shared` that another run starts from, of the folder of a finished one."""
     shared = checkpoint.server_shared(folder)
     return {name: shared[name] for name in STARTED if name in shared}
 

@@ -43,6 +43,7 @@ from fedgen_jax.privacy.clients import client_level, silent
 from fedgen_jax.privacy.dpsgd import Private, trainable_of
 from fedgen_jax.privacy.robust import check_robust, robust_of
 from fedgen_jax.privacy.units import cap_of
+from fedgen_jax.public import with_drawn_statistics
 from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
 from fedgen_jax.shifts.geometry import check_zoom
@@ -54,6 +55,21 @@ _RUN_FIELDS = (
     'method', 'seed', 'eval_every', 'checkpoint_every', 'score_on', 'cohort', 'max_left_out',
     'data',
 )
+
+
+# Of `privacy`, which decide noise and what stands before the rounds, but no compiled function.
+_OF_BUDGET = (
+    'epsilon', 'delta', 'images_per_patient', 'public', 'public_centers', 'public_rounds',
+    'public_lr', 'descriptor_radius', 'descriptor_noise', 'moments_radius', 'moments_noise',
+    'updates', 'secrets', 'seed',
+)
+
+# `statistics`, and that of `Local`: those of drawn smears are made here, and stay.
+STATISTICS = {
+    'own': 'own', 'running': 'running', 'last': 'last', 'frozen': 'frozen', 'drawn': 'frozen',
+    'drawn+own': 'frozen+own',
+}
+OF_SMEARS = ('drawn', 'drawn+own')
 
 
 class Program(NamedTuple):
@@ -101,6 +117,8 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     shared['devices'] = config.devices or suitable_devices(a_round, padded=mix is None)
     for field in _RUN_FIELDS:
         shared.pop(field, None)  # a run that is older than the field lacks it
+    privacy = shared.get('privacy', {})
+    shared['privacy'] = {k: x for k, x in privacy.items() if k not in _OF_BUDGET}
     needs_rounds = 'local_only' in config.finetune.choose or config.server.average
     if config.client.schedule == 'constant' and not needs_rounds:
         del shared['rounds']  # a longer run shares the program
@@ -211,7 +229,7 @@ def make_algorithm(
         finetune=own_steps(c, c.finetune.steps, c.finetune.lr),
         oracle=own_steps(c, c.oracle.steps, c.oracle.lr),
         alone=own_steps(c, c.get('rounds', 0) * c.local_steps, c.client.lr),
-        statistics=choose('statistics', c.statistics, ('own', 'running', 'last', 'frozen')),
+        statistics=choose('statistics', c.statistics, STATISTICS),
         mix=choose('statistics_mix', c.statistics_mix, ('natural', 'balanced')),
         prior=choose('loss.prior', c.loss.prior, ('none', 'logits')) == 'logits',
         start=start_variables(c, model, classes, image_size),
@@ -226,7 +244,33 @@ def make_algorithm(
 def start_variables(
     c: ConfigDict, model: nn.Module, classes: Sequence[str], image_size: int
 ) -> dict | None:
-    """What `start.weights` names: a file, a function, or the folder of a finished run."""
+    """What `start.weights` names: a file, a function, or the folder of a finished run.
+
+    With `statistics` 'drawn' or 'drawn+own' the statistics of the last features are those of drawn
+    smears, under these weights; of a run that had them too, that run's.
+    """
+    start = _named_start(c, model, classes, image_size)
+    if c.statistics not in OF_SMEARS:
+        return start
+    if start is None or getattr(model, 'last', 'none') == 'none':
+        raise ValueError(f'statistics={c.statistics!r}: of the last features under start.weights: '
+                         'name these, and pass --config.model.last=center')
+    folder = expand(c.start.weights)
+    if folder.is_dir() and _made_by(folder).statistics in OF_SMEARS:
+        return start
+    if c.input.size or (c.input.canonical != 'none' and c.input.reference != 'drawn'):
+        raise ValueError(f'statistics={c.statistics!r}: pass --config.input.reference=drawn, and '
+                         'no input.size, so that they depend on drawn smears alone')
+    edge, named = target_of(make_task(c.task, classes).target).edge, json.dumps(c.input.to_dict())
+    canonical = make_canonical(c, edge, chain_protections())
+    return with_drawn_statistics(model, start, canonical, image_size, named)
+
+
+def _made_by(folder) -> ConfigDict:
+    return complete(json.loads((folder / 'config.json').read_text()))
+
+
+def _named_start(c, model, classes, image_size):
     if not c.start.weights:
         if getattr(model, 'source_norms', False):
             raise ValueError('model.source_norms: keeps the statistics of start.weights: name them')
@@ -245,7 +289,7 @@ def start_variables(
         )
     if not any(name.startswith('batch_stats') for name in found):
         # The run kept none of training, but those it began with may be a part of its model.
-        made = complete(json.loads((folder / 'config.json').read_text()))
+        made = _made_by(folder)
         begun = start_variables(made, make_model(made, make_task(made.task, known)), known,
                                 image_size)
         if begun:
@@ -306,7 +350,9 @@ def make_private(c: ConfigDict, model: nn.Module) -> Private | None:
     if p.unit not in ('patient', 'image'):
         return None
     learns = trainable_of(model, p.trainable)
-    return Private(p.clip or 1.0, p.rate, learns, p.multiplicity)
+    # A part of it that divides the sample: on a CPU few at once are as quick as many.
+    at_once = 4 if jax.default_backend() == 'cpu' else 60
+    return Private(p.clip or 1.0, p.rate, learns, p.multiplicity, at_once)
 
 
 def make_task(name: str, classes: Sequence[str]) -> Task:

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,8 @@ from fedgen_jax import checkpoint
 from fedgen_jax.canonical import mean_moments
 from fedgen_jax.config import complete
 from fedgen_jax.data.check import say, tell
-from fedgen_jax.data.examples import Center, Source, of_split
+from fedgen_jax.data.examples import Center, Examples, Source, of_split
+from fedgen_jax.data.smears import smears
 from fedgen_jax.data.source import draw, load
 from fedgen_jax.data.virtual import SPREAD, Drawing, drawing_for, without_class
 from fedgen_jax.engine.cohorts import Mix
@@ -62,6 +63,8 @@ class Trained(NamedTuple):
     length:    what a center's images are padded to where a compiled function takes them whole.
     reference: as of `Run`.
     released:  each seen center's statistic, of a private run, which has no other.
+    moments:   each seen center's mean moments [M] as it released them, of a private run with
+               canonical input: what its images are brought to the reference by.
     """
 
     program: Program
@@ -73,6 +76,7 @@ class Trained(NamedTuple):
     key: jax.Array
     reference: np.ndarray | None = None
     released: Mapping[str, Statistic] | None = None
+    moments: Mapping[str, np.ndarray] | None = None
 
 
 def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Source:
@@ -152,12 +156,19 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
             say(note_on_virtual(config, len(seen), mix, drawing))
     key, reference = jax.random.key(config.seed), None
     if program.input:
-        reference = mean_moments(program.input, (of_split(c, 'train') for c in seen))
+        reference = mean_moments(program.input, reference_images(config, seen))
     classes = source.classes
     return Run(
         config, classes, program, seen, unseen, length, key, mix, drawing, reference,
         discreet=bool(config.privacy.unit),
     )
+
+
+def reference_images(c: ConfigDict, seen: Sequence[Center]) -> Iterable[Examples]:
+    """Whose mean moments are the reference: the seen centers' training images, or drawn smears."""
+    if choose('input.reference', c.input.reference, ('seen', 'drawn')) == 'drawn':
+        return smears(c.data.image_size)
+    return (of_split(center, 'train') for center in seen)
 
 
 def virtual_of(c: ConfigDict, beside: Center, classes: Sequence[str], program: Program) -> Drawing:
@@ -232,7 +243,7 @@ def after_training(run: Run, state, private_C) -> Trained:
     private_C = to_host(private_C)
     return Trained(
         run.program, shared, private_C, run.seen, run.unseen, run.length, run.key, run.reference,
-        run.guard and run.guard.released,
+        run.guard and run.guard.released, run.guard and run.guard.moments,
     )
 
 

@@ -4,7 +4,7 @@ import json
 import pathlib
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -14,6 +14,7 @@ from fedgen_jax.files import expand, file_name, is_plain
 from fedgen_jax.interrupt import Failed, MayPass, Stopped, disk_is_full
 from fedgen_jax.registry import choose
 from fedgen_jax.run import differences, load_source, names_in, refusal, settings_of
+from fedgen_jax.schema import Summary
 from fedgen_jax.train import train
 
 
@@ -36,6 +37,56 @@ def inner(methods: dict[str, dict], centers: Sequence[str]) -> list[dict]:
     """Development: each pair of the ring held out, scored on validation images alone; one seed."""
     on_val = {name: {'score_on': 'val', **overrides} for name, overrides in methods.items()}
     return grid(on_val, ring(centers), (0,))
+
+
+def nested(
+    trials: Mapping[str, Mapping[str, dict]],
+    inner_runs: Sequence[Summary],
+    centers: Sequence[str],
+    seeds: Sequence[int],
+) -> list[dict]:
+    """The grid of methods, each with the trial that inner runs chose for the held-out center.
+
+    trials: {method: {trial: overrides}}; `inner_runs` are those of `inner` with the methods
+        'METHOD, TRIAL'.  A center's choice is the best mean, over the pairs that hold it out, of
+        the validation scores at the seen centers and at the pair's other center: nothing of the
+        center itself is looked at.
+
+    Raises ValueError where a trial has no inner run that a center needs.
+    """
+    score: dict[tuple[str, str], list[float]] = {}
+    for run in inner_runs:
+        for center in str(run['held_out']).split(','):
+            score.setdefault((run['method'], center), []).append(_without(run, center))
+
+    def of(method, trial, center):
+        found = score.get((f'{method}, {trial}', center), [])
+        if len(found) < 2:
+            raise ValueError(
+                f'{method}, {trial}: {len(found)} of 2 inner runs hold {center} out: run the inner '
+                'sweep first'
+            )
+        return sum(found) / len(found)
+
+    def best(method, center):
+        return max(trials[method], key=lambda trial: of(method, trial, center))
+
+    return [
+        {'method': method, 'data.held_out': center, 'seed': seed,
+         **trials[method][best(method, center)]}
+        for method in trials
+        for center in centers
+        for seed in seeds
+    ]
+
+
+def _without(run: Summary, center: str) -> float:
+    """A pair's score, the larger the better, from all centers but one of the pair."""
+    metric = next(iter(run['seen']['mean']))
+    assert run['unseen'] is not None
+    (other,) = (s[metric] for name, s in run['unseen']['centers'].items() if name != center)
+    score = (run['seen']['mean'][metric] + other) / 2
+    return -score if metric in run['lower_is_better'] else score
 
 
 def named_grid(

@@ -95,7 +95,10 @@ def _train(run: Run, workdir, progress, stop, title):
         run.program.algorithm, run.program.mesh, run.key, id_C, run.program.protection
     )
     if run.guard:
-        state, private_C = guard.begun(run, state)
+        state, private_C = guard.begun(run, state, run.guard.start)
+    elif run.config.start.generator:
+        named = guard.start_of(expand(run.config.start.weights))
+        state, private_C = guard.begun(run, state, named)
     with checkpoint.manager(workdir) as checkpoints:
         like = state, own_states(private_C, len(run.seen))
         first, (state, own_C) = checkpoint.restore(checkpoints, like)
@@ -153,6 +156,9 @@ def _public_start(run: Run, workdir, progress, stop) -> pathlib.Path | None:
 
 def prepare_to_train(config: ConfigDict) -> Run:
     """As `prepare`; raises ValueError where nothing could be scored afterwards."""
+    if config.start.generator and not expand(config.start.weights or '-').is_dir():
+        named = config.start.weights
+        raise ValueError(f"start.generator: is that of a run's folder, no start.weights={named!r}")
     run = prepare(config)
     split, target = config.score_on, run.program.task.target
     scored, known = SPLITS.index(split), target_of(target).known

@@ -56,6 +56,8 @@ def runs_of_sweep() -> list[dict]:
         )
     name = _SWEEP.value or 'main'
     file = config_flags.get_config_filename(flags.FLAGS['config'])
+    if '.py:' in file:  # an argument of get_config() stands behind it
+        file = file[: file.index('.py:') + 3]
     spec = importlib.util.spec_from_file_location('experiment', file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

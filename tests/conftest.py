@@ -1,5 +1,6 @@
 """Strict promotion, eight virtual devices, quick compilations, and where the real images are."""
 
+import gc
 import os
 import pathlib
 import platform
@@ -10,6 +11,7 @@ os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '')
     + ' --xla_force_host_platform_device_count=8'
     + ' --xla_backend_optimization_level=0'  # compiling takes most of the tests' time
+    + ' --xla_cpu_parallel_codegen_split_count=1'  # the workers share the cores already
 )
 if platform.machine() in ('x86_64', 'AMD64'):
     # XLA's older emitters compile in half the time.  Without fused multiply-adds, which they place
@@ -28,11 +30,29 @@ _compiled = tempfile.TemporaryDirectory(prefix='fedgen_jax-compiled-')
 jax.config.update('jax_compilation_cache_dir', _compiled.name)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
 
+# Tracing makes many small objects that live long: by default Python searches them for cycles so
+# often that this takes a quarter of it.
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
 def pytest_unconfigure():
     _compiled.cleanup()
+
+
+# These take longest: they begin first, so that no worker sits alone on one of them at the end.
+LONG = (
+    'test_private_runs', 'test_survival', 'test_cluster', 'test_secure_runs', 'test_dense_tasks',
+    'test_registry', 'test_residual', 'test_onboard', 'test_newcomer', 'test_averaging',
+    'test_feed', 'test_docs', 'test_jobs', 'test_demo', 'test_adapted_runs', 'test_runs',
+)
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
 
 
 @pytest.fixture(scope='session')

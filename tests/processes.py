@@ -11,10 +11,16 @@ from PIL import Image
 from configs.common import base
 
 ROOT = pathlib.Path(__file__).parents[1]
+# Quick compilations as in conftest.py, and one device a core, or one for a process of a cluster.
+DEVICES = '--xla_force_host_platform_device_count=8'
+ONE_DEVICE = {
+    'XLA_FLAGS': os.environ.get('XLA_FLAGS', '').replace(DEVICES, ''),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.05',
+}
 FIELDS = {
     'model.widths': (8,), 'shifts.acquisition': 0.0, 'shifts.flips': False, 'shifts.turns': False,
     'rounds': 40, 'eval_every': 10, 'checkpoint_every': 5, 'local_steps': 2, 'batch_size': 4,
-    'fedgen.support': 4, 'data.image_size': 16,
+    'fedgen.support': 4, 'fedgen.modes': ('film',), 'data.image_size': 16,
 }
 
 

@@ -20,7 +20,8 @@ def tiny(**changes):
     c.update_from_flattened_dict({
         'rounds': 2, 'eval_every': 2, 'checkpoint_every': 2, 'local_steps': 2, 'batch_size': 8,
         'data.source': 'synthetic', 'data.centers': 3, 'data.held_out': 'synthetic-2',
-        'data.examples': 40, 'data.image_size': 16, 'model.widths': (8, 8), **changes,
+        'data.examples': 40, 'data.image_size': 16, 'model.widths': (8,),
+        'fedgen.modes': ('film',), **changes,
     })
     return c
 

@@ -8,10 +8,11 @@ import time
 import jax
 import numpy as np
 import pytest
-from processes import finish, small_run, start
+from processes import ONE_DEVICE, finish, small_run, start
 
 from fedgen_jax.engine.processes import HEARTBEAT
 from fedgen_jax.run import restore
+from fedgen_jax.train import train
 
 
 @pytest.fixture(scope='module')
@@ -27,7 +28,7 @@ def together(config, workdir, num):
         s.bind(('localhost', 0))
         port = s.getsockname()[1]
     return [
-        start(config, workdir, f'--cluster=localhost:{port},{i},{num}', XLA_FLAGS='')
+        start(config, workdir, f'--cluster=localhost:{port},{i},{num}', **ONE_DEVICE)
         for i in range(num)
     ]
 
@@ -35,7 +36,7 @@ def together(config, workdir, num):
 @pytest.fixture(scope='module')
 def alone(config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('alone') / 'run'
-    finish(start(config, workdir, XLA_FLAGS=''))
+    train(config, workdir, progress=False)
     return workdir
 
 
@@ -67,7 +68,7 @@ def test_processes_agree_with_one_and_read_each_other_s_checkpoints(
     copy = shutil.copytree(alone, tmp_path / 'alone')
     for workdir in (tmp_path / 'run', copy):
         (workdir / 'config.json').unlink()
-    finish(start(longer, tmp_path / 'run', XLA_FLAGS=''))
+    train(longer, tmp_path / 'run', progress=False)
     damaged = max((copy / 'checkpoints' / '2').rglob('*'), key=lambda f: f.stat().st_size)
     damaged.write_bytes(damaged.read_bytes()[:-1])
     for process in together(longer, copy, num):
@@ -79,7 +80,7 @@ def test_processes_agree_with_one_and_read_each_other_s_checkpoints(
 @pytest.mark.parametrize('victim', [0, pytest.param(1, marks=pytest.mark.survival)])
 def test_a_process_that_dies_ends_the_others_and_the_run_resumes(config, tmp_path, victim):
     c = config.copy_and_resolve_references()
-    c.rounds, c.eval_every, c.checkpoint_every = 20_000, 4, 4
+    c.algorithm, c.rounds, c.eval_every, c.checkpoint_every = 'fedavg', 20_000, 4, 4
     processes = together(c, tmp_path / 'run', 2)
     while not list((tmp_path / 'run').glob('checkpoints/*/seal.json')):
         assert all(p.poll() is None for p in processes)
@@ -96,5 +97,5 @@ def test_a_process_that_dies_ends_the_others_and_the_run_resumes(config, tmp_pat
     assert reached >= 4
     c.rounds = reached + 4
     (tmp_path / 'run' / 'config.json').unlink()
-    finish(start(c, tmp_path / 'run', XLA_FLAGS=''))
+    finish(start(c, tmp_path / 'run', **ONE_DEVICE))
     assert restore(tmp_path / 'run').round == reached + 4

@@ -87,7 +87,7 @@ def train_on(task, source, unseen, tmp):
     c.data.root = str(subset(source, tmp / 'data'))
     c.data.cache, c.data.held_out, c.data.image_size = str(tmp / 'store'), unseen, 32
     c.rounds, c.eval_every, c.local_steps, c.batch_size = 2, 2, 2, 4
-    c.fedgen.support = 4
+    c.fedgen.support, c.fedgen.modes = 4, ('film',)
     summary = train(c, tmp / 'run', progress=False)
     return task, tmp / 'data', tmp / 'run', summary
 
@@ -127,10 +127,10 @@ def test_two_runs_stand_side_by_side(run, tmp_path):
     assert page.count('data:image/png;base64,') == 3 * columns
     assert page.count('FedGen: Dice') == page.count('FedAvg + shifts: Dice') == columns
     assert '<td>FedGen, refined</td>' in page and '<td>FedAvg + shifts</td>' in page
-    config.data.held_out = ''
-    train(config, tmp_path / 'all', progress=False)
+    config.data.held_out = 'synthetic-1'
+    train(config, tmp_path / 'other', progress=False)
     with pytest.raises(ValueError, match='has not the images'):
-        report_run(workdir, beside=tmp_path / 'all')
+        report_run(workdir, beside=tmp_path / 'other')
 
 
 def test_report_shows_truth_beside_prediction(run):
@@ -262,6 +262,7 @@ def task(classes):
     c.data.held_out, c.data.image_size = 'synthetic-2', 16
     c.data.cache = str(tmp_path / 'store')
     c.model.widths, c.rounds, c.local_steps, c.fedgen.support = (8,), 1, 1, 4
+    c.fedgen.modes, c.shifts.acquisition, c.devices = ('film',), 0.0, 1
     summary = train(c, tmp_path / 'run', progress=False)
     assert set(summary['unseen']['mean']) == {'closeness'}
     assert 'Closeness' in report_run(tmp_path / 'run').read_text()

@@ -28,11 +28,16 @@ def end_of(config, workdir, **changes):
     return summary['seen'], restore(workdir).state
 
 
+@pytest.fixture(scope='module')
+def plain(config, tmp_path_factory):
+    return end_of(config, tmp_path_factory.mktemp('plain') / 'run')
+
+
 @pytest.mark.parametrize('changes', [{'data.images': 'disk'}, {'cohort': 2},
                                      {'cohort': 2, 'data.images': 'disk'}])
-def test_where_the_images_wait_changes_no_bit(config, tmp_path, changes):
-    seen, state = end_of(config, tmp_path / 'a')
-    seen_too, state_too = end_of(config, tmp_path / 'b', **changes)
+def test_where_the_images_wait_changes_no_bit(config, plain, tmp_path, changes):
+    seen, state = plain
+    seen_too, state_too = end_of(config, tmp_path / 'run', **changes)
     assert seen == seen_too
     jax.tree.map(np.testing.assert_array_equal, state, state_too)
 
@@ -74,7 +79,8 @@ def virtual(tmp_path):
         'data.source': 'synthetic', 'data.centers': 3, 'data.examples': 10, 'data.image_size': 16,
         'data.virtual': 50, 'data.held_out': 'synthetic-2', 'data.cache': str(tmp_path / 'cache'),
         'cohort': 4, 'rounds': 3, 'model.widths': (8,), 'local_steps': 1, 'batch_size': 4,
-        'fedgen.support': 4, 'shifts.acquisition': 0.0, 'eval_every': 3, 'checkpoint_every': 3,
+        'fedgen.support': 4, 'fedgen.modes': ('film',), 'shifts.acquisition': 0.0, 'eval_every': 3,
+        'checkpoint_every': 3, 'devices': 1,
     })
     return c
 

@@ -41,7 +41,7 @@ def trained_run(root, tmp_path_factory):
     c.data.root, c.data.cache = str(root), str(workdir / 'store')
     c.data.held_out, c.data.image_size = NEW, 16
     c.model.widths, c.rounds, c.local_steps, c.batch_size = (8,), 8, 8, 8
-    c.devices, c.client.lr, c.fedgen.support = 1, 0.1, 8
+    c.devices, c.client.lr, c.fedgen.support, c.shifts.acquisition = 1, 0.1, 8, 0.0
     train(c, workdir / 'run', progress=False)
     return workdir / 'run'
 

@@ -46,7 +46,7 @@ def trained_run(cells, tmp_path_factory):
     c.data.root, c.data.cache = str(cells.root), str(workdir / 'store')
     c.data.held_out, c.data.image_size = cells.unseen, 16
     c.model.widths, c.rounds, c.local_steps, c.batch_size = (8,), 2, 2, 8
-    c.devices = 1
+    c.devices, c.shifts.acquisition, c.fedgen.modes = 1, 0.0, ('film',)
     train(c, workdir / 'run', progress=False)
     return workdir / 'run'
 

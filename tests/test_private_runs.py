@@ -58,9 +58,10 @@ def configured(cells, tmp, **changes):
     c.model.widths, c.rounds, c.local_steps, c.batch_size = (8,), 2, 2, 4
     c.eval_every = c.checkpoint_every = 1
     c.weighting, c.fedgen.support, c.fedgen.modes = 'uniform', 4, ('film',)
-    c.data.virtual_examples = 16
+    c.data.virtual_examples, c.shifts.acquisition = 16, 0.0
     c.privacy.update({
         'unit': 'patient', 'delta': 1e-3, 'rate': 0.5, 'public_centers': 2,
+        'public_rounds': 2,
         'secrets': str(tmp / 'keys'),
     })
     c.update_from_flattened_dict(changes)
@@ -226,6 +227,9 @@ REFUSED = [
     ({'privacy.rate': 0.05}, 'below 1, a step is noise alone'),
     ({'privacy.unit': 'hospital'}, 'privacy.unit'),
     ({'privacy.trainable': 'some'}, 'privacy.trainable'),
+    ({'privacy.trainable': 'head'}, "fedgen.theta='residual'"),
+    ({'privacy.moments_radius': 3.0}, 'moments_radius=3'),
+    ({'input.size': 8}, 'input.size=8'),
     ({'privacy.seed': 'guess'}, 'privacy.seed'),
     ({'privacy.descriptor_radius': 0.0}, 'descriptor_radius=0'),
     ({'model.norm': 'batch'}, 'mix its patients'),

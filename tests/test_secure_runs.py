@@ -17,8 +17,8 @@ def config_of(root, **changes):
     c.update_from_flattened_dict({
         'data.root': str(root), 'data.cache': str(root.parent / 'cache'), 'data.image_size': 16,
         'algorithm': 'fedgen', 'rounds': 4, 'model.widths': (8,), 'local_steps': 1,
-        'batch_size': 4, 'fedgen.support': 4, 'shifts.acquisition': 0.0, 'eval_every': 4,
-        'checkpoint_every': 2, 'secure.on': True, **changes,
+        'batch_size': 4, 'fedgen.support': 4, 'fedgen.modes': ('film',), 'shifts.acquisition': 0.0,
+        'eval_every': 4, 'checkpoint_every': 2, 'secure.on': True, **changes,
     })
     return c
 
@@ -117,6 +117,7 @@ def test_runs_with_and_without_masks_share_no_program(root):
 def test_a_run_by_a_robust_rule_trains_and_says_so(root, tmp_path, rule):
     plain = config_of(root, weighting='uniform', **{'secure.on': False})
     attackers = 0 if rule == 'krum' else 1
+    plain.algorithm = 'fedavg' if rule == 'krum' else 'fedgen'
     config = plain.copy_and_resolve_references()
     config.robust.rule, config.robust.attackers = rule, attackers
     summary = train(config, tmp_path / 'run', progress=False)

@@ -147,3 +147,41 @@ def test_which_failures_end_a_sweep(monkeypatch, tmp_path, errors, number, kind,
     assert isinstance(error, kind)
     assert begun[0] == (0, f'run 1 of {len(errors)}: m, held out x, seed 0')
     assert re.search(message, str(error))
+
+
+def inner_run(method, pair, seen, unseen):
+    return {
+        'method': method, 'held_out': ','.join(pair), 'lower_is_better': [],
+        'seen': {'mean': {'accuracy': seen}},
+        'unseen': {'centers': dict(zip(pair, ({'accuracy': u} for u in unseen)))},
+    }
+
+
+def inner_runs(of_p, of_q):
+    """Runs of a method's trials p and q on the ring a, b, c: {center: its score when unseen}."""
+    pairs = (('a', 'b'), ('b', 'c'), ('c', 'a'))
+    return [
+        inner_run(f'm, {trial}', pair, 0.5, [of[x] for x in pair])
+        for trial, of in (('p', of_p), ('q', of_q)) for pair in pairs
+    ]
+
+
+TRIALS = {'m': {'p': {'client.lr': 1.0}, 'q': {'client.lr': 2.0}}}
+
+
+def test_a_center_gets_the_trial_that_is_best_at_the_others():
+    of_p, of_q = {'a': 0.9, 'b': 0.2, 'c': 0.2}, {'a': 0.1, 'b': 0.3, 'c': 0.3}
+    runs = sweep.nested(TRIALS, inner_runs(of_p, of_q), ['a', 'b'], [0, 1])
+    assert [(r['data.held_out'], r['seed'], r['client.lr']) for r in runs] == [
+        ('a', 0, 2.0), ('a', 1, 2.0), ('b', 0, 1.0), ('b', 1, 1.0)
+    ]
+    assert {r['method'] for r in runs} == {'m'}
+    # Its own scores have no part in it.
+    worse = sweep.nested(TRIALS, inner_runs({**of_p, 'a': 1.0}, {**of_q, 'a': 0.0}), ['a'], [0])
+    assert worse == runs[:1]
+
+
+def test_a_choice_needs_both_inner_runs_of_a_center():
+    runs = inner_runs({'a': 0.9, 'b': 0.2, 'c': 0.2}, {'a': 0.1, 'b': 0.3, 'c': 0.3})
+    with pytest.raises(ValueError, match='m, q: 1 of 2 inner runs hold a out'):
+        sweep.nested(TRIALS, runs[:-1], ['a'], [0])

@@ -289,7 +289,10 @@ def test_dispatches_end_at_evaluations_checkpoints_and_the_last_round(tiny, leng
 def test_programs_do_not_depend_on_the_run(tiny):
     """What `program.build` leaves out of its key changes no compiled function."""
     first = program.build(tiny({}), 'abc', 3)
-    other = tiny({'seed': 9, 'eval_every': 3, 'score_on': 'val', 'data.held_out': 'north'})
+    other = tiny({
+        'seed': 9, 'eval_every': 3, 'score_on': 'val', 'data.held_out': 'north',
+        'privacy.secrets': 'elsewhere', 'privacy.seed': '7',
+    })
     assert program.build(other, 'abc', 3) is first
     assert program.build(tiny({}), 'abc', 2) is not first
     assert program.build(tiny({'model.norm': 'instance'}), 'abc', 3) is not first

@@ -1,7 +1,8 @@
 """A hand-written PyTorch loop over clients, channels last: the peer without a framework.
 
 Called by `benchmarks/speed.py`; prints {row: {"seconds": [...], "first": ...}}, a row for one
-process whose operations share the cores, and one for a process on each core.
+process whose operations share the cores, and one for a process on each core; with a 'device' in
+its work, the first alone, there.
 """
 
 import copy
@@ -39,7 +40,8 @@ def load(work: dict) -> tuple[torch.Tensor, torch.Tensor]:
     """Images [C, N, I, H, W] in [0, 1], and labels [C, N] or masks [C, N, H, W]."""
     with np.load(work['arrays']) as file:
         image, label = (torch.from_numpy(file[k]) for k in ('image', 'label'))
-    return image.permute(0, 1, 4, 2, 3).float() / 255, label.long()
+    device = work.get('device', 'cpu')
+    return image.to(device).permute(0, 1, 4, 2, 3).float() / 255, label.to(device).long()
 
 
 def loss_of(outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -94,14 +96,20 @@ def timed(one_round, work: dict) -> dict:
     for _ in range(1 + work['rounds']):
         started = time.perf_counter()
         weights = {k: v / work['clients'] for k, v in one_round(weights).items()}
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     return {'seconds': seconds[1:], 'first': seconds[0]}
 
 
 def main():
     work = json.loads(sys.argv[1])
+    torch.set_default_device(work.get('device', 'cpu'))  # of networks, and of drawn orders
     x, y = load(work)
     found = {'PyTorch loop': timed(lambda weights: total(weights, x, y, work), work)}
+    if 'device' in work:
+        print(json.dumps(found))
+        return
     cores = len(os.sched_getaffinity(0))
     context = multiprocessing.get_context('spawn')
     pipes = []

@@ -49,6 +49,8 @@ def finish(
         return {'params': params, 'batch_stats': statistics}
     if local.statistics == 'frozen':
         return {'params': params, 'batch_stats': start_statistics(local)}
+    if local.statistics == 'frozen+own':
+        statistics = start_statistics(local)
     found = own_statistics(local, params, unlabelled, key, statistics)
     return {'params': params, 'batch_stats': found}
 
@@ -63,7 +65,7 @@ def own_statistics(local: Local, params, unlabelled: Examples, key, statistics: 
 
     def of(index_B):
         x_BxHxWx3 = images_of(jnp.asarray(unlabelled.image)[index_B])
-        if local.statistics == 'last':
+        if local.statistics in ('last', 'frozen+own'):
             return x_BxHxWx3, last_statistics(local, params, x_BxHxWx3, statistics)
         variables = training_variables(local, params)
         new, features = last_features(local.model, variables, x_BxHxWx3, True)

@@ -49,8 +49,9 @@ class Local(NamedTuple):
     statistics: whose batch statistics a finished model has: 'own' (those of the center's own
                 unlabelled images), 'running' (the last round's mean over steps and clients, in
                 `shared`; of local-only learning the client's), 'last' (own ones of the last
-                features, `models.layers.last_norm`; of all others running ones) or 'frozen'
-                (`start`'s, which training uses too).
+                features, `models.layers.last_norm`; of all others running ones), 'frozen'
+                (`start`'s, which training uses too) or 'frozen+own' (the same in training; then own
+                ones of the last features).
     mix:        class mix of the images that own statistics are of: 'natural', or 'balanced', as
                 the model predicts it.
     prior:      whether the loss adds the log shares of the client's classes to the logits, so that
@@ -89,7 +90,12 @@ class Local(NamedTuple):
     @property
     def of_center(self) -> bool:
         """Whether the center's statistics normalize the last features in training too."""
-        return getattr(self.model, 'last', 'none') == 'center' and self.statistics != 'frozen'
+        return getattr(self.model, 'last', 'none') == 'center' and not self.constant
+
+    @property
+    def constant(self) -> bool:
+        """Whether training normalizes by `start`'s statistics."""
+        return self.statistics in ('frozen', 'frozen+own')
 
 
 # (params, batch, tau, key) -> ((loss, aux), gradient), of one step.
@@ -139,7 +145,7 @@ def apply_model(
     local: Local, params: Tree, x_BxHxWx3: jax.Array, last: Tree = ()
 ) -> tuple[Any, Tree]:
     """Outputs as in training, and the batch's statistics ({} without batch normalization)."""
-    if local.statistics == 'frozen':
+    if local.constant:
         variables = {'params': params, 'batch_stats': start_statistics(local)}
         return local.model.apply(variables, x_BxHxWx3, train=False), {}
     variables = training_variables(local, params)

@@ -19,7 +19,13 @@ def optimizer(
         step = optax.sgd(lr, momentum=c.momentum or None)
         return optax.chain(optax.clip_by_global_norm(c.clip), step) if c.get('clip') else step
     if c.optimizer == 'adam':
-        return optax.adam(lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
+        made = optax.adam(lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
+
+        def update(updates, state, params=None):
+            with jax.numpy_dtype_promotion('standard'):  # it raises floats to whole powers
+                return made.update(updates, state, params)
+
+        return optax.GradientTransformation(made.init, update)
     raise ValueError(f'{field}.optimizer={c.optimizer!r}: one of sgd, adam')
 
 

@@ -43,7 +43,7 @@ def samples(subject: Subject, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Some labelled training images of the first center, as the network sees them, in [0, 1]."""
     own = of_split(subject.run.seen[0], 'train')
     known = np.flatnonzero(np.asarray(own.target['label']) >= 0)[:count]
-    moved = canonical(subject.trained, own, own)
+    moved = canonical(subject.trained, own, own, subject.run.seen[0].name)
     chosen = take(moved, known)
     return np.asarray(chosen.image, np.float32) / 255, np.asarray(chosen.target['label'])
 

@@ -60,7 +60,7 @@ def pool_of(subject: Subject, limit: int = IMAGES) -> Pool:
             shadows.confidence(run.program.predict(variables, x)['probability'], label['label'])
             for x in shadows.views(np.asarray(examples.image), flips)
         ]
-        moved = canonical(trained, train, examples._replace(target=label))
+        moved = canonical(trained, train, examples._replace(target=label), center.name)
         member = center.split[use] == SPLITS.index('train')
         parts.append(Pool(moved, member, np.mean(told, 0)))
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)

@@ -1,16 +1,18 @@
 """Canonical input: each center's colors and magnification are brought to the reference's.
 
 A center's change is made in closed form from additive moments of its unlabelled images, towards
-those of the seen centers' training images together.  It is the same for all images of a center,
-the identity at the reference, and serves every algorithm alike.
+those of the seen centers' training images together, or of drawn smears.  It is the same for all
+images of a center, the identity at the reference, and serves every algorithm alike.
 """
 
 from fedgen_jax.canonical.base import Canonical, Change, carried_back, unchanged
 from fedgen_jax.canonical.brightfield import brightfield
 from fedgen_jax.canonical.centers import (
     Input,
+    change_from,
     make_input,
     mean_moments,
+    moments_of,
     on_canonical,
     own_change,
 )
@@ -20,6 +22,6 @@ from fedgen_jax.canonical.gray import fundus, gray
 PRESETS = {'none': unchanged, 'brightfield': brightfield, 'gray': gray, 'fundus': fundus}
 
 __all__ = [
-    'PRESETS', 'Canonical', 'Change', 'Input', 'carried_back', 'make_input', 'mean_moments',
-    'on_canonical', 'own_change',
+    'PRESETS', 'Canonical', 'Change', 'Input', 'carried_back', 'change_from', 'make_input',
+    'mean_moments', 'moments_of', 'on_canonical', 'own_change',
 ]

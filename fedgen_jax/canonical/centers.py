@@ -52,11 +52,16 @@ def mean_moments(made: Input, clients: Iterable[Examples]) -> np.ndarray:
     """The mean moments [M] of clients together, from the sum of what each releases."""
     sums = []
     for examples in clients:
-        own = [jax.device_get(made.moments(x.image)) for x in _chunks(examples)]
-        vectors_NxM = np.concatenate(own)[: len(examples.weight)]
+        vectors_NxM = moments_of(made, examples)
         weight_N = np.asarray(examples.weight)
         sums.append(made.release(descriptor.statistic(vectors_NxM, weight_N, 'moments')))
     return descriptor.mean(descriptor.pool(sums))
+
+
+def moments_of(made: Input, examples: Examples) -> np.ndarray:
+    """float32 [N, M]: each image's moments."""
+    own = [jax.device_get(made.moments(x.image)) for x in _chunks(examples)]
+    return np.concatenate(own)[: len(examples.weight)]
 
 
 def own_change(made: Input | None, reference_M, unlabelled: Examples) -> Change | None:
@@ -66,6 +71,11 @@ def own_change(made: Input | None, reference_M, unlabelled: Examples) -> Change 
     if not np.any(np.asarray(unlabelled.weight) > 0):
         return jax.device_get(made.change(reference_M, reference_M))
     return jax.device_get(made.change(mean_moments(made, [unlabelled]), reference_M))
+
+
+def change_from(made: Input, reference_M, mean_M: np.ndarray) -> Change:
+    """The change of a center whose mean moments [M] are given, as those that it released."""
+    return jax.device_get(made.change(np.asarray(mean_M, np.float32), reference_M))
 
 
 def on_canonical(made: Input | None, change: Change | None, examples: Examples) -> Examples:

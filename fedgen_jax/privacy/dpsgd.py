@@ -35,6 +35,7 @@ from fedgen_jax.registry import choose
 
 Tree = Any
 ADAPTERS = ('input', 'norm', 'features', 'head')  # roles that learn with trainable='adapters'
+OF_BASE = ('base', 'head')  # with which the generator stays as the public run left it
 
 
 class Private(NamedTuple):
@@ -75,19 +76,21 @@ class Own(NamedTuple):
 
 
 def trainable_of(model: nn.Module, which: str) -> Callable[[tuple[str, ...]], bool]:
-    """`Private.trainable` of 'all' weights, or of 'adapters': input, norms and the last layer.
+    """`Private.trainable` of 'all' weights; of 'adapters': input, norms and the last layer; of
+    'base': the same, and no generator; or of the 'head', the last layer alone.
 
     Of a generator's groups ('theta', 'phi', 'psi') phi learns as a whole, and psi never: what it
-    makes of images has been released.
+    makes of images has been released; with 'base' and 'head', phi does not either.
     """
-    choose('privacy.trainable', which, ('all', 'adapters'))
+    choose('privacy.trainable', which, ('all', 'adapters', 'base', 'head'))
     role_of, frozen = roles_of(model), frozen_of(model)
 
     def learns(path):
         if path[0] in ('phi', 'psi'):
-            return path[0] == 'phi'
+            return path[0] == 'phi' and which not in OF_BASE
         own = path[1:] if path[0] == 'theta' else path
-        return not frozen(own) and (which == 'all' or role_of(own) in ADAPTERS)
+        roles = ('head',) if which == 'head' else ADAPTERS
+        return not frozen(own) and (which == 'all' or role_of(own) in roles)
 
     return learns
 

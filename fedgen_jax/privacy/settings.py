@@ -8,10 +8,13 @@ all others, and no clip of his own gradient bounds that.
 import math
 from typing import Any
 
+from fedgen_jax.privacy.dpsgd import OF_BASE
 from fedgen_jax.privacy.units import UNITS
 from fedgen_jax.registry import choose
 
 ALGORITHMS = ('fedavg', 'fedgen', 'local_only')  # that have private steps
+# `statistics` that are no function of private images as long as a run trains.
+CONSTANT = ('frozen', 'drawn', 'drawn+own')
 OF_CLIENTS = ('fedavg', 'fedprox', 'fedgen')  # that send nothing which outlasts a round's sum
 
 
@@ -37,10 +40,11 @@ def check_private(c: Any) -> None:
     ):
         if p[field] < least:
             raise ValueError(f'privacy.{field}={p[field]}: at least {least}')
-    if not p.descriptor_noise > 0:
-        raise ValueError(f'privacy.descriptor_noise={p.descriptor_noise}: above 0')
-    if not 0 < p.descriptor_radius <= 2:
-        raise ValueError(f'privacy.descriptor_radius={p.descriptor_radius}: above 0, at most 2')
+    for of in ('descriptor', 'moments'):
+        if not p[f'{of}_noise'] > 0:
+            raise ValueError(f"privacy.{of}_noise={p[f'{of}_noise']}: above 0")
+        if not 0 < p[f'{of}_radius'] <= 2:
+            raise ValueError(f"privacy.{of}_radius={p[f'{of}_radius']}: above 0, at most 2")
     choose('privacy.public', p.public, ('', 'synthetic'))
     for field, bad, why in _of_clients(c) if p.unit == 'client' else _inside(c):
         if bad:
@@ -55,20 +59,23 @@ def _inside(c):
         (f'algorithm={c.algorithm!r}', c.algorithm not in ALGORITHMS,
          f'private steps are those of {", ".join(ALGORITHMS)}'),
         ("model.norm='batch'",
-         c.model.get('norm') == 'batch' and c.statistics != 'frozen'
+         c.model.get('norm') == 'batch' and c.statistics not in CONSTANT
          or c.statistics in ('running', 'last'),
          "a batch's statistics mix its patients: --config.model.norm=group"),
-        (f'model.last={c.model.get("last", "none")!r}', c.model.get('last', 'none') != 'none',
-         "statistics of features mix patients: 'none'"),
+        (f'model.last={c.model.get("last", "none")!r}',
+         c.model.get('last', 'none') != 'none' and c.statistics not in CONSTANT,
+         "statistics of features mix patients: 'none', or --config.statistics=drawn"),
         (f'prevalence={c.prevalence!r}', c.prevalence != 'natural',
          'a rare class is drawn more often than is accounted for: natural'),
         (f'weighting={c.weighting!r}', c.weighting != 'uniform',
          'a weight tells how many images a center has: --config.weighting=uniform'),
         (f'loss.prior={c.loss.prior!r}', c.loss.prior != 'none',
          "the loss of each patient would tell all others' classes: none"),
-        (f'input.canonical={c.input.canonical!r}, input.size={c.input.size}',
-         c.input.canonical != 'none' or bool(c.input.size),
-         "images are moved by exact moments of all patients: 'none', and size 0"),
+        (f'input.canonical={c.input.canonical!r}',
+         c.input.canonical != 'none' and c.input.reference != 'drawn',
+         "what images are moved to would tell of all patients: 'none', or "
+         '--config.input.reference=drawn'),
+        (f'input.size={c.input.size}', bool(c.input.size), '0'),
         (f'cohort={c.cohort}', bool(c.cohort), 'all centers train in each round: 0'),
         (f'data.virtual={c.data.virtual}', bool(c.data.virtual),
          'drawn centers are public: they train first (privacy.public), so 0'),
@@ -79,6 +86,10 @@ def _inside(c):
          "what T steps are pulled back to mixes all patients: 'meta'"),
         (f'fedgen.base={h and h.base!r}', c.algorithm == 'fedgen' and h.base != 'fedavg',
          "private steps of the base are FedAvg's"),
+        (f'fedgen.theta={h and h.theta!r}',
+         c.algorithm == 'fedgen' and c.privacy.trainable in OF_BASE and h.theta != 'joint',
+         f"privacy.trainable='{c.privacy.trainable}' leaves the generator nothing to learn: "
+         "'joint', in which the base learns under the generated change"),
         ('privacy.adaptive', c.privacy.adaptive, 'the clip of a step is fixed'),
     )
 
@@ -99,8 +110,9 @@ def _of_clients(c):
         (f'weighting={c.weighting!r}', c.weighting != 'uniform',
          'each client counts the same: --config.weighting=uniform'),
         (f'input.canonical={c.input.canonical!r}, input.size={c.input.size}',
-         c.input.canonical != 'none' or bool(c.input.size),
-         "the reference would be an exact mean of the clients: 'none', and size 0"),
+         (c.input.canonical != 'none' or bool(c.input.size)) and c.input.reference != 'drawn',
+         "the reference would be an exact mean of the clients: 'none' and size 0, or "
+         '--config.input.reference=drawn'),
         (f'cohort={c.cohort}', bool(c.cohort), 'privacy.rate draws a cohort: 0'),
         (f'data.virtual_share={c.data.virtual_share}', c.data.virtual_share >= 0,
          'drawn clients are sampled as all others are: below 0'),

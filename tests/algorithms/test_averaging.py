@@ -23,7 +23,7 @@ ROUNDS = 4
 RUNNING = {'model.norm': 'batch', 'statistics': 'running'}
 NAMES = {
     'fedavg': {'algorithm': 'fedavg', **RUNNING},
-    'fedgen': {'algorithm': 'fedgen', **RUNNING},
+    'fedgen': {'algorithm': 'fedgen', 'fedgen.modes': ('film',), **RUNNING},
     'scaffold': {'algorithm': 'scaffold'},
     'ditto': {'algorithm': 'ditto'},
 }
@@ -100,7 +100,7 @@ def test_a_stopped_run_resumes_bit_identically_and_describes_centers_by_the_mean
     c = configured({
         'rounds': ROUNDS, 'eval_every': 1, 'checkpoint_every': 1, 'data.source': 'synthetic',
         'data.centers': 3, 'data.examples': 20, 'data.held_out': 'synthetic-2',
-        'data.cache': str(tmp_path / 'cache'), 'server.average': 0.5,
+        'data.cache': str(tmp_path / 'cache'), 'server.average': 0.5, 'fedgen.modes': ('film',),
     })
     whole = train(c, tmp_path / 'whole', progress=False)
     with pytest.raises(Stopped):

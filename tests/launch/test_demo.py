@@ -19,7 +19,7 @@ def tiny(tmp_path_factory):
     c.local_steps, c.batch_size = 2, 8
     c.data.centers, c.data.held_out, c.data.examples = 3, 'synthetic-2', 40
     c.data.image_size, c.input.size = 32, 16
-    c.model.widths = (8, 8)
+    c.model.widths = (8,)
     c.fedgen.support, c.fedgen.modes, c.finetune.steps = 4, ('film',), 2
     c.shifts.flips, c.shifts.turns, c.shifts.acquisition = False, False, 0.0
     return c

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from absl import flags
 from ml_collections import config_flags
-from processes import small_run
+from processes import ONE_DEVICE, small_run
 
 from configs import common, wbc_cls
 from fedgen_jax.run import restore
@@ -52,7 +52,7 @@ def stand_in(tmp_path):
     folder.mkdir()
     environment = {
         **os.environ, 'PATH': f'{folder}:{os.environ["PATH"]}', 'PYTHON': sys.executable,
-        'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'LOG': str(tmp_path / 'log'),
+        'JAX_PLATFORMS': 'cpu', 'LOG': str(tmp_path / 'log'), **ONE_DEVICE,
     }
 
     def put(name, text):
@@ -66,7 +66,7 @@ def stand_in(tmp_path):
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
     c = small_run(tmp_path_factory.mktemp('data'))
-    c.update_from_flattened_dict({'rounds': 2, 'eval_every': 2})
+    c.update_from_flattened_dict({'algorithm': 'fedavg', 'rounds': 2, 'eval_every': 2})
     return c
 
 

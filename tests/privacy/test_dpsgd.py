@@ -122,7 +122,8 @@ def test_nan_images_do_no_harm():
 
 
 @pytest.mark.parametrize('which, learning', [
-    ('adapters', {'input', 'norm_0_0', 'head'}), ('all', {'input', 'norm_0_0', 'head', 'conv_0_0'}),
+    ('adapters', {'input', 'norm_0_0', 'head'}), ('base', {'input', 'norm_0_0', 'head'}),
+    ('head', {'head'}), ('all', {'input', 'norm_0_0', 'head', 'conv_0_0'}),
 ])
 def test_only_the_trainable_part_moves(which, learning):
     private = private_of(LOCAL, trainable=trainable_of(LOCAL.model, which))
@@ -135,6 +136,7 @@ def test_a_generator_learns_phi_and_never_psi():
     learns = trainable_of(LOCAL.model, 'adapters')
     assert learns(('phi', 'embed', 'kernel')) and not learns(('psi', 'conv_0', 'kernel'))
     assert learns(('theta', 'head', 'bias')) and not learns(('theta', 'conv_0_0', 'kernel'))
+    assert not trainable_of(LOCAL.model, 'base')(('phi', 'embed', 'kernel'))
 
 
 def test_a_round_of_fedavg_and_fedgen_sends_no_more_than_changes():

@@ -1,0 +1,52 @@
+"""Drawn federations: how the score at unseen centers grows with the number of centers.
+
+Data:      drawn smears of 2 to 200 hospitals (`data.spread` 2), of whom at most 8 train in a round,
+           and of 8 more that are unseen.
+Command:   python -m launch.sweep --config=configs/drawn.py --sweep=centers \\
+               --workdir=runs/drawn_centers
+Expected:  5 to 15 minutes a run on a CPU core; scores in RESULTS.md.
+
+Settings are those of configs/demo.py, which were chosen on six drawn hospitals of the seeds 1 to 4.
+"""
+
+from configs import demo
+from configs.demo import RUNS
+
+UNSEEN = 8
+CENTERS = (2, 6, 20, 40, 100, 200)
+SEEDS = (10, 11, 12)
+
+
+def get_config():
+    c = demo.get_config('classification')
+    c.data.update(of(6))
+    c.finetune.choose, c.finetune.steps = (), 0  # what labels add is another question
+    return c
+
+
+def of(centers: int) -> dict:
+    """The fields of `data` with so many seen centers."""
+    names = (f'synthetic-{centers + i}' for i in range(UNSEEN))
+    return {'centers': centers + UNSEEN, 'held_out': ','.join(names)}
+
+
+def sweep_centers():
+    """FedGen, and its base with it, on federations that grow."""
+    return [
+        {
+            'method': f'fedgen, {n} centers', 'seed': seed, 'cohort': 8 if n > 8 else 0,
+            **{f'data.{k}': v for k, v in of(n).items()},
+        }
+        for seed in SEEDS for n in CENTERS
+    ]
+
+
+def sweep_main():
+    """Every method of the demo on federations of 6, 40 and 200 centers."""
+    return [
+        {
+            **overrides, 'method': f'{name}, {n} centers', 'seed': seed,
+            'cohort': 8 if n > 8 else 0, **{f'data.{k}': v for k, v in of(n).items()},
+        }
+        for seed in SEEDS for n in (6, 40, 200) for name, overrides in RUNS.items()
+    ]
