@@ -218,9 +218,19 @@ def secret_of(c: ConfigDict, workdir: pathlib.Path, name: str, new: bool = False
         raise ValueError(
             f'{ledger_file(workdir, name)}: the ledger is missing: bring it back from a copy'
         )
+    return center_secret(c, workdir, name, ledger_file(workdir, name).exists())
+
+
+def center_secret(c: ConfigDict, workdir: pathlib.Path, name: str, used: bool) -> bytes:
+    """A center's secret, from its own folder, or drawn there; of simulations from their seed.
+
+    used: whether it was used in this run before, so that it must be there.
+
+    Raises ValueError where it is lost.
+    """
     if c.privacy.seed != 'secret':
         return simulated_secret(int(c.privacy.seed), name)
     folder = expand(c.privacy.secrets or SECRETS) / file_name(name)
-    if ledger_file(workdir, name).exists() or (folder / FILE).exists():
+    if used or (folder / FILE).exists():
         return read_secret(folder, workdir)
     return create_secret(folder, workdir)

@@ -124,7 +124,7 @@ def base() -> ConfigDict:
     c.privacy.descriptor_noise = 1.0  # its noise multiplier, as a multiple of that of training
     c.privacy.updates = 0  # how often a center may release its descriptor anew (onboard --update)
     c.privacy.secrets = ''  # the centers' folders, each with its secret; '': ~/.fedgen_jax/centers
-    c.privacy.seed = 'secret'  # of noise: secret | a number, for simulations
+    c.privacy.seed = 'secret'  # of noise and identities: secret | a number, for simulations
 
     c.secure = ConfigDict()
     c.secure.on = False  # the server sees masked words and their sum (docs/privacy.md)

@@ -85,6 +85,7 @@ class SecureSums(TypedDict):
 
     clients: int
     drawn: int
+    identities: str
     threshold: int
     min_honest: int
     colluding: int

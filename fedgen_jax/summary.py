@@ -18,6 +18,7 @@ from fedgen_jax.guard import reopened
 from fedgen_jax.newcomer import check_adapt, score_adapted
 from fedgen_jax.oracle import score_oracle
 from fedgen_jax.own import score_own
+from fedgen_jax.parties import told_of_identities
 from fedgen_jax.program import num_bytes
 from fedgen_jax.promise import told
 from fedgen_jax.run import Run, after_training, reopen, settings_of
@@ -49,7 +50,9 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         }
     scores |= own
     if run.program.secure:
-        scores['secure'] = told_of(run.program.secure, timing.get('secure', []))
+        scores['secure'] = told_of(
+            run.program.secure, told_of_identities(run), timing.get('secure', [])
+        )
     return {
         'method': c.method or title_of(run),
         'title': title_of(run),

@@ -7,7 +7,10 @@ import pytest
 from drawn import cells_folder
 
 from configs.common import base
-from fedgen_jax import budget, checkpoint, schema
+from fedgen_jax import budget, checkpoint, parties, schema
+from fedgen_jax.files import file_name
+from fedgen_jax.privacy import commit
+from fedgen_jax.privacy.secrets import FILE, create_secret, stream_key
 from fedgen_jax.run import prepare
 from fedgen_jax.train import train
 
@@ -18,7 +21,8 @@ def config_of(root, **changes):
         'data.root': str(root), 'data.cache': str(root.parent / 'cache'), 'data.image_size': 16,
         'algorithm': 'fedgen', 'rounds': 4, 'model.widths': (8,), 'local_steps': 1,
         'batch_size': 4, 'fedgen.support': 4, 'shifts.acquisition': 0.0, 'eval_every': 4,
-        'checkpoint_every': 2, 'secure.on': True, **changes,
+        'checkpoint_every': 2, 'secure.on': True, 'privacy.secrets': str(root.parent / 'keys'),
+        **changes,
     })
     return c
 
@@ -67,6 +71,69 @@ def test_a_run_that_is_called_again_ends_to_the_bit(root, whole, tmp_path):
     # Nothing to train any more: what a sum costs is not known, and all else is.
     done = train(longer, tmp_path / 'a', progress=False)
     assert done['secure'] == {**once['secure'], 'a_round': None}
+
+
+def identities_of(workdir):
+    return json.loads((workdir / 'identities.json').read_text())
+
+
+def test_an_identity_is_the_center_s_own_in_all_runs(root, whole, tmp_path):
+    """It comes from the center's secret, so a restart signs as before; each center has its own."""
+    workdir, summary = whole
+    first = identities_of(workdir)
+    assert len(set(first.values())) == 4 == len(first)
+    assert summary['secure']['identities'] == parties.SECRET
+    for name, public in first.items():
+        file = root.parent / 'keys' / file_name(name) / FILE
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert commit.identity(stream_key(file.read_bytes(), 'identity')).hex() == public
+    train(config_of(root, rounds=1, eval_every=1), tmp_path / 'other', progress=False)
+    assert identities_of(tmp_path / 'other') == first
+
+
+def test_a_lost_secret_and_another_identity_are_one_line(root, tmp_path):
+    def config(rounds=1):
+        return config_of(root, rounds=rounds, eval_every=1, algorithm='fedavg', **{
+            'client.schedule': 'constant', 'privacy.secrets': str(tmp_path / 'keys')})
+
+    workdir, file = tmp_path / 'run', tmp_path / 'keys' / file_name('synthetic-1') / FILE
+    train(config(), workdir, progress=False)
+    kept, other = file.read_bytes(), file.parent.with_name(file_name('synthetic-2')) / FILE
+    for change, message in (
+        (lambda: file.unlink(), 'secret of this center is lost'),
+        (lambda: create_secret(file.parent), 'synthetic-1 signs with another identity'),
+    ):
+        change()
+        with pytest.raises(ValueError, match=message) as error:
+            train(config(rounds=2), workdir, progress=False)
+        assert '\n' not in str(error.value)
+    file.write_bytes(kept)
+    assert train(config(rounds=2), workdir, progress=False)['rounds'] == 2
+    # A list that lies there before a run begins came from elsewhere, and is held to.
+    early = tmp_path / 'early'
+    early.mkdir()
+    listed = identities_of(workdir)
+    (early / 'identities.json').write_text(json.dumps({**listed, 'synthetic-3': 32 * '00'}))
+    with pytest.raises(ValueError, match='synthetic-3 signs with another identity'):
+        train(config(), early, progress=False)
+    (early / 'identities.json').write_text(json.dumps(
+        {k: v for k, v in listed.items() if k != 'synthetic-3'}))
+    with pytest.raises(ValueError, match='synthetic-3 is not on the list'):
+        train(config(), early, progress=False)
+    other.write_bytes(kept)
+    with pytest.raises(ValueError, match='synthetic-2 and synthetic-1 have one secret'):
+        train(config(), tmp_path / 'twins', progress=False)
+
+
+def test_a_simulation_says_that_anybody_can_sign(root, tmp_path):
+    config = config_of(root, rounds=1, eval_every=1, algorithm='fedavg', **{
+        'privacy.seed': '3', 'privacy.secrets': str(tmp_path / 'none')})
+    summary = train(config, tmp_path / 'run', progress=False)
+    assert summary['secure']['identities'] == parties.SIMULATION
+    assert not (tmp_path / 'none').exists()
+    config.privacy.seed = 'often'
+    with pytest.raises(ValueError, match="privacy.seed='often'"):
+        train(config, tmp_path / 'other', progress=False)
 
 
 def test_drawn_centers_and_cohorts_train_under_masks(root, tmp_path):

@@ -7,10 +7,11 @@ Where a client was left out, it drops out of the sum.  Drawn centers are the ser
 compute what they send, so they are added in the clear and do not count as clients.
 """
 
+import functools
 import math
 import secrets
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ from fedgen_jax.engine.rounds import (
     share_left_out,
 )
 from fedgen_jax.privacy import Message, Protection, nothing
-from fedgen_jax.privacy.commit import digest, identity
+from fedgen_jax.privacy.commit import digest
 from fedgen_jax.privacy.encode import TYPES, decode, encode
 from fedgen_jax.privacy.extra import extra
 from fedgen_jax.privacy.secrets import SIZE
@@ -84,6 +85,17 @@ def secure_of(c: ConfigDict, num_seen: int, mix: Mix | None) -> Secure | None:
     )
 
 
+class Parties(NamedTuple):
+    """The centers of a run as parties of its sums.
+
+    secrets: {number: what its identity signs with}; each center holds its own alone.
+    listed:  {number: its public identity}, as the server and all centers know them.
+    """
+
+    secrets: Mapping[int, bytes]
+    listed: Mapping[int, bytes]
+
+
 class Halves(NamedTuple):
     """Both halves of a round and the sum between them: wrapped, lowered or compiled, as the stages
     of what `rounds.make_rounds` returns.
@@ -91,12 +103,14 @@ class Halves(NamedTuple):
     clients: (state, private_C, data_C, id_C, key, round) -> (messages, leaves [C, ...]; how many
              were left out; private_C).
     server:  (state, their sum, key, round) -> (state, mean metrics, whether the state is finite).
-    between: (messages, id_C, what the server sent) -> (their sum, what it cost).
+    between: (messages, id_C, what the server sent, parties) -> (their sum, what it cost).
+    parties: of the run, whose rounds these are; a program serves several runs, and has none.
     """
 
     clients: Any
     server: Any
-    between: Callable[[Message, np.ndarray, Tree], tuple[Message, dict]]
+    between: Callable[[Message, np.ndarray, Tree, Parties], tuple[Message, dict]]
+    parties: Parties | None = None
 
     def lower(self, *args) -> 'Halves':
         if jax.process_count() > 1:
@@ -107,10 +121,10 @@ class Halves(NamedTuple):
         message_C = jax.eval_shape(self.clients, *of_clients)[0]
         message = jax.tree.map(lambda s: np.zeros(s.shape[1:], s.dtype), message_C)
         server = self.server.lower(state, message, key, first)
-        return Halves(self.clients.lower(*of_clients), server, self.between)
+        return self._replace(clients=self.clients.lower(*of_clients), server=server)
 
     def compile(self) -> 'Halves':
-        return Halves(self.clients.compile(), self.server.compile(), self.between)
+        return self._replace(clients=self.clients.compile(), server=self.server.compile())
 
     def memory_analysis(self):
         return self.clients.memory_analysis()
@@ -120,6 +134,8 @@ class Halves(NamedTuple):
 
     def __call__(self, state, private_C, data_C, id_C, key, first, last):
         """As `rounds.make_rounds`; metrics 'secure': what the sums of these rounds cost."""
+        if self.parties is None:
+            raise ValueError('secure.on: these rounds have no parties, so nobody can sign')
         left_out, worst, costs, mean, finite = 0.0, 0.0, [], {}, True
         for r in range(int(first), int(last)):
             message_C, left, private_C = self.clients(
@@ -127,7 +143,7 @@ class Halves(NamedTuple):
             )
             message_C, ids, left = jax.device_get((message_C, id_C, left))
             sent = jax.device_get((state.shared, state.protection))
-            message, cost = self.between(message_C, ids, sent)
+            message, cost = self.between(message_C, ids, sent, self.parties)
             worst = max(worst, float(share_left_out(message, left)))
             left_out += float(left)
             state, mean, finite = self.server(state, message, key, np.int32(r))
@@ -184,35 +200,30 @@ def make_secured_rounds(
     return Halves(
         jax.jit(clients, donate_argnums=1, out_shardings=(by, everywhere, by)),
         jax.jit(server, donate_argnums=0, out_shardings=everywhere),
-        make_sum(secure),
+        functools.partial(summed, secure),
     )
 
 
-def make_sum(secure: Secure) -> Callable[[Message, np.ndarray, Tree], tuple[Message, dict]]:
-    """`Halves.between`: the identities of centers are drawn here, and stay for the process."""
-    secret_of: dict[int, bytes] = {}
-
-    def between(message_C, id_C, sent):
-        own = [int(n) for n in id_C if n < secure.first_drawn]
-        for n in own:
-            secret_of.setdefault(n, secrets.token_bytes(SIZE))
-        setup = Setup(
-            secrets.token_bytes(SIZE), {n: identity(secret_of[n]) for n in own}, secure.threshold,
-            secure.min_honest, secure.colluding,
-        )
-        words_C = words_of(message_C, secure)
-        row_of = {int(n): i for i, n in enumerate(id_C)}
-        dropped = {n: 'masked' for n in own if not message_C.took_part[row_of[n]]}
-        found = secure_sum(
-            setup, secret_of, digest(sent), {n: words_C[row_of[n]] for n in own}, dropped
-        )
-        clear = [i for n, i in row_of.items() if n >= secure.first_drawn]
-        total = found.words + words_C[clear].sum(0, dtype=words_C.dtype)
-        took_part = len(found.survivors) + message_C.took_part[clear].sum()
-        cost = {**found.seconds, 'bytes_up': found.up, 'bytes_down': found.down}
-        return message_of(total, took_part, message_C, secure), cost
-
-    return between
+def summed(
+    secure: Secure, message_C: Message, id_C: np.ndarray, sent: Tree, parties: Parties
+) -> tuple[Message, dict]:
+    """`Halves.between`: (the sum of the messages, what it cost), all parties played here."""
+    own = [int(n) for n in id_C if n < secure.first_drawn]
+    setup = Setup(
+        secrets.token_bytes(SIZE), {n: parties.listed[n] for n in own}, secure.threshold,
+        secure.min_honest, secure.colluding,
+    )
+    words_C = words_of(message_C, secure)
+    row_of = {int(n): i for i, n in enumerate(id_C)}
+    dropped = {n: 'masked' for n in own if not message_C.took_part[row_of[n]]}
+    found = secure_sum(
+        setup, parties.secrets, digest(sent), {n: words_C[row_of[n]] for n in own}, dropped
+    )
+    clear = [i for n, i in row_of.items() if n >= secure.first_drawn]
+    total = found.words + words_C[clear].sum(0, dtype=words_C.dtype)
+    took_part = len(found.survivors) + message_C.took_part[clear].sum()
+    cost = {**found.seconds, 'bytes_up': found.up, 'bytes_down': found.down}
+    return message_of(total, took_part, message_C, secure), cost
 
 
 def words_of(message_C: Message, secure: Secure) -> np.ndarray:
@@ -246,13 +257,17 @@ def _numbers(message):
     return {'contribution': message.contribution, 'metrics': message.metrics}
 
 
-def told_of(secure: Secure, costs: list[dict]) -> dict:
-    """What `summary.json` tells of a run's sums; costs: of rounds of this process."""
+def told_of(secure: Secure, identities: str, costs: list[dict]) -> dict:
+    """What `summary.json` tells of a run's sums.
+
+    identities: where they come from.  costs: of rounds of this process.
+    """
     fewest = max(secure.threshold, secure.min_honest + secure.colluding)
     fields = ('threshold', 'min_honest', 'colluding', 'bits', 'word')
     return {
         'clients': secure.own,
         'drawn': secure.drawn,
+        'identities': identities,
         **{k: getattr(secure, k) for k in fields},
         'server_saw': [
             'of each center: public keys, letters between centers that it cannot read, masked '

@@ -19,6 +19,8 @@ def check_private(c: Any) -> None:
     """Raises ValueError where a configuration has a unit of privacy beside what breaks it."""
     p = c.privacy
     choose('privacy.unit', p.unit, ('', *UNITS))
+    if not (p.seed == 'secret' or f'{p.seed}'.isdecimal()):
+        raise ValueError(f"privacy.seed={p.seed!r}: 'secret', or a number for simulations")
     if not p.unit:
         return
     if not (p.epsilon > 0 and math.isfinite(p.epsilon)):
@@ -29,8 +31,6 @@ def check_private(c: Any) -> None:
         raise ValueError(f'privacy.rate={p.rate}: a sampling rate above 0, up to 1')
     if p.clip < 0 or not math.isfinite(p.clip):
         raise ValueError(f'privacy.clip={p.clip}: a norm above 0, or 0 for 1')
-    if not (p.seed == 'secret' or f'{p.seed}'.isdecimal()):
-        raise ValueError(f"privacy.seed={p.seed!r}: 'secret', or a number for simulations")
     for field, least in (
         ('images_per_patient', 1), ('multiplicity', 1), ('public_centers', 1),
         ('public_rounds', 0), ('updates', 0),
