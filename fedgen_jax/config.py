@@ -133,6 +133,7 @@ def base() -> ConfigDict:
     c.secure.threshold = 0.67  # share of a round's centers that must remain; more than half
     c.secure.min_honest = 3  # the fewest centers in a sum, beside the colluding ones
     c.secure.colluding = 0  # centers that may show the server all they see
+    c.secure.distributed_noise = False  # privacy.unit=client: centers add the noise, not the server
 
     c.robust = ConfigDict()
     c.robust.rule = 'none'  # in place of the sum: none | bound | median | trimmed | krum

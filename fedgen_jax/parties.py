@@ -1,6 +1,6 @@
-"""The centers of a run as parties of its sums under masks (`engine.secured`).
+"""The centers of a run as parties of its sums under masks (`engine.sums`).
 
-    RUN/identities.json          {center: its public identity}, as the server and all centers know it
+    RUN/identities.json          {center: its public identity}, as server and centers know it
     SECRETS/CENTER/secret.key    a center's secret, outside of all runs (`budget`)
 
 A center's identity is its own in all runs, so that a list of identities can be agreed on without
@@ -12,7 +12,7 @@ import json
 import pathlib
 
 from fedgen_jax.budget import center_secret
-from fedgen_jax.engine.secured import Parties
+from fedgen_jax.engine.sums import Parties
 from fedgen_jax.files import write_json
 from fedgen_jax.privacy.commit import identity
 from fedgen_jax.privacy.secrets import stream_key
@@ -43,7 +43,8 @@ def parties_of(run: Run, workdir: pathlib.Path) -> Parties | None:
     check_listed(file, known, listed)
     if not known:
         write_json(file, listed)
-    return Parties(secrets, {i: bytes.fromhex(listed[name]) for i, name in enumerate(names)})
+    public = {i: bytes.fromhex(listed[name]) for i, name in enumerate(names)}
+    return Parties(secrets, public, run.guard and run.guard.shares)
 
 
 def check_listed(file: pathlib.Path, known: dict[str, str], found: dict[str, str]) -> None:

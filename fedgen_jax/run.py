@@ -38,7 +38,7 @@ class Run(NamedTuple):
     mix:     how many clients a round has; None: all seen centers, which stay on the devices.
     drawing: how virtual centers are drawn; None: there are none.
     guard:   what keeps it private (`guard.Guard`), once its folder is known; None: nothing.
-    parties: who signs in its sums under masks (`engine.secured.Parties`), once its folder is
+    parties: who signs in its sums under masks (`engine.sums.Parties`), once its folder is
              known; None: nobody.
     discreet: whether the folder tells nothing exact of the centers' data, as of a private run.
     """

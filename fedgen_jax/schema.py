@@ -86,6 +86,7 @@ class SecureSums(TypedDict):
     clients: int
     drawn: int
     identities: str
+    distributed_noise: bool
     threshold: int
     min_honest: int
     colluding: int

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from fedgen_jax.algorithms.base import Algorithm
-from fedgen_jax.engine.secured import told_of
+from fedgen_jax.engine.sums import told_of
 from fedgen_jax.evaluate import (
     evaluate,
     predict_seen,
@@ -73,7 +73,8 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         'server_model': algorithm.server_model,
         'privacy': {
             **run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
-            **(told(c, tuple(run.guard.ledgers.values())) if run.guard else {}),
+            **(told(c, tuple(run.guard.ledgers.values()), run.program.secure)
+               if run.guard else {}),
         },
         'config': settings_of(c),
     }

@@ -12,17 +12,11 @@ from rolling import assert_same, dice, run, start
 
 from fedgen_jax.config import base
 from fedgen_jax.data import synthetic
-from fedgen_jax.engine import secured
+from fedgen_jax.engine import sums
 from fedgen_jax.engine.cohorts import Mix
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, pad_clients
-from fedgen_jax.engine.secured import (
-    Parties,
-    Secure,
-    make_secured_rounds,
-    rounds_of,
-    secure_of,
-    told_of,
-)
+from fedgen_jax.engine.secured import make_secured_rounds, rounds_of
+from fedgen_jax.engine.sums import Parties, Secure, secure_of, told_of
 from fedgen_jax.privacy import Message, clip, nothing
 from fedgen_jax.privacy.commit import identity
 from fedgen_jax.privacy.encode import encode
@@ -69,7 +63,7 @@ def test_the_sum_is_that_of_the_encoded_messages_to_the_bit(cells, num_devices):
     rows = [jax.tree.map(lambda x, i=i: x[i], message_C) for i in range(5)]
     trees = [{'contribution': m.contribution, 'metrics': m.metrics} for m in rows]
     words = np.sum([encode(t, 16, 32, C) for t in trees], axis=0, dtype=np.uint32)
-    expected = secured.message_of(words, 5, message_C, FIVE)
+    expected = sums.message_of(words, 5, message_C, FIVE)
     assert_same(total, expected)
     # Within C 2^-(bits+1) of the plain sum, and the private states are untouched by masks.
     [(plain, kept_plain)], metrics_plain = plainly(
@@ -188,7 +182,8 @@ def test_a_number_too_large_for_its_word_ends_the_round_and_names_the_leaf(cells
 
 def config(**changes):
     c = ConfigDict({'secure': {'on': True, 'bits': 16, 'word': 32, 'threshold': 0.67,
-                               'min_honest': 3, 'colluding': 0}, 'data': {'virtual': 0}})
+                               'min_honest': 3, 'colluding': 0,
+                               'distributed_noise': False}, 'data': {'virtual': 0}})
     c.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
     return c
 
