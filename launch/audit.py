@@ -1,7 +1,7 @@
 """Attacks a finished run, beside controls: python -m launch.audit --workdir=RUN [--which=NAMES].
 
 Writes RUN/audit.json, and RUN/audit.html for people.  NAMES are of canaries, descriptor,
-attributes, inversion, lira, with commas between them.
+differencing, attributes, inversion, lira, with commas between them.
 """
 
 import time
