@@ -112,8 +112,9 @@ def summed(
     )
     row_of, model = {int(n): i for i, n in enumerate(id_C)}, digest(sent)
     took_part_C = np.asarray(message_C.took_part)
+    clear = [i for n, i in row_of.items() if n >= secure.first_drawn]
     if secure.noisy:
-        if parties.shares is None or len(own) < len(row_of) - (took_part_C == 0).sum():
+        if parties.shares is None or took_part_C[clear].any():
             raise ValueError('secure.distributed_noise: a client without a share of the noise')
         words_C, dropped = noisy_words_of(message_C, id_C, model, round_, secure, parties), {}
     else:
@@ -122,7 +123,6 @@ def summed(
     found = secure_sum(
         setup, parties.secrets, model, {n: words_C[row_of[n]] for n in own}, dropped
     )
-    clear = [i for n, i in row_of.items() if n >= secure.first_drawn]
     total = found.words + words_C[clear].sum(0, dtype=words_C.dtype)
     took_part = took_part_C[[row_of[n] for n in found.survivors] + clear].sum()
     cost = {**found.seconds, 'bytes_up': found.up, 'bytes_down': found.down}
