@@ -17,12 +17,14 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.canonical import PRESETS
 from fedgen_jax.data.examples import SPLITS, Center
+from fedgen_jax.engine.sums import Secure
 from fedgen_jax.federation import content_of
 from fedgen_jax.files import expand, file_name
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.privacy.accounting import Charge, epsilon
 from fedgen_jax.privacy.calibrate import calibrate, check_target
+from fedgen_jax.privacy.clients import poisson_cohort
 from fedgen_jax.privacy.dpsgd import Own
 from fedgen_jax.privacy.ledger import Account
 from fedgen_jax.privacy.release import descriptor_charge
@@ -33,6 +35,7 @@ from fedgen_jax.privacy.secrets import (
     simulated_secret,
     stream_key,
 )
+from fedgen_jax.privacy.shares import Shares, deviation_of, variance_of_share
 from fedgen_jax.privacy.units import cap_of, patient_table
 from fedgen_jax.registry import look_up
 from fedgen_jax.run import settings_of
@@ -102,6 +105,9 @@ def training_charge(c: ConfigDict, sigma: float, units: int, largest: int, steps
         'training', 'poisson gaussian', sigma, p.clip or 1.0, c.rounds * steps, p.rate
     )
     cap = cap_of(largest, p.rate)
+    if c.secure.distributed_noise:
+        grain = float(deviation_of(sigma, charge.sensitivity, c.secure.bits))
+        return charge._replace(kind='skellam', grain=grain)
     if p.rate == 1:
         return charge._replace(kind='gaussian')
     if cap < units:
@@ -237,9 +243,57 @@ def secret_of(c: ConfigDict, workdir: pathlib.Path, name: str, new: bool = False
         raise ValueError(
             f'{ledger_file(workdir, name)}: the ledger is missing: bring it back from a copy'
         )
+    return center_secret(c, workdir, name, ledger_file(workdir, name).exists())
+
+
+def center_secret(c: ConfigDict, workdir: pathlib.Path, name: str, used: bool) -> bytes:
+    """A center's secret, from its own folder, or drawn there; of simulations from their seed.
+
+    used: whether it was used in this run before, so that it must be there.
+
+    Raises ValueError where it is lost.
+    """
     if c.privacy.seed != 'secret':
         return simulated_secret(int(c.privacy.seed), name)
     folder = expand(c.privacy.secrets or SECRETS) / file_name(name)
-    if ledger_file(workdir, name).exists() or (folder / FILE).exists():
+    if used or (folder / FILE).exists():
         return read_secret(folder, workdir)
     return create_secret(folder, workdir)
+
+
+def secrets_of_shares(
+    c: ConfigDict, workdir: pathlib.Path, names: Sequence[str]
+) -> list[bytes]:
+    """The centers' secrets, where each adds a share of a sum's noise; else none."""
+    if not c.secure.distributed_noise:
+        return []
+    used = ledger_file(workdir, CLIENTS).exists()
+    return [center_secret(c, workdir, name, used) for name in names]
+
+
+def together(secrets: Sequence[bytes]) -> bytes:
+    """What the one ledger of all clients knows their secrets by."""
+    return hashlib.sha256(b''.join(secrets)).digest()
+
+
+def cohort_of(account: Account, secret: bytes, rate: float, round_: int) -> np.ndarray:
+    """The numbers of a round's clients, which only the server can draw."""
+    key = key_of(account, secret, 'cohort', round_)
+    return poisson_cohort(key, account.units, rate, cap_of(account.units, rate))
+
+
+def shares_of(
+    c: ConfigDict, secure: Secure | None, sigma: float, account: Account, secrets: Sequence[bytes]
+) -> Shares:
+    """How centers add noise to a run's sums; secrets: of each center, by number."""
+    def key(number, round_, model):
+        return stream_key(key_of(account, secrets[number], 'share', round_), model)
+
+    return Shares(c.privacy.clip or 1.0, share_variance(c, secure, sigma), key)
+
+
+def share_variance(c: ConfigDict, secure: Secure | None, sigma: float) -> int:
+    """`privacy.shares.variance_of_share` of a configuration."""
+    assert secure  # the settings are refused without it
+    clip = c.privacy.clip or 1.0
+    return variance_of_share(sigma, clip, secure.honest, secure.bits, secure.word, secure.own)

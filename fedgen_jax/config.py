@@ -131,7 +131,7 @@ def base() -> ConfigDict:
     c.privacy.moments_noise = 0.5  # their noise multiplier, as a multiple of that of training
     c.privacy.updates = 0  # how often a center may release its descriptor anew (onboard --update)
     c.privacy.secrets = ''  # the centers' folders, each with its secret; '': ~/.fedgen_jax/centers
-    c.privacy.seed = 'secret'  # of noise: secret | a number, for simulations
+    c.privacy.seed = 'secret'  # of noise and identities: secret | a number, for simulations
 
     c.secure = ConfigDict()
     c.secure.on = False  # the server sees masked words and their sum (docs/privacy.md)
@@ -140,6 +140,7 @@ def base() -> ConfigDict:
     c.secure.threshold = 0.67  # share of a round's centers that must remain; more than half
     c.secure.min_honest = 3  # the fewest centers in a sum, beside the colluding ones
     c.secure.colluding = 0  # centers that may show the server all they see
+    c.secure.distributed_noise = False  # privacy.unit=client: centers add the noise, not the server
 
     c.robust = ConfigDict()
     c.robust.rule = 'none'  # in place of the sum: none | bound | median | trimmed | krum

@@ -41,7 +41,7 @@ def all_steps(run: Run, state, private_C, first: int):
     def advance(state, private_C, first, last):
         return rounds(*arguments(state, private_C), np.int32(first), np.int32(last))
 
-    rounds = compiled(run.program, arguments(state, private_C))
+    rounds = rounds_of_run(run, arguments(state, private_C))
     return advance, rounds
 
 
@@ -76,7 +76,7 @@ def cohort_steps(run: Run, state, private_C, first: int):
 
     feed = cohorts(run, first)
     begin = [next(feed)]
-    rounds = compiled(run.program, arguments(state, private_C, *begin))
+    rounds = rounds_of_run(run, arguments(state, private_C, *begin))
     return advance, rounds
 
 
@@ -177,3 +177,9 @@ def compiled(program: Program, args) -> Any:
             del _COMPILED[next(iter(_COMPILED))]
         _COMPILED[found] = program.rounds.lower(*args, np.int32(0), np.int32(1)).compile()
     return _COMPILED[found]
+
+
+def rounds_of_run(run: Run, args) -> Any:
+    """`compiled`, with the run's own parties where its sums are taken under masks."""
+    rounds = compiled(run.program, args)
+    return rounds._replace(parties=run.parties) if run.program.secure else rounds

@@ -24,14 +24,19 @@ from fedgen_jax.budget import (
     Site,
     account_of,
     check_sites,
+    cohort_of,
     key_of,
     ledger_file,
     own_of,
     plans_of,
     secret_of,
+    secrets_of_shares,
+    share_variance,
+    shares_of,
     sigma_of,
     site_of,
     sites_of,
+    together,
 )
 from fedgen_jax.canonical import change_from, on_canonical
 from fedgen_jax.data.check import say
@@ -42,10 +47,9 @@ from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.hypernet.generator import Normal
 from fedgen_jax.moments import read_moments, release_moments
 from fedgen_jax.privacy.calibrate import check_target
-from fedgen_jax.privacy.clients import begin, check_adaptive, poisson_cohort
+from fedgen_jax.privacy.clients import begin, check_adaptive
 from fedgen_jax.privacy.dpsgd import Own
 from fedgen_jax.privacy.ledger import (
-    Account,
     Ledger,
     charge,
     open_ledger,
@@ -53,7 +57,7 @@ from fedgen_jax.privacy.ledger import (
     spent,
 )
 from fedgen_jax.privacy.release import release
-from fedgen_jax.privacy.units import cap_of
+from fedgen_jax.privacy.shares import Shares
 from fedgen_jax.program import Program
 from fedgen_jax.public import check_public, mean_descriptor
 from fedgen_jax.run import Restored, Run, client_ids
@@ -73,6 +77,7 @@ class Guard(NamedTuple):
     moments:  each center's released mean moments, of a run with canonical input; None without.
     cohort:   with the unit client, round -> the numbers of its clients.
     noise:    with it, sigma, q n, and the server's key.
+    shares:   how centers add the noise in its place, whose sigma is 0 then.
     """
 
     ledgers: dict[str, Ledger]
@@ -83,6 +88,7 @@ class Guard(NamedTuple):
     moments: dict[str, np.ndarray] | None = None
     cohort: Callable[[int], np.ndarray] | None = None
     noise: tuple[float, float, bytes] | None = None
+    shares: Shares | None = None
 
 
 def check(run: Run) -> None:
@@ -94,6 +100,8 @@ def check(run: Run) -> None:
     c, sites = run.config, sites_of(run.config, run.seen)
     check_sites(c, sites)
     check_public(c)
+    if c.secure.distributed_noise:
+        share_variance(c, run.program.secure, sigma_of(c, sites, 0, 1))
     if c.privacy.adaptive:
         check_adaptive(sigma_of(c, sites, 0, 1), c.privacy.rate * sites[0].units)
 
@@ -108,7 +116,8 @@ def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run
     size, steps = _size(c, run.program, run.key), _steps(c, run.program)
     sigma = sigma_of(c, sites, size, steps)
     plans = plans_of(c, sigma, sites, size, steps)
-    keys = {s.name: secret_of(c, workdir, s.name) for s in sites}
+    held = secrets_of_shares(c, workdir, [center.name for center in run.seen])
+    keys = {s.name: together(held) if held else secret_of(c, workdir, s.name) for s in sites}
     ledgers = {
         s.name: open_ledger(
             ledger_file(workdir, s.name), account_of(c, s, keys[s.name], plans[s.name])
@@ -121,8 +130,12 @@ def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run
     if c.privacy.unit == 'client':
         (site,), (ledger,), (secret,) = sites, ledgers.values(), keys.values()
         noise = sigma, c.privacy.rate * site.units, key_of(ledger.account, secret, 'noise')
-        cohort = functools.partial(_cohort, ledger.account, secret, c.privacy.rate)
-        return run._replace(guard=Guard(ledgers, steps, start, None, {}, None, cohort, noise))
+        cohort = functools.partial(cohort_of, ledger.account, secret, c.privacy.rate)
+        made = Guard(ledgers, steps, start, None, {}, None, cohort, noise)
+        if held:
+            shares = shares_of(c, run.program.secure, sigma, ledger.account, held)
+            made = made._replace(noise=(0.0, *noise[1:]), shares=shares)
+        return run._replace(guard=made)
     moments = release_moments(run, workdir, sites, ledgers, keys) if run.program.input else None
     released = None
     if size:
@@ -269,12 +282,6 @@ def _steps(c: ConfigDict, program: Program) -> int:
     """Releases of a round: private steps, those of base and generator apart; or one sum."""
     both = c.algorithm == 'fedgen' and program.base and c.fedgen.phase == 'with'
     return c.local_steps * (2 if both else 1) if c.privacy.unit != 'client' else 1
-
-
-def _cohort(account: Account, secret: bytes, rate: float, round_: int) -> np.ndarray:
-    """The numbers of a round's clients, which only the server can draw."""
-    key = key_of(account, secret, 'cohort', round_)
-    return poisson_cohort(key, account.units, rate, cap_of(account.units, rate))
 
 
 def _size(c: ConfigDict, program: Program, key: jax.Array) -> int:

@@ -33,7 +33,8 @@ from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.chunks import in_chunks
 from fedgen_jax.engine.cohorts import Mix, mix_of
 from fedgen_jax.engine.rounds import client_mesh, suitable_devices
-from fedgen_jax.engine.secured import Halves, Secure, rounds_of, secure_of
+from fedgen_jax.engine.secured import Halves, rounds_of
+from fedgen_jax.engine.sums import Secure, secure_of
 from fedgen_jax.files import expand
 from fedgen_jax.models import FITTING, MODELS
 from fedgen_jax.models.start import flat, read_weights, start_of

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from fedgen_jax.privacy.accounting import INTERVAL, epsilon_rdp
+from fedgen_jax.engine.sums import Secure
+from fedgen_jax.privacy.accounting import INTERVAL, epsilon_rdp, has_skellam
 from fedgen_jax.privacy.ledger import Ledger, block, cost
 from fedgen_jax.privacy.secrets import SIMULATION
 from fedgen_jax.privacy.units import cap_of
@@ -24,17 +25,25 @@ TRUST_ITSELF = 'each center trusts itself: all noise is added before anything le
 TRUST_SERVER = 'the server adds the noise, and is trusted to keep what clients send to itself'
 
 
-def told(c: ConfigDict, ledgers: Sequence[Ledger]) -> dict:
-    """The `privacy` block of `summary.json`."""
+TRUST_SHARES = (
+    'each center adds a share of the noise under masks: no party is trusted alone, but {} honest '
+    'centers have to add theirs (secure.threshold, secure.min_honest, secure.colluding)'
+)
+
+
+def told(c: ConfigDict, ledgers: Sequence[Ledger], secure: Secure | None = None) -> dict:
+    """The `privacy` block of `summary.json`; secure: how sums are taken under masks."""
     p = c.privacy
     worst = max(ledgers, key=cost)
     version = importlib.metadata.version('dp-accounting')
     drawn = f'{p.public_centers} drawn centers' if p.public else 'drawn weights'
     return block(ledgers, {
         'public': ['n, the number of units of each center', 'rate', 'clip', 'shapes'],
-        'accountant': f'PLD, dp-accounting {version}, interval {INTERVAL:g}',
+        'accountant': f'Renyi divergences, dp-accounting {version}' if has_skellam(worst.charges)
+        else f'PLD, dp-accounting {version}, interval {INTERVAL:g}',
         'epsilon_rdp': epsilon_rdp(worst.charges, worst.account.delta),
-        'trust': TRUST_SERVER if p.unit == 'client' else TRUST_ITSELF,
+        'trust': TRUST_SHARES.format(secure.honest) if secure and secure.noisy
+        else TRUST_SERVER if p.unit == 'client' else TRUST_ITSELF,
         'sampling': {
             'kind': 'poisson, truncated', 'rate': p.rate,
             'cap': cap_of(max(of.account.units for of in ledgers), p.rate),

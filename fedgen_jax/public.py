@@ -38,7 +38,7 @@ def public_config(c: ConfigDict) -> ConfigDict:
     The centers of the data are scored under its weights: what privacy has to be better than.
     """
     made = ConfigDict(c.to_dict())
-    made.privacy = base().privacy
+    made.privacy, made.secure = base().privacy, base().secure
     if made.algorithm == 'local_only':  # it has no server's model to start from
         made.algorithm = 'fedavg'
     made.method = 'public start'

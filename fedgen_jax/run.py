@@ -39,6 +39,8 @@ class Run(NamedTuple):
     mix:     how many clients a round has; None: all seen centers, which stay on the devices.
     drawing: how virtual centers are drawn; None: there are none.
     guard:   what keeps it private (`guard.Guard`), once its folder is known; None: nothing.
+    parties: who signs in its sums under masks (`engine.sums.Parties`), once its folder is
+             known; None: nobody.
     discreet: whether the folder tells nothing exact of the centers' data, as of a private run.
     """
 
@@ -53,6 +55,7 @@ class Run(NamedTuple):
     drawing: Drawing | None = None
     reference: np.ndarray | None = None
     guard: Any = None
+    parties: Any = None
     discreet: bool = False
 
 

@@ -85,6 +85,8 @@ class SecureSums(TypedDict):
 
     clients: int
     drawn: int
+    identities: str
+    distributed_noise: bool
     threshold: int
     min_honest: int
     colluding: int

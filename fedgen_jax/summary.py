@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from fedgen_jax.algorithms.base import Algorithm
-from fedgen_jax.engine.secured import told_of
+from fedgen_jax.engine.sums import told_of
 from fedgen_jax.evaluate import (
     evaluate,
     predict_seen,
@@ -18,6 +18,7 @@ from fedgen_jax.guard import reopened
 from fedgen_jax.newcomer import check_adapt, score_adapted
 from fedgen_jax.oracle import score_oracle
 from fedgen_jax.own import score_own
+from fedgen_jax.parties import told_of_identities
 from fedgen_jax.program import num_bytes
 from fedgen_jax.promise import told
 from fedgen_jax.run import Run, after_training, reopen, settings_of
@@ -49,7 +50,9 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         }
     scores |= own
     if run.program.secure:
-        scores['secure'] = told_of(run.program.secure, timing.get('secure', []))
+        scores['secure'] = told_of(
+            run.program.secure, told_of_identities(run), timing.get('secure', [])
+        )
     return {
         'method': c.method or title_of(run),
         'title': title_of(run),
@@ -70,7 +73,8 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         'server_model': algorithm.server_model,
         'privacy': {
             **run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
-            **(told(c, tuple(run.guard.ledgers.values())) if run.guard else {}),
+            **(told(c, tuple(run.guard.ledgers.values()), run.program.secure)
+               if run.guard else {}),
         },
         'config': settings_of(c),
     }

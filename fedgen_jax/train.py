@@ -25,6 +25,7 @@ from fedgen_jax.federation import other_data, other_names
 from fedgen_jax.feed import all_steps, cohort_steps
 from fedgen_jax.files import alone_in, append_line, expand, write_json, write_text
 from fedgen_jax.interrupt import Failed, Stopped
+from fedgen_jax.parties import parties_of
 from fedgen_jax.public import public_config
 from fedgen_jax.run import (
     Run,
@@ -88,6 +89,7 @@ def _train(run: Run, workdir, progress, stop, title):
     check_same_data(run, federation, workdir)
     if run.config.privacy.unit:
         run = guard.protect(run, workdir, _public_start(run, workdir, progress, stop))
+    run = run._replace(parties=parties_of(run, workdir))
     name = title or run.config.method or title_of(run)
     shown = display(name, bool(progress or title) and is_first())
     id_C = client_ids(len(run.seen), run.program)

@@ -1,7 +1,7 @@
 """Attacks a finished run, beside controls: python -m launch.audit --workdir=RUN [--which=NAMES].
 
 Writes RUN/audit.json, and RUN/audit.html for people.  NAMES are of canaries, descriptor,
-attributes, inversion, lira, with commas between them.
+differencing, attributes, inversion, lira, with commas between them.
 """
 
 import time
@@ -29,17 +29,18 @@ def main():
         subject = subject_of(workdir, _DATA.value)
         findings, seconds = {}, {}
         for name, audit in chosen.items():
-            started = time.monotonic()
+            started = time.monotonic(), time.process_time()
             findings[name] = f = audit(subject)
-            seconds[name] = round(time.monotonic() - started, 1)
-            print(f'{name} ({seconds[name]:.0f} s; control {state(f)})', flush=True)
+            ended = time.monotonic(), time.process_time()
+            seconds[name] = wall, cpu = [round(b - a, 1) for a, b in zip(started, ended)]
+            print(f'{name} ({wall:.0f} s, {cpu:.0f} of a core; control {state(f)})', flush=True)
             for text in (f.answer, f.control and f'control: {f.control}',
                          f.missing and f'not done: {f.missing}'):
                 if text:
                     print(f'  {text}', flush=True)
         write_json(workdir / 'audit.json', {
             name: {**f.numbers, 'control_holds': f.holds, 'missing': f.missing,
-                   'seconds': seconds[name]}
+                   'seconds': seconds[name][0], 'cpu_seconds': seconds[name][1]}
             for name, f in findings.items()
         })
         c = subject.run.config

@@ -14,6 +14,7 @@ import pytest
         'maps --case=C10:map --rounds=1',
         'operations --workload=W2 --rows=3',
         'secure --clients=3,5 --numbers=50',
+        'canaries --sigmas=2 --canaries=40 --steps=4 --seeds=1',
     ],
 )
 def test_a_benchmark_runs(command):

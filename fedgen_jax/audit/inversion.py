@@ -1,6 +1,7 @@
 """Whether images of a run can be rebuilt from gradients (`pixels`)."""
 
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -48,27 +49,16 @@ def samples(subject: Subject, count: int) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(chosen.image, np.float32) / 255, np.asarray(chosen.target['label'])
 
 
-def audit(subject: Subject, steps: int = STEPS, count: int = IMAGES) -> Finding:
-    """On training images of the run's first center."""
-    finding = functools.partial(
-        Finding, 'Images from gradients',
-        'Can an image be rebuilt from the change of weights that it causes?',
-    )
-    run, program = subject.run, subject.run.program
-    if program.task.target != 'label':
-        return finding(missing=f'needs labels, and the task learns from {program.task.target}')
-    if not program.algorithm.server_model:
-        return finding(missing='no gradient leaves a center that learns alone')
-    local = subject.local._replace(private=None, prior=False)
-    theta, (images, labels) = subject.trained.shared['theta'], samples(subject, count)
-    sigmas = SIGMAS
-    if run.guard:
-        sigmas = tuple({c.sigma for of in run.guard.ledgers.values() for c in of.account.plan
-                        if c.name == 'training'})
-    clip = run.config.privacy.clip or 1.0
+def rebuilt(
+    subject: Subject, images: np.ndarray, labels: np.ndarray, steps: int, sigmas: Sequence[float]
+) -> dict[str, list[np.ndarray]]:
+    """{'the image' or an attack: what it makes of each image [H, W, 3], in [0, 1]}.
 
-    def batch_of(x, label):
-        return Batch(x[None], {'label': jnp.asarray(label)[None]}, jnp.ones(1))
+    sigmas: noise multipliers of the closed form.
+    """
+    local = subject.local._replace(private=None, prior=False)
+    theta, classes = subject.trained.shared['theta'], len(subject.run.classes)
+    clip = subject.run.config.privacy.clip or 1.0
 
     @functools.partial(jax.jit, static_argnums=2)
     def attack(x, label, match):
@@ -79,7 +69,7 @@ def audit(subject: Subject, steps: int = STEPS, count: int = IMAGES) -> Finding:
 
     made: dict[str, list[np.ndarray]] = {'the image': list(images)}
     for x, label in zip(images, labels):
-        layer = dense_gradient(x, int(label), len(run.classes))
+        layer = dense_gradient(x, int(label), classes)
         tries = {
             'matching, the run\'s network': attack(x, label, 1.0),
             'the prior alone': attack(x, label, 0.0),
@@ -92,11 +82,39 @@ def audit(subject: Subject, steps: int = STEPS, count: int = IMAGES) -> Finding:
         }
         for name, image in tries.items():
             made.setdefault(name, []).append(np.asarray(image, np.float64))
+    return made
+
+
+def batch_of(x: jax.Array, label: jax.Array | int) -> Batch:
+    """A batch of one image."""
+    return Batch(x[None], {'label': jnp.asarray(label)[None]}, jnp.ones(1))
+
+
+def audit(subject: Subject, steps: int = STEPS, count: int = IMAGES) -> Finding:
+    """On training images of the run's first center."""
+    finding = functools.partial(
+        Finding, 'Images from gradients',
+        'Can an image be rebuilt from the change of weights that it causes?',
+    )
+    run, program = subject.run, subject.run.program
+    if program.task.target != 'label':
+        return finding(missing=f'needs labels, and the task learns from {program.task.target}')
+    if not program.algorithm.server_model:
+        return finding(missing='no gradient leaves a center that learns alone')
+    images, labels = samples(subject, count)
+    sigmas = SIGMAS
+    if run.guard:
+        sigmas = tuple({c.sigma for of in run.guard.ledgers.values() for c in of.account.plan
+                        if c.name == 'training'})
+    made = rebuilt(subject, images, labels, steps, sigmas)
     quality = {
         name: [float(np.mean([f(y, x) for x, y in zip(images, own)])) for f in (psnr, ssim)]
         for name, own in made.items() if name != 'the image'
     }
-    features = features_error(local, theta, batch_of(jnp.asarray(images[0]), labels[0]))
+    features = features_error(
+        subject.local._replace(private=None, prior=False), subject.trained.shared['theta'],
+        batch_of(jnp.asarray(images[0]), labels[0]),
+    )
     match, prior, flat, dense, clipped, *noisy = (q[0] for q in quality.values())
     worked = match > max(prior, flat)
     return finding(

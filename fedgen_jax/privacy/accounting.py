@@ -8,7 +8,8 @@ References:
     Koskela et al. 2020, Computing tight differential privacy guarantees using FFT; Doroshenko
     et al. 2022, Connect the dots (the discretization used); Mironov 2017, Renyi differential
     privacy; Ganesh et al. 2025, arXiv:2508.15089 (truncated Poisson sampling); Canonne et al.
-    2020, The discrete Gaussian for differential privacy.
+    2020, The discrete Gaussian for differential privacy; Agarwal et al. 2021, The Skellam
+    mechanism for differentially private federated learning.
 """
 
 import functools
@@ -17,6 +18,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from fedgen_jax.privacy.extra import extra
+from fedgen_jax.privacy.skellam import renyi
 
 INTERVAL = 1e-4  # of the discretized privacy loss
 RELATIONS = {
@@ -25,10 +27,11 @@ RELATIONS = {
     'replace-one': 'REPLACE_ONE',  # the accountant doubles the distance by itself
 }
 KINDS = (
-    'gaussian', 'discrete gaussian', 'poisson gaussian', 'truncated poisson gaussian'
+    'gaussian', 'discrete gaussian', 'poisson gaussian', 'truncated poisson gaussian', 'skellam'
 )
 # Of Renyi divergences; smaller ones do not converge where epsilon is large.
 ORDERS = (*(x / 10 for x in range(20, 110)), *range(11, 64), 128, 256, 512, 1024)
+WHOLE = (*range(2, 64), *range(64, 128, 8), 128, 256, 512, 1024)  # Skellam's bound holds at these
 GRAIN = 1000  # integers in a standard deviation, from where discrete noise counts as continuous
 
 
@@ -70,7 +73,7 @@ def check_charge(c: Charge) -> None:
         raise ValueError(f'{c.name}: rate={c.rate}: a {c.kind} release is of all units')
     if c.kind.startswith('truncated') and not 0 < c.cap <= c.size:
         raise ValueError(f'{c.name}: cap={c.cap}: from 1 to the {c.size} units')
-    if c.kind.startswith('discrete') and c.grain < GRAIN:
+    if c.kind in ('discrete gaussian', 'skellam') and c.grain < GRAIN:
         raise ValueError(
             f'{c.name}: noise of {c.grain:g} whole numbers: below {GRAIN} discrete noise in many '
             'coordinates is not charged as continuous noise is'
@@ -95,6 +98,8 @@ def event_of(c: Charge) -> Any:
         'gaussian': lambda: noise,
         # Of so fine a grid both satisfy 1/(2 sigma^2)-zCDP (Canonne et al. 2020, theorem 4).
         'discrete gaussian': lambda: noise,
+        # Its Renyi divergence is linear in the order, which is what this event says.
+        'skellam': lambda: dp.ZCDpEvent(*renyi(c.sigma, c.grain)),
         'poisson gaussian': lambda: dp.PoissonSampledDpEvent(c.rate, noise),
         'truncated poisson gaussian': lambda: dp.dp_event.TruncatedSubsampledGaussianDpEvent(
             c.size, c.rate, c.cap, c.sigma
@@ -104,8 +109,18 @@ def event_of(c: Charge) -> Any:
 
 
 def epsilon(charges: Iterable[Charge], delta: float, relation: str = 'zero-out') -> float:
-    """Epsilon of all charges at `delta`; 0 of none."""
-    return _epsilon(merged(charges), delta, relation, 'pld')
+    """Epsilon of all charges at `delta`; 0 of none.
+
+    With Skellam noise among them, of which no privacy loss distribution is known, it is that by
+    Renyi divergences.
+    """
+    charges = merged(charges)
+    return _epsilon(charges, delta, relation, 'rdp' if has_skellam(charges) else 'pld')
+
+
+def has_skellam(charges: Iterable[Charge]) -> bool:
+    """Whether the accountant is that of Renyi divergences."""
+    return any(c.kind == 'skellam' for c in charges)
 
 
 def epsilon_rdp(charges: Iterable[Charge], delta: float, relation: str = 'zero-out') -> float:
@@ -130,7 +145,10 @@ def _epsilon(charges, delta, relation, by):
     if by == 'pld':
         of = extra('dp_accounting.pld', 'an epsilon').PLDAccountant(neighbors, INTERVAL)
     else:
-        of = extra('dp_accounting.rdp', 'an epsilon').RdpAccountant(ORDERS, neighbors)
+        if has_skellam(charges) and relation == 'replace-one':
+            raise ValueError('skellam: a sensitivity of replacement would be twice that charged')
+        orders = WHOLE if has_skellam(charges) else ORDERS
+        of = extra('dp_accounting.rdp', 'an epsilon').RdpAccountant(orders, neighbors)
     for c in charges:
         of.compose(event_of(c))
     return float(of.get_epsilon(delta))

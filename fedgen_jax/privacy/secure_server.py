@@ -37,6 +37,13 @@ class Sum(NamedTuple):
     down: float
 
 
+class Bill(NamedTuple):
+    """Bytes that each client has sent and received so far, {number: bytes}, changed in place."""
+
+    up: dict[int, int]
+    down: dict[int, int]
+
+
 def route(letters: Mapping[int, Mapping[int, bytes]]) -> dict[int, dict[int, bytes]]:
     """{receiver: {sender: letter}} of {sender: {receiver: letter}}, among those who sent any."""
     return {
@@ -112,62 +119,75 @@ def secure_sum(
 
     Raises ValueError where fewer clients remain than a sum needs.
     """
-    dropped = dropped or {}
-    first = next(iter(words.values()))
-    up, down = dict.fromkeys(words, 0), dict.fromkeys(words, 0)
+    dropped, bill = dropped or {}, Bill(dict.fromkeys(words, 0), dict.fromkeys(words, 0))
 
     def sends(number, message):
         first_missing = dropped.get(number)
         return first_missing is None or MESSAGES.index(message) < MESSAGES.index(first_missing)
 
-    clock = time.perf_counter()
-    clients, adverts = {}, {}
-    for n in words:
-        if sends(n, 'advertise'):
-            clients[n], adverts[n] = secure.advertise(setup, n, secrets[n], digest)
-            up[n] += len(adverts[n])
-    to_all = list(adverts.values())
-    check_enough(setup, len(to_all), 'take part')
-    letters: dict[int, dict[int, bytes]] = {}
-    for n in adverts:
-        down[n] += sum(map(len, to_all))
-        if sends(n, 'share'):
-            clients[n], letters[n] = secure.share(clients[n], to_all)
-            up[n] += sum(map(len, letters[n].values()))
-    routed, keys = route(letters), time.perf_counter() - clock
-
-    clock = time.perf_counter()
-    sent: dict[int, bytes] = {}
-    for n, received in routed.items():
-        down[n] += sum(map(len, received.values()))
-        if sends(n, 'masked'):
-            clients[n], sent[n] = secure.masked(clients[n], received, words[n])
-            up[n] += len(sent[n])
-    mask = (time.perf_counter() - clock) / max(len(sent), 1)
+    (clients, adverts, letters), keys = _timed(
+        _shared, setup, secrets, digest, tuple(words), sends, bill
+    )
+    (clients, sent), mask = _timed(_masked, clients, letters, words, sends, bill)
     survivors = tuple(sorted(sent))
     check_enough(setup, len(survivors), 'sent their words')
+    answers, agreed = _timed(_answered, clients, secrets, survivors, sends, bill)
+    word = 8 * next(iter(words.values())).itemsize
+    total, unmask = _timed(unmasked, setup, adverts, tuple(letters), sent, answers, word)
+    seconds = {'keys': keys, 'mask': mask / len(sent), 'agree': agreed, 'unmask': unmask}
+    means = (float(np.mean([x[n] for n in survivors])) for x in bill)
+    return Sum(total, survivors, seconds, *means)
 
-    clock = time.perf_counter()
-    signed: dict[int, bytes] = {}
-    answers: dict[int, bytes] = {}
+
+def _shared(setup, secrets, digest, numbers, sends, bill):
+    """Keys and shares: (clients, all that was advertised, {sender: {receiver: letter}})."""
+    clients, adverts = {}, {}
+    for n in numbers:
+        if sends(n, 'advertise'):
+            clients[n], adverts[n] = secure.advertise(setup, n, secrets[n], digest)
+            bill.up[n] += len(adverts[n])
+    to_all = list(adverts.values())
+    check_enough(setup, len(to_all), 'take part')
+    letters = {}
+    for n in adverts:
+        bill.down[n] += sum(map(len, to_all))
+        if sends(n, 'share'):
+            clients[n], letters[n] = secure.share(clients[n], to_all)
+            bill.up[n] += sum(map(len, letters[n].values()))
+    return clients, to_all, letters
+
+
+def _masked(clients, letters, words, sends, bill):
+    """(clients, {number: its masked words})."""
+    clients, sent = dict(clients), {}
+    for n, received in route(letters).items():
+        bill.down[n] += sum(map(len, received.values()))
+        if sends(n, 'masked'):
+            clients[n], sent[n] = secure.masked(clients[n], received, words[n])
+            bill.up[n] += len(sent[n])
+    return clients, sent
+
+
+def _answered(clients, secrets, survivors, sends, bill):
+    """{number: its shares of its peers' secrets}, of those who give them."""
+    clients, signed, answers = dict(clients), {}, {}
     for n in survivors:
-        down[n] += len(pack(survivors))
+        bill.down[n] += len(pack(survivors))
         if sends(n, 'agree'):
             clients[n], signed[n] = secure.agree(clients[n], secrets[n], survivors)
-            up[n] += len(signed[n])
+            bill.up[n] += len(signed[n])
     for n in signed:
-        down[n] += sum(map(len, signed.values()))
+        bill.down[n] += sum(map(len, signed.values()))
         if sends(n, 'unmask'):
             clients[n], answers[n] = secure.unmask(clients[n], signed)
-            up[n] += len(answers[n])
-    agreed = time.perf_counter() - clock
+            bill.up[n] += len(answers[n])
+    return answers
 
+
+def _timed(of, *args):
+    """(what a function returns, seconds)."""
     clock = time.perf_counter()
-    total = unmasked(setup, to_all, tuple(letters), sent, answers, 8 * first.itemsize)
-    unmask = time.perf_counter() - clock
-    seconds = {'keys': keys, 'mask': mask, 'agree': agreed, 'unmask': unmask}
-    means = (float(np.mean([x[n] for n in survivors])) for x in (up, down))
-    return Sum(total, survivors, seconds, *means)
+    return of(*args), time.perf_counter() - clock
 
 
 def _pairs(data):

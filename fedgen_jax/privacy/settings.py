@@ -22,6 +22,10 @@ def check_private(c: Any) -> None:
     """Raises ValueError where a configuration has a unit of privacy beside what breaks it."""
     p = c.privacy
     choose('privacy.unit', p.unit, ('', *UNITS))
+    if not (p.seed == 'secret' or f'{p.seed}'.isdecimal()):
+        raise ValueError(f"privacy.seed={p.seed!r}: 'secret', or a number for simulations")
+    if c.secure.distributed_noise:
+        _check_shares(c)
     if not p.unit:
         return
     if not (p.epsilon > 0 and math.isfinite(p.epsilon)):
@@ -32,8 +36,6 @@ def check_private(c: Any) -> None:
         raise ValueError(f'privacy.rate={p.rate}: a sampling rate above 0, up to 1')
     if p.clip < 0 or not math.isfinite(p.clip):
         raise ValueError(f'privacy.clip={p.clip}: a norm above 0, or 0 for 1')
-    if not (p.seed == 'secret' or f'{p.seed}'.isdecimal()):
-        raise ValueError(f"privacy.seed={p.seed!r}: 'secret', or a number for simulations")
     for field, least in (
         ('images_per_patient', 1), ('multiplicity', 1), ('public_centers', 1),
         ('public_rounds', 0), ('updates', 0),
@@ -49,6 +51,24 @@ def check_private(c: Any) -> None:
     for field, bad, why in _of_clients(c) if p.unit == 'client' else _inside(c):
         if bad:
             raise ValueError(f'privacy.unit={p.unit!r} with {field}: {why}')
+
+
+def _check_shares(c):
+    """Raises ValueError where shares of noise would not add up to a promise."""
+    p = c.privacy
+    for field, bad, why in (
+        ('secure.on=False', not c.secure.on, 'shares go under masks: --config.secure.on=True'),
+        (f'privacy.unit={p.unit!r}', p.unit in ('patient', 'image'),
+         'local steps are no linear release: the noise of each changes what the next computes, so '
+         'each center needs all of it by itself: client, or no distributed noise'),
+        ("privacy.unit=''", not p.unit, 'nothing bounds what a center sends: client'),
+        (f'privacy.rate={p.rate}', p.rate < 1,
+         'the server knows who takes part, so that sampling hides nobody from it: 1'),
+        ('privacy.adaptive', p.adaptive, 'the clip is fixed, as its noise is'),
+        (f'data.virtual={c.data.virtual}', bool(c.data.virtual), 'drawn centers add no noise: 0'),
+    ):
+        if bad:
+            raise ValueError(f'secure.distributed_noise with {field}: {why}')
 
 
 def _inside(c):
@@ -104,7 +124,8 @@ def _of_clients(c):
         (f'fedgen.base={c.fedgen.base!r}',
          c.algorithm == 'fedgen' and c.fedgen.base not in OF_CLIENTS[:2],
          f'one of {", ".join(OF_CLIENTS[:2])}'),
-        ('secure.on', c.secure.on, 'the noise is the server\'s, who is trusted then: off'),
+        ('secure.on', c.secure.on and not c.secure.distributed_noise,
+         "the noise is the server's, who is trusted then: off, or secure.distributed_noise"),
         (f'robust.rule={c.robust.rule!r}', c.robust.rule != 'none',
          'the noise is that of a sum: none'),
         (f'weighting={c.weighting!r}', c.weighting != 'uniform',

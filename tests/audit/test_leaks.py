@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedgen_jax.audit import descriptor as audits
+from fedgen_jax.audit import differencing
 from fedgen_jax.audit.leaks import Leak, ratio, span_share
 from fedgen_jax.hypernet import descriptor
 
@@ -32,8 +33,25 @@ def test_the_pool_s_change_is_the_newcomer():
         name: descriptor.statistic(RNG.normal(size=(9, 7)), np.ones(9), 'psi') for name in 'abc'
     }
     joins = own.pop('c')
-    found = audits.differencing(own, 'c', joins)
-    np.testing.assert_array_equal(found, descriptor.mean(joins))
+    found = differencing.difference(own, 'c', joins)
+    np.testing.assert_array_equal(found.total, joins.total)
+    assert found.count == joins.count
+
+
+def test_a_join_tells_all_but_the_newcomer_s_own_noise(subject):
+    """Controls each way: exact without noise or with the others' alone, else off by the noise."""
+    found = differencing.audit(subject)
+    assert found.holds and not found.missing and found.numbers['centers'] == 4
+    bare, shared, own = found.numbers['joins'].values()
+    assert bare == shared == {'error': 0, 'in_noise': 0}
+    assert 0.85 < own['in_noise'] < 2 and own['error'] > 0.01
+
+
+def test_the_audit_of_joins_fails_where_a_release_has_no_noise(subject, monkeypatch):
+    exact = differencing.described(subject).exact
+    monkeypatch.setattr(
+        differencing, 'described', lambda subject: differencing.Described(exact, exact))
+    assert differencing.audit(subject).holds is False
 
 
 def test_a_message_gives_the_descriptor_away_unless_it_was_released(subject):
@@ -43,5 +61,4 @@ def test_a_message_gives_the_descriptor_away_unless_it_was_released(subject):
     assert n['one_step_error'] < 1e-4 and n['released_error'] < 1e-4
     assert n['rows']['one step on a released descriptor']['error'] > 0.1
     assert min(n['in_span']) > 0.999 > max(n['others_in_span'])
-    assert n['difference_error'] == n['released_difference_error'] == 0
     assert n['released_from_exact'] > 1e-3

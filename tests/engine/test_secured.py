@@ -12,17 +12,13 @@ from rolling import assert_same, dice, run, start
 
 from fedgen_jax.config import base
 from fedgen_jax.data import synthetic
-from fedgen_jax.engine import secured
+from fedgen_jax.engine import sums
 from fedgen_jax.engine.cohorts import Mix
 from fedgen_jax.engine.rounds import client_mesh, make_rounds, pad_clients
-from fedgen_jax.engine.secured import (
-    Secure,
-    make_secured_rounds,
-    rounds_of,
-    secure_of,
-    told_of,
-)
+from fedgen_jax.engine.secured import make_secured_rounds, rounds_of
+from fedgen_jax.engine.sums import Parties, Secure, secure_of, told_of
 from fedgen_jax.privacy import Message, clip, nothing
+from fedgen_jax.privacy.commit import identity
 from fedgen_jax.privacy.encode import encode
 from fedgen_jax.program import make_algorithm
 
@@ -31,7 +27,11 @@ FIVE = Secure(own=5, drawn=0, first_drawn=5, threshold=4, min_honest=3, colludin
               word=32)
 
 
-def secured_run(algorithm, mesh, started, secure, *stops, protection=None):
+SECRETS = {n: bytes([n]) * 32 for n in range(C)}
+PARTIES = Parties(SECRETS, {n: identity(s) for n, s in SECRETS.items()})
+
+
+def secured_run(algorithm, mesh, started, secure, *stops, protection=None, parties=PARTIES):
     """As `rolling.run`, and the summed message of each round as the server met it."""
     halves = make_secured_rounds(algorithm, mesh, 'map', protection, secure)
     met = []
@@ -43,7 +43,7 @@ def secured_run(algorithm, mesh, started, secure, *stops, protection=None):
 
     state, private_C, data_C, id_C = started
     zero, one = np.int32(0), np.int32(1)
-    lowered = halves._replace(between=looking).lower(
+    lowered = halves._replace(between=looking, parties=parties).lower(
         state, private_C, data_C, id_C, KEY, zero, one)
     return *run(lowered.compile(), started, *stops), met
 
@@ -58,12 +58,12 @@ def test_the_sum_is_that_of_the_encoded_messages_to_the_bit(cells, num_devices):
     [(state, kept)], metrics, met = secured_run(
         dice(), mesh, start(dice(), mesh, data_C), FIVE, 0, 1
     )
-    ((message_C, id_C, _), total), = met
+    ((message_C, id_C, *_), total), = met
     assert len(id_C) == C and message_C.took_part.tolist() == [1] * 5 + [0] * 3
     rows = [jax.tree.map(lambda x, i=i: x[i], message_C) for i in range(5)]
     trees = [{'contribution': m.contribution, 'metrics': m.metrics} for m in rows]
     words = np.sum([encode(t, 16, 32, C) for t in trees], axis=0, dtype=np.uint32)
-    expected = secured.message_of(words, 5, message_C, FIVE)
+    expected = sums.message_of(words, 5, message_C, FIVE)
     assert_same(total, expected)
     # Within C 2^-(bits+1) of the plain sum, and the private states are untouched by masks.
     [(plain, kept_plain)], metrics_plain = plainly(
@@ -89,7 +89,7 @@ def test_fedgen_under_masks_steps_as_it_does_without():
         [(state, _)], _, met = secured_run(
             algorithm, mesh, start(algorithm, mesh, data_C), own, 0, 1
         )
-        ((message_C, _, _), total), = met
+        ((message_C, *_), total), = met
         exact = jax.tree.map(lambda x: x.astype(np.float64).sum(0), message_C.contribution)
         for a, b in zip(jax.tree.leaves(total.contribution), jax.tree.leaves(exact)):
             assert np.abs(a - b).max() <= 3 * 2.0 ** -(bits + 1) + 2.0**-23 * np.abs(b).max()
@@ -168,7 +168,7 @@ def test_a_protection_works_on_both_sides(cells):
     assert state.protection == plain.protection == 2
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4),
                  state.shared, plain.shared)
-    (message_C, _, _), total = met[0]
+    (message_C, *_), total = met[0]
     assert isinstance(total, Message) and total.took_part == 5
 
 
@@ -182,7 +182,8 @@ def test_a_number_too_large_for_its_word_ends_the_round_and_names_the_leaf(cells
 
 def config(**changes):
     c = ConfigDict({'secure': {'on': True, 'bits': 16, 'word': 32, 'threshold': 0.67,
-                               'min_honest': 3, 'colluding': 0}, 'data': {'virtual': 0}})
+                               'min_honest': 3, 'colluding': 0,
+                               'distributed_noise': False}, 'data': {'virtual': 0}})
     c.update_from_flattened_dict({k.replace('__', '.'): v for k, v in changes.items()})
     return c
 
@@ -239,11 +240,12 @@ def test_an_algorithm_that_needs_each_contribution_is_refused():
 def test_what_is_told_of_a_run():
     costs = [{'keys': 1.0, 'bytes_up': 5.0}, {'keys': 2.0, 'bytes_up': 5.0},
              {'keys': 9.0, 'bytes_up': 5.0}]
-    told = told_of(FIVE, costs)
+    told = told_of(FIVE, 'of secrets', costs)
     assert told['a_round'] == {'keys': 2.0, 'bytes_up': 5.0}
-    assert told['threshold'] == 4 and 'at least 4' in told['server_saw'][1]
-    assert told_of(FIVE._replace(min_honest=5), [])['a_round'] is None
-    assert 'at least 5' in told_of(FIVE._replace(min_honest=5), [])['server_saw'][1]
+    assert told['threshold'] == 4 and told['identities'] == 'of secrets'
+    assert 'at least 4' in told['server_saw'][1]
+    assert told_of(FIVE._replace(min_honest=5), '', [])['a_round'] is None
+    assert 'at least 5' in told_of(FIVE._replace(min_honest=5), '', [])['server_saw'][1]
 
 
 def test_several_processes_and_a_missing_package_are_one_line(cells, monkeypatch):
@@ -256,3 +258,13 @@ def test_several_processes_and_a_missing_package_are_one_line(cells, monkeypatch
     monkeypatch.setitem(sys.modules, 'cryptography', None)
     with pytest.raises(ValueError, match=r"secure.on: .*pip install 'fedgen_jax\[privacy\]'"):
         secured_run(dice(), mesh, begun, FIVE, 0, 1)
+
+
+def test_a_center_that_signs_as_another_ends_the_round(cells):
+    mesh, data_C = client_mesh(1), pad_clients(cells, C)
+    begun = start(dice(), mesh, data_C)
+    other = PARTIES._replace(secrets={**SECRETS, 2: bytes([99]) * 32})
+    with pytest.raises(ValueError, match='client 2: its keys are not signed by it'):
+        secured_run(dice(), mesh, begun, FIVE, 0, 1, parties=other)
+    with pytest.raises(ValueError, match='no parties'):
+        secured_run(dice(), mesh, start(dice(), mesh, data_C), FIVE, 0, 1, parties=None)
