@@ -38,7 +38,7 @@ from fedgen_jax.privacy.secrets import (
 from fedgen_jax.privacy.shares import Shares, deviation_of, variance_of_share
 from fedgen_jax.privacy.units import cap_of, patient_table
 from fedgen_jax.registry import look_up
-from fedgen_jax.run import settings_of
+from fedgen_jax.settings import settings_of
 
 CLIENTS = 'clients'  # the one site of a run whose unit is the client
 SECRETS = '~/.fedgen_jax/centers'

@@ -21,7 +21,8 @@ from fedgen_jax.own import score_own
 from fedgen_jax.parties import told_of_identities
 from fedgen_jax.program import num_bytes
 from fedgen_jax.promise import told
-from fedgen_jax.run import Run, after_training, reopen, settings_of
+from fedgen_jax.run import Run, after_training, reopen
+from fedgen_jax.settings import settings_of
 from fedgen_jax.tasks.coco_metrics import only_images, to_folder_results
 
 

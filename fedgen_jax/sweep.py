@@ -13,8 +13,9 @@ from fedgen_jax.engine.processes import any_of
 from fedgen_jax.files import expand, file_name, is_plain
 from fedgen_jax.interrupt import Failed, MayPass, Stopped, disk_is_full
 from fedgen_jax.registry import choose
-from fedgen_jax.run import differences, load_source, names_in, refusal, settings_of
+from fedgen_jax.run import load_source, names_in
 from fedgen_jax.schema import Summary
+from fedgen_jax.settings import differences, refusal, settings_of
 from fedgen_jax.train import train
 
 

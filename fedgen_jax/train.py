@@ -37,10 +37,9 @@ from fedgen_jax.run import (
     place_of,
     prepare,
     read_federation,
-    refusal,
-    settings_of,
     write_reference,
 )
+from fedgen_jax.settings import refusal, settings_of
 from fedgen_jax.statistics import save_statistics
 from fedgen_jax.summary import summarize, title_of
 from fedgen_jax.terminal import Display, display

@@ -10,7 +10,7 @@ from processes import small_run
 from configs.common import METHODS, base
 from fedgen_jax import sweep
 from fedgen_jax.interrupt import Failed, MayPass
-from fedgen_jax.run import settings_of
+from fedgen_jax.settings import settings_of
 
 
 def test_runs_cover_the_grid_and_stand_by_method():

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.engine.rounds import (
+    COMPILER,
     all_finite,
     by_client,
     make_rounds,
@@ -132,7 +133,10 @@ def make_secured_rounds(
 
     everywhere, by = NamedSharding(mesh, P()), by_client(mesh)
     return Halves(
-        jax.jit(clients, donate_argnums=1, out_shardings=(by, everywhere, by)),
+        jax.jit(
+            clients, donate_argnums=1, out_shardings=(by, everywhere, by),
+            compiler_options=COMPILER,
+        ),
         jax.jit(server, donate_argnums=0, out_shardings=everywhere),
         functools.partial(summed, secure),
     )

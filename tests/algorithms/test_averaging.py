@@ -15,7 +15,8 @@ from fedgen_jax.engine.rounds import client_mesh, make_rounds
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.interrupt import Stopped
 from fedgen_jax.program import make_algorithm
-from fedgen_jax.run import refusal, restore, settings_of
+from fedgen_jax.run import restore
+from fedgen_jax.settings import refusal, settings_of
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.train import train
 

@@ -6,6 +6,8 @@ import pytest
 from families import KEY, assert_same, configured, drawn_clients, roll
 
 from fedgen_jax.data import synthetic
+from fedgen_jax.engine import rounds
+from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, shard_clients
 from fedgen_jax.models import MODELS
 from fedgen_jax.models.cnn import CNN
 from fedgen_jax.program import make_algorithm
@@ -75,6 +77,29 @@ def test_the_generator_changes_what_training_leaves_alone(changes, clients, monk
     change = [x for path, x in jax.tree_util.tree_leaves_with_path(shared['phi'])
               if 'norm' in path[0].key]
     assert change and all(np.abs(x).max() > 1e-6 for x in change)
+
+
+def products(changes, clients, client_map='map'):
+    """How many matrix products a compiled round has: what a loop repeats counts once."""
+    algorithm, _ = make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)
+    mesh, id_C = client_mesh(1), np.arange(3, dtype=np.int32)
+    state, private_C = init_run(algorithm, mesh, KEY, shard_clients(id_C, mesh))
+    lowered = make_rounds(algorithm, mesh, client_map).lower(
+        state, private_C, shard_clients(clients, mesh), shard_clients(id_C, mesh), KEY,
+        np.int32(0), np.int32(1),
+    )
+    return lowered.compile().as_text().count(' dot(')
+
+
+def test_base_and_generator_pass_a_frozen_network_once(clients, monkeypatch):
+    of_head = {'fedgen.modes': ('head',)}
+    trained = products(of_head, clients) - products({'algorithm': 'fedavg'}, clients)
+    monkeypatch.setitem(MODELS, 'cnn', HeadAlone)
+    frozen = products({'algorithm': 'fedavg'}, clients)
+    shared = products(of_head, clients) - frozen
+    monkeypatch.setattr(rounds, 'COMPILER', {})
+    apart = products(of_head, clients) - frozen
+    assert shared < apart <= trained  # apart, each passes it
 
 
 @pytest.mark.parametrize(

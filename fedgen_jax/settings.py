@@ -1,0 +1,67 @@
+"""What decides a run's result, and whether a run of other settings can go on from it."""
+
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def settings_of(config: ConfigDict) -> dict[str, Any]:
+    """All that decides a run's result, as JSON.
+
+    The configuration but for where its data and secrets lie, and for how clients are spread over
+    devices, which only rounds otherwise.
+    """
+    values = config.to_dict()
+    for field in ('devices', 'client_map'):
+        values.pop(field, None)
+    where = ('root', 'cache', 'images')
+    values['data'] = {k: v for k, v in values['data'].items() if k not in where}
+    values['privacy'].pop('secrets', None)
+    return json.loads(json.dumps(values, default=list))
+
+
+AFTERWARDS = ('adapt', 'finetune', 'oracle')  # groups of fields: a finished run is scored again
+
+
+def refusal(made: dict, now: dict, defaults: dict) -> str:
+    """Why a run of settings `made` cannot go on with those of `now`; '' if it can.
+
+    It can with the same ones, with other ones of what is done after the rounds, and with more
+    rounds if nothing else of it depends on their number.
+    """
+    of_rounds = (
+        {k: v for k, v in x.items() if k not in AFTERWARDS} for x in (made, now, defaults)
+    )
+    found = differences(*of_rounds)  # type: ignore[arg-type]  # three of them
+    longer = len(found) == 1 and now['rounds'] > made.get('rounds', now['rounds'])
+    schedule = now['client']['schedule']
+    if longer and now['server'].get('average'):
+        return (
+            f'{found[0]}: with server.average the last round has left the mean of the last ones, '
+            'so such a run cannot be made longer'
+        )
+    if not found or longer and schedule == 'constant':
+        return ''
+    if longer:
+        return (
+            f'{found[0]}: with client.schedule={schedule!r} the learning rate follows their number '
+            "from the first one on, so only a run with 'constant' can be made longer"
+        )
+    return found[0]
+
+
+def differences(made: dict, now: dict, defaults: dict, prefix: str = '') -> list[str]:
+    """'client.lr=0.1, now 0.2' for each field in which two `settings_of` differ.
+
+    A field that `made` lacks is younger than the run, which had what is now its default.
+    """
+    found = []
+    for name, value in now.items():
+        default = defaults.get(name)
+        was = made.get(name, default)
+        if isinstance(value, dict):
+            found += differences(was or {}, value, default or {}, f'{prefix}{name}.')
+        elif was != value:
+            found.append(f'{prefix}{name}={was!r}, now {value!r}')
+    return found
