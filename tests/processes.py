@@ -54,7 +54,7 @@ def start(config, workdir, *flags, **environment):
         [sys.executable, '-m', 'launch.train', f'--config={workdir}.py', f'--workdir={workdir}',
          *flags],
         cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'FEDGEN_CACHE': config.data.cache,
-             **environment},
+             'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.05', **environment},
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )
 

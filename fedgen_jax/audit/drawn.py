@@ -67,11 +67,11 @@ def usual_images(subject: Subject) -> int:
 def public_mean(subject: Subject) -> np.ndarray:
     """float64 [E]: what a private run would clip its descriptors around.
 
-    Of a run with canonical input, which is never private, it is the mean of drawn centers on it.
+    Of a run whose canonical input is made towards its own centers, which is never private, it is the
+    mean of drawn centers on it.
     """
     program = subject.run.program
-    if program.input is None:
-        assert program.describe
-        return mean_descriptor(subject.run.config, program.describe, subject.trained.shared)
+    if program.input is None or subject.run.config.input.reference == 'drawn':
+        return mean_descriptor(subject.run.config, program, subject.trained.shared)
     found = draw(subject, PUBLIC, usual_images(subject), FAR)
     return found.vectors.astype(np.float64).mean((0, 1))

@@ -116,7 +116,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_a_sweep_that_can_only_fail_stops_at_once(tmp_path):
-    told = ['launch.sweep', '--config=configs/wbc_cls.py', f'--workdir={tmp_path}/runs']
+    told = ['launch.sweep', '--config=configs/wbc_seg.py', f'--workdir={tmp_path}/runs']
     done = call(*told, '--config.data.root=/nowhere')
     assert done.returncode == 2 and done.stdout == ''
     assert done.stderr.startswith('error: /nowhere') and len(done.stderr.splitlines()) == 1
