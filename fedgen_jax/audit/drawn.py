@@ -67,8 +67,8 @@ def usual_images(subject: Subject) -> int:
 def public_mean(subject: Subject) -> np.ndarray:
     """float64 [E]: what a private run would clip its descriptors around.
 
-    Of a run whose canonical input is made towards its own centers, which is never private, it is the
-    mean of drawn centers on it.
+    Of a run whose canonical input is made towards its own centers, which is never private, it is
+    the mean of drawn centers on it.
     """
     program = subject.run.program
     if program.input is None or subject.run.config.input.reference == 'drawn':
