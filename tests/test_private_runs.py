@@ -60,8 +60,7 @@ def configured(cells, tmp, **changes):
     c.weighting, c.fedgen.support, c.fedgen.modes = 'uniform', 4, ('film',)
     c.data.virtual_examples, c.shifts.acquisition = 16, 0.0
     c.privacy.update({
-        'unit': 'patient', 'delta': 1e-3, 'rate': 0.5, 'public_centers': 2,
-        'public_rounds': 2,
+        'unit': 'patient', 'delta': 1e-3, 'rate': 0.5, 'public_centers': 2, 'public_rounds': 2,
         'secrets': str(tmp / 'keys'),
     })
     c.update_from_flattened_dict(changes)
@@ -392,13 +391,10 @@ def test_what_breaks_the_promise_to_clients_is_refused(cells, tmp_path, changes,
 
 def test_drawn_clients_are_units_too(cells, tmp_path):
     """Of eight centers and twelve drawn ones a Poisson cohort is drawn, with an adaptive clip."""
-    c = configured(cells, tmp_path, algorithm='fedavg', **{
-        **CLIENT, 'data.virtual': 12, 'privacy.public': '', 'privacy.adaptive': True,
-        'privacy.rate': 0.9,
-    })
+    more = {'data.virtual': 12, 'privacy.public': '', 'privacy.adaptive': True, 'privacy.rate': 0.9}
+    c = configured(cells, tmp_path, algorithm='fedavg', **{**CLIENT, **more})
     told = train(c, tmp_path / 'run', progress=False)['privacy']
     assert told['by_center']['clients']['units'] == 20
-    done, _ = reopen(tmp_path / 'run')
-    (state,) = done.state.protection
+    (state,) = reopen(tmp_path / 'run')[0].state.protection
     assert not state['secret'].any()  # the noise could be drawn again
     assert float(state['clip']) != 0.5 and float(state['expected']) == pytest.approx(18)
