@@ -76,3 +76,21 @@ def trials(changes: dict[str, dict]) -> dict[str, dict]:
         for title, change in {'': {}, **changes}.items()
         if not change.keys() & METHODS[name].keys()
     }
+
+
+def at_epsilons(
+    algorithms: tuple[str, ...], public_only: dict, not_private: dict, field: str, rates: dict
+) -> dict[str, dict]:
+    """{name: overrides}: each algorithm without privacy and at each epsilon, from one public start.
+
+    field: the rate that depends on epsilon.  rates: {epsilon: its value}.
+    """
+    found = {'public only': public_only}
+    for algorithm in algorithms:
+        name, own = algorithm.replace('_', '-'), {'algorithm': algorithm}
+        found[f'{name}, no privacy'] = {**own, 'privacy.unit': '', **not_private}
+        for epsilon, rate in rates.items():
+            found[f'{name}, epsilon {epsilon}'] = {
+                **own, 'privacy.epsilon': float(epsilon), field: rate
+            }
+    return found

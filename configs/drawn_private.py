@@ -21,7 +21,6 @@ from configs import common
 from fedgen_jax.public import public_config
 from fedgen_jax.sweep import grid
 
-EPSILONS = (8, 4, 2, 1)
 SEEDS = (0, 1, 2)
 PUBLIC_SEED = 1000
 UNSEEN = 'synthetic-16'
@@ -71,29 +70,17 @@ PUBLIC_ONLY = {
 
 def sweep_main():
     """Each algorithm at each epsilon, from one public start; three federations."""
-    methods = {'public only': PUBLIC_ONLY}
-    for algorithm in ('fedgen', 'fedavg', 'local_only'):
-        name, own = algorithm.replace('_', '-'), {'algorithm': algorithm}
-        methods[f'{name}, no privacy'] = {
-            **own, 'privacy.unit': '', 'batch_size': 300, 'start.generator': True
-        }
-        for epsilon in EPSILONS:
-            methods[f'{name}, epsilon {epsilon}'] = {
-                **own, 'privacy.epsilon': float(epsilon), 'client.lr': RATES[epsilon]
-            }
+    methods = common.at_epsilons(
+        ('fedgen', 'fedavg', 'local_only'), PUBLIC_ONLY,
+        {'batch_size': 300, 'start.generator': True}, 'client.lr', RATES,
+    )
     return [run for seed in SEEDS for run in grid(methods, (UNSEEN,), (seed,))]
 
 
 def sweep_clients():
     """The same with the client as the unit; local-only learning sends nothing to protect."""
-    methods = {'public only': PUBLIC_ONLY}
-    for algorithm in ('fedgen', 'fedavg'):
-        own = {'algorithm': algorithm}
-        methods[f'{algorithm}, no privacy'] = {
-            **own, 'privacy.unit': '', 'cohort': 100, 'start.generator': True
-        }
-        for epsilon in EPSILONS:
-            methods[f'{algorithm}, epsilon {epsilon}'] = {
-                **own, 'privacy.epsilon': float(epsilon), 'server.lr': CLIENT_RATES[epsilon]
-            }
+    methods = common.at_epsilons(
+        ('fedgen', 'fedavg'), PUBLIC_ONLY,
+        {'cohort': 100, 'start.generator': True}, 'server.lr', CLIENT_RATES,
+    )
     return [run for seed in SEEDS for run in grid(methods, (UNSEEN,), (seed,))]

@@ -28,7 +28,6 @@ from configs.wbc_cls import CENTERS, SEEDS
 from fedgen_jax.public import public_config
 from fedgen_jax.sweep import grid, inner
 
-EPSILONS = (8, 4, 2, 1)
 RATES = {8: 0.035, 4: 0.017, 2: 0.012, 1: 0.006}  # of a step; the noise is the larger, so it falls
 
 
@@ -66,7 +65,7 @@ def get_config(phase='private'):
 
 
 # The same start, steps and rate, of as many images; neither clip nor noise, and exact moments.
-NOT_PRIVATE = {'privacy.unit': '', 'batch_size': 256, 'start.generator': True}
+NOT_PRIVATE = {'batch_size': 256, 'start.generator': True}
 
 # Scored without any step of a center.
 PUBLIC_ONLY = {
@@ -76,15 +75,9 @@ PUBLIC_ONLY = {
 
 
 def methods():
-    """{name: overrides}: each algorithm at each epsilon, from one public start."""
-    found = {'public only': PUBLIC_ONLY}
-    for algorithm in ('fedgen', 'fedavg', 'local_only'):
-        name, own = algorithm.replace('_', '-'), {'algorithm': algorithm}
-        found[f'{name}, no privacy'] = {**own, **NOT_PRIVATE}
-        for epsilon in EPSILONS:
-            private = {'privacy.epsilon': float(epsilon), 'client.lr': RATES[epsilon]}
-            found[f'{name}, epsilon {epsilon}'] = {**own, **private}
-    return found
+    return common.at_epsilons(
+        ('fedgen', 'fedavg', 'local_only'), PUBLIC_ONLY, NOT_PRIVATE, 'client.lr', RATES
+    )
 
 
 def sweep_main():
