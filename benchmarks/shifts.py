@@ -47,10 +47,10 @@ def main(_):
         shifts.bias_field, shifts.low_frequency, lambda: shifts.amplitude_mix(reference),
         shifts.magnification, shifts.blur, shifts.resolution, shifts.lens, shifts.gaussian,
         shifts.poisson, shifts.sensor, shifts.rician, shifts.flip, shifts.quarter_turns,
-        shifts.rotation, shifts.plain, shifts.acquisition,
-        lambda: shifts.chain(shifts.acquisition(), shifts.plain()),
+        shifts.rotation, shifts.plain, *shifts.PRESETS.values(),
+        lambda: shifts.chain(shifts.PRESETS['brightfield'](), shifts.plain()),
     ]
-    names = {7: 'amplitude_mix', len(each) - 1: 'acquisition + plain'}
+    names = {7: 'amplitude_mix', len(each) - 1: 'brightfield + plain'}
     print(f'{"shift":<20} us/image   ({size}x{size}, batch {BATCH.value}, '
           f'{CENTERS.value} center(s), {jax.devices()[0].device_kind})')
     for i, make in enumerate(each):

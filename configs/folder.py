@@ -1,9 +1,8 @@
-"""A folder of your own centers: classification, segmentation or detection.
+"""A folder of your own centers: what a plan from the data begins with.
 
-Command:   python -m launch.train --config=configs/folder.py --config.data.root=FOLDER \\
-               --config.data.held_out=CENTER --workdir=RUN
-           or --config=configs/folder.py:segmentation, configs/folder.py:detection
-Sizes:     of small images, for minutes on a CPU; set `data.image_size`, `model.widths`, `rounds`.
+Command:   python -m launch.train --data=FOLDER --task=TASK --held_out=CENTER --workdir=RUN
+As a file: --config=configs/folder.py --config.data.root=FOLDER takes the settings below as they
+           are, without a plan: those of small images of cells, for minutes on a CPU.
 """
 
 from configs import common
@@ -12,8 +11,6 @@ from configs import common
 def get_config(task='classification'):
     c = common.tuned()
     c.task = task
-    # `brightfield` for stained cells, `gray` for radiographs, `fundus`: what centers differ in by
-    # their scanner is taken out first.
     c.input.canonical = 'none'
     c.shifts.acquisition = 0.75
     c.shifts.zoom = 1.6

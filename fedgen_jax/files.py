@@ -50,6 +50,16 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, default=list) + '\n')
 
 
+def write_first(path: pathlib.Path, value: Any) -> None:
+    """Writes a value as JSON where no file is; of processes at once, one alone succeeds."""
+    own = path.with_name(f'{path.name}.{os.getpid()}')
+    with _named(own):
+        own.write_text(json.dumps(value, indent=1) + '\n')
+    with contextlib.suppress(FileExistsError):
+        os.link(own, path)
+    own.unlink()
+
+
 def append_line(path: pathlib.Path, line: str) -> None:
     """Adds a line to a file; of many processes, the first alone does."""
     if is_first():

@@ -1,11 +1,12 @@
 """Many runs in one process; finished ones are skipped, so it can be cut and continued.
 
 python -m launch.sweep --config=configs/wbc_cls.py --sweep=main --workdir=DIR
-python -m launch.sweep --config=configs/folder.py --config.data.root=FOLDER --held_out=all \\
-    --methods=fedgen,fedavg --seeds=3 --workdir=DIR
+python -m launch.sweep --data=FOLDER --task=segmentation --held_out=all --methods=fedgen,fedavg \\
+    --seeds=3 --workdir=DIR
 
-The first makes the runs of the configuration file's sweep_main(); the second needs none: it holds
-out each center of FOLDER in turn, or those that --held_out names.
+The first makes the runs of the configuration file's sweep_main().  The second needs no file: the
+settings are planned from the data, once for all runs, and each center of FOLDER is held out in
+turn, or those that --held_out names.
 
 Several processes share a sweep by `--part=1/2`, `--part=2/2`, with one and the same DIR.  On a CPU
 of two cores, two processes bound to a core each (`taskset`) finish about 1.5 times as soon as one.
@@ -18,17 +19,13 @@ import subprocess
 import sys
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from configs import common
 from fedgen_jax.sweep import named_grid, part_of, run_sweep, unfinished
-from launch import cli, jobs
+from launch import chosen, cli, jobs
 
-_CONFIG = config_flags.DEFINE_config_file('config', None, 'the experiment', lock_config=True)
 _SWEEP = flags.DEFINE_string('sweep', None, "the configuration file's sweep_NAME(); default: main")
-_HELD_OUT = flags.DEFINE_string(
-    'held_out', None, 'without sweep_NAME(): centers to hold out in turn, comma-separated, or all'
-)
 _METHODS = flags.DEFINE_string(
     'methods', None,
     f'without sweep_NAME(): some of {"; ".join(common.METHODS)}; comma-separated; default: all '
@@ -42,9 +39,10 @@ _SLURM = flags.DEFINE_integer('slurm', None, 'submit so many parts as an array j
 _JOBSET = flags.DEFINE_integer('jobset', None, 'print an indexed job of so many parts', 1)
 
 
-def runs_of_sweep() -> list[dict]:
+def runs_of_sweep(config: ConfigDict) -> list[dict]:
     """The overrides of every run: those of sweep_NAME(), or of the grid that the flags name."""
-    if (_HELD_OUT.value, _METHODS.value, _SEEDS.value) != (None, None, None):
+    held_out = flags.FLAGS['held_out'].value
+    if flags.FLAGS['data'].value or (held_out, _METHODS.value, _SEEDS.value) != (None, None, None):
         if _SWEEP.value:
             raise ValueError(
                 f'--sweep={_SWEEP.value}: takes none of --held_out, --methods and --seeds'
@@ -52,7 +50,7 @@ def runs_of_sweep() -> list[dict]:
         of_any_data = [name for name, x in common.METHODS.items() if not x.get('data.virtual')]
         methods = _METHODS.value or ','.join(of_any_data)
         return named_grid(
-            _CONFIG.value, common.METHODS, methods, _HELD_OUT.value or 'all', _SEEDS.value or 1
+            config, common.METHODS, methods, held_out or 'all', _SEEDS.value or 1
         )
     name = _SWEEP.value or 'main'
     file = config_flags.get_config_filename(flags.FLAGS['config'])
@@ -70,7 +68,8 @@ def runs_of_sweep() -> list[dict]:
 
 
 def main():
-    runs = part_of(runs_of_sweep(), _PART.value)
+    config = chosen.chosen(_WORKDIR.value, held_out='')
+    runs = part_of(runs_of_sweep(config), _PART.value)
     given = jobs.without(sys.argv[1:], 'print', 'slurm', 'jobset', 'part')
     if _JOBSET.value:
         print(jobs.jobset(given, _JOBSET.value), end='')
@@ -80,16 +79,17 @@ def main():
         if submitted.returncode:
             raise ValueError(f'sbatch ended with exit code {submitted.returncode}')
         return
-    waiting = unfinished(_CONFIG.value, runs, _WORKDIR.value, common.base())
+    waiting = unfinished(config, runs, _WORKDIR.value, common.base())
     if _PRINT.value:
+        plan = [f'--plan={_WORKDIR.value}/plan.json'] if flags.FLAGS['data'].value else []
         own = jobs.without(given, 'sweep', 'held_out', 'methods', 'seeds', 'workdir')
         for run in waiting:
-            print(jobs.train_command(own, run.overrides, run.workdir))
+            print(jobs.train_command([*own, *plan], run.overrides, run.workdir))
         return
     with cli.told_to_stop() as stop:
         run_sweep(waiting, stop)
 
 
 if __name__ == '__main__':
-    flags.mark_flags_as_required(['config', 'workdir'])
+    flags.mark_flags_as_required(['workdir'])
     cli.run(main)

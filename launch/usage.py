@@ -13,7 +13,8 @@ from fedgen_jax import config
 from fedgen_jax.algorithms import ALGORITHMS
 
 ASKS = ('--help', '-help', '-h', '-?', '--helpshort', '-helpshort', '--helpfull', '-helpfull')
-SHARED = 'launch.cli'  # the module whose flags all commands have
+CHOSEN = 'launch.chosen'  # whose flags name a configuration
+SHARED = 'launch.cli'  # whose flags all commands have
 
 # As c.data.root = ''  # the folder with manifest.csv
 FIELD = re.compile(r'^\s+c\.([\w.]+) = .*?\S(?:  # (.*))?$', re.MULTILINE)
@@ -29,13 +30,14 @@ def text(takes: str | None) -> str:
     """The help of the command that runs; takes: as in `cli.run`."""
     main = sys.modules['__main__']
     by_module = flags.FLAGS.flags_by_module_dict()
-    own, shared = by_module.get(sys.argv[0], []), by_module.get(SHARED, [])
-    parts = [inspect.getdoc(main) or '', '', 'Flags:', *map(_flag, own), *map(_flag, shared)]
+    own, chosen, shared = (by_module.get(of, []) for of in (sys.argv[0], CHOSEN, SHARED))
+    told = map(_flag, [*own, *chosen, *shared])
+    parts = [inspect.getdoc(main) or '', '', 'Flags:', *told]
     if takes:
         parts.insert(1, f'{takes}: one or more')
-    if any(flag.name == 'config' for flag in own):
-        parts += ['', 'Fields, with their defaults, which the file of --config changes; set one by '
-                  '--config.FIELD=VALUE:', *fields()]
+    if chosen:
+        parts += ['', 'Fields, with their defaults, which a plan or the file of --config changes; '
+                  'set one by --config.FIELD=VALUE:', *fields()]
     return '\n'.join(parts)
 
 

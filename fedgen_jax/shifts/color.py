@@ -98,6 +98,16 @@ def hed_stain(scale: float = 0.3, bias: float = 0.05, stains=HED) -> Shift:
     return Shift(sample, apply)
 
 
+def monochrome() -> Shift:
+    """The mean of the channels in each: what shifts of gray images end with."""
+
+    def apply(params, key, image_HxWx3, target):
+        gray_HxWx1 = (image_HxWx3[..., :1] + image_HxWx3[..., 1:2] + image_HxWx3[..., 2:]) / 3
+        return jnp.broadcast_to(gray_HxWx1, image_HxWx3.shape), target
+
+    return Shift(lambda key: (), apply)
+
+
 def _affine(image_HxWx3, matrix_3x3, bias_3):
     # Spelled out: a dot product over 3 channels is about 40 times slower on a CPU.
     mixed = sum(image_HxWx3[..., c, None] * matrix_3x3[c][None, None] for c in range(3))

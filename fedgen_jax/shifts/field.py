@@ -28,6 +28,26 @@ def bias_field(strength: float = 0.3, order: int = 3) -> Shift:
     return Shift(sample, apply)
 
 
+def collimation(most: float = 0.12) -> Shift:
+    """Black borders: each side of an image loses a share of its length, uniform in [0, w].
+
+    What lies below them keeps its masks and boxes: it is there, though it does not show.
+    Params: w, uniform in [0, most], a scalar.
+    """
+
+    def sample(key):
+        return jax.random.uniform(key, maxval=most)
+
+    def apply(width, key, image_HxWx3, target):
+        top, bottom, left, right = width * jax.random.uniform(key, (4,))
+        y_H, x_W = ((jnp.arange(n) + 0.5) / n for n in image_HxWx3.shape[:2])
+        rows_H, cols_W = (y_H >= top) & (y_H <= 1 - bottom), (x_W >= left) & (x_W <= 1 - right)
+        lit_HxW = (rows_H[:, None] & cols_W[None]).astype(image_HxWx3.dtype)
+        return image_HxWx3 * lit_HxW[..., None], target
+
+    return Shift(sample, apply)
+
+
 def low_frequency(strength: float = 0.3, radius: float = 0.1, waves: int = 3) -> Shift:
     """Multiplies the amplitudes of the low frequencies by smooth random factors, phase kept.
 

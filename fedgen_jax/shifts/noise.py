@@ -77,6 +77,18 @@ def rician(low: float = 0.0, high: float = 0.06) -> Shift:
     return Shift(sample, apply)
 
 
+def speckle(low: float = 0.0, high: float = 0.2) -> Shift:
+    """Multiplies by 1 plus normal noise, its deviation uniform in [low, high].  Params: that."""
+
+    def sample(key):
+        return jax.random.uniform(key, minval=low, maxval=high)
+
+    def apply(deviation, key, image_HxWx3, target):
+        return _add(key, image_HxWx3, (deviation * image_HxWx3) ** 2), target
+
+    return Shift(sample, apply)
+
+
 def _add(key, image_HxWx3, variance_HxWx3):
     # The small number keeps the gradient finite at 0.
     noise = jnp.sqrt(variance_HxWx3 + 1e-12) * _normal(key, image_HxWx3)

@@ -9,7 +9,7 @@ from fedgen_jax.data import synthetic
 from fedgen_jax.data.source import load
 from fedgen_jax.engine.chunks import in_chunks
 from fedgen_jax.hypernet import descriptor as d
-from fedgen_jax.shifts import acquisition, apply_batch
+from fedgen_jax.shifts import PRESETS, apply_batch
 
 SIZE = 24
 
@@ -92,7 +92,7 @@ def test_the_statistic_ignores_order_and_what_stands_beside(psi, describe, cente
 
 def test_it_sees_the_acquisition_more_than_the_sample(psi, describe, centers):
     """A shift of the same images moves the descriptor further than other images of the center."""
-    shift = acquisition()
+    shift = PRESETS['brightfield']()
     play = jax.jit(
         lambda key, x: apply_batch(shift, shift.sample(key), jax.random.fold_in(key, 1), x, {})[0]
     )

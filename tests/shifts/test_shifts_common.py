@@ -37,7 +37,9 @@ SHIFTS = {
     'rotation': shifts.rotation(),
     'sometimes': shifts.sometimes(shifts.gamma(), 0.9),
     'plain': shifts.plain(),
-    'acquisition': shifts.acquisition(),
+    'speckle': shifts.speckle(),
+    'collimation': shifts.collimation(),
+    **{name: preset() for name, preset in shifts.PRESETS.items()},
 }
 
 NEUTRAL = {
@@ -59,7 +61,10 @@ NEUTRAL = {
     'rotation': shifts.rotation(0, 0),
     'sometimes': shifts.sometimes(shifts.gamma(), 0.0),
     'lens_never': shifts.lens(probability=0.0),
-    'acquisition': shifts.acquisition(0.0),
+    'speckle': shifts.speckle(0, 0),
+    'collimation': shifts.collimation(0),
+    'brightfield': shifts.PRESETS['brightfield'](0.0),
+    'photo': shifts.PRESETS['photo'](0.0),
 }
 
 
@@ -162,10 +167,11 @@ def test_sometimes_is_all_or_nothing_at_its_rate():
     assert 0.22 < on.mean() < 0.38
 
 
-def test_strength_moves_every_parameter_between_neutral_and_full():
+@pytest.mark.parametrize('name', shifts.PRESETS)
+def test_strength_moves_every_parameter_between_neutral_and_full(name):
     for seed in range(3):
         none, half, full = (
-            jax.tree.leaves(shifts.acquisition(s).sample(jax.random.key(seed)))
+            jax.tree.leaves(shifts.PRESETS[name](s).sample(jax.random.key(seed)))
             for s in (0.0, 0.5, 1.0)
         )
         for a, b, c in zip(none, half, full):
@@ -178,7 +184,7 @@ def test_strength_moves_every_parameter_between_neutral_and_full():
 
 RECOGNIZABLE = (
     'gamma', 'contrast', 'color_matrix', 'hed_stain', 'bias_field', 'blur', 'resolution', 'sensor',
-    'acquisition',
+    *shifts.PRESETS,
 )
 
 
@@ -202,3 +208,14 @@ def test_real_images_stay_finite_and_recognizable(data_root):
         if name in RECOGNIZABLE:
             for before, after in zip(images, out):
                 assert np.corrcoef(before.ravel(), after.ravel())[0, 1] > 0.6, name
+
+
+@pytest.mark.parametrize('name', ['xray', 'mri', 'ct', 'ultrasound'])
+def test_gray_images_stay_gray_and_a_strength_of_0_leaves_them(name):
+    images, target = batch()
+    gray = jnp.broadcast_to(images[..., :1], images.shape)
+    out, _ = runner(SHIFTS[name])(0, gray, target)
+    np.testing.assert_array_equal(out, jnp.broadcast_to(out[..., :1], out.shape))
+    same, new = runner(shifts.PRESETS[name](0.0))(0, gray, target)
+    np.testing.assert_allclose(same, gray, atol=2e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), new, target)

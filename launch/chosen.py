@@ -1,0 +1,118 @@
+"""The configuration of a command: a file's, or one that is planned from the data.
+
+    --config=FILE [--config.FIELD=VALUE ...]                      as the file has it
+    --data=FOLDER [--task=TASK] [--held_out=CENTER] [--minutes=M] [--config.FIELD=VALUE ...]
+
+The second form looks at the data, prints what it chose and why, and writes it to plan.json in the
+workdir.  There it is read again when the command is, so that a run goes on as it was planned.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from configs import folder
+from fedgen_jax.engine.processes import is_first
+from fedgen_jax.files import expand, write_first
+from fedgen_jax.modality import MODALITIES
+from fedgen_jax.plan import MINUTES, Fields, Plan, configured, make_plan
+from fedgen_jax.registry import choose
+from fedgen_jax.tasks import TASKS
+
+CONFIG = config_flags.DEFINE_config_file(
+    'config', folder.__file__, 'the experiment; default: planned from --data', lock_config=True
+)
+_DATA = flags.DEFINE_string('data', None, 'a folder, from which the settings are planned')
+_TASK = flags.DEFINE_string('task', None, f'of --data: {", ".join(TASKS)}; default: classification')
+_HELD_OUT = flags.DEFINE_string('held_out', None, 'of --data: centers that do not train')
+_PLAN = flags.DEFINE_string('plan', None, "of --data: the plan's file; default: WORKDIR/plan.json")
+_ONLY_PLAN = flags.DEFINE_bool('only_plan', False, 'of --data: plan, and do not train')
+_MINUTES = flags.DEFINE_float('minutes', MINUTES, 'of --data: what training may take here')
+
+
+def chosen(workdir: str, held_out: str | None = None) -> ConfigDict:
+    """The configuration that the flags name; planned, if that is what they ask for.
+
+    held_out: in place of --held_out, for a sweep, whose runs hold out what they will.
+
+    Raises ValueError where the flags do not go together, or the data cannot be read.
+    """
+    flag = flags.FLAGS['config']
+    given = dict(config_flags.get_override_values(flag))
+    if flag.present:
+        for name in ('data', 'task', 'minutes', 'plan', 'only_plan'):
+            if flags.FLAGS[name].present:
+                raise ValueError(f'--{name}: plans the settings, and --config names a file of them')
+        if held_out is None and _HELD_OUT.present:
+            raise ValueError('--held_out: with --config it is --config.data.held_out')
+        return with_modality(CONFIG.value, given)
+    if _DATA.value is None:
+        raise ValueError('name the data by --data=FOLDER, or an experiment by --config=FILE')
+    given['data.root'] = _DATA.value
+    task = _TASK.value or given.get('task', 'classification')
+    choose('--task', task, TASKS)
+    held_out = _HELD_OUT.value if held_out is None else held_out
+    if held_out:
+        given['data.held_out'] = held_out
+    c = folder.get_config(task)
+    c.update_from_flattened_dict(given)
+    return _planned(c, given, expand(_PLAN.value or pathlib.Path(workdir) / 'plan.json'))
+
+
+def _planned(c: ConfigDict, given: dict, file: pathlib.Path) -> ConfigDict:
+    """The configuration of the plan in `file`, which is made if it is not there."""
+    modality = given.pop('modality', 'auto')
+    if not file.exists():
+        if jax.process_count() > 1:
+            raise ValueError(f'{file}: missing: on a cluster, call first with --only_plan')
+        plan = make_plan(c, modality, _MINUTES.value, given)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_first(file, {**plan._asdict(), 'fields': {
+            field: {'value': value, 'reason': why} for field, (value, why) in plan.fields.items()
+        }})
+    made = json.loads(file.read_text())
+    fields: Fields = {k: (_frozen(x['value']), x['reason']) for k, x in made['fields'].items()}
+    if modality != 'auto':
+        given['modality'] = modality
+    fields |= {k: (v, 'as stated') for k, v in given.items()}
+    if is_first():
+        print(text(Plan(**{**made, 'fields': fields})), flush=True)
+    if _ONLY_PLAN.value:
+        print(f'written: {file}')
+        sys.exit(0)
+    return configured(c, fields)
+
+
+def with_modality(c: ConfigDict, given: dict) -> ConfigDict:
+    """The configuration with the fields of its modality, if it names one, but those given."""
+    if not c.modality:
+        return c
+    modality = choose('modality', c.modality, MODALITIES)
+    fields = {k: v for k, v in modality.fields.items() if k not in given}
+    c = c.copy_and_resolve_references()
+    if 'standardize' not in c.model:
+        del fields['model.standardize']
+    c.update_from_flattened_dict(fields)
+    return c
+
+
+def text(plan: Plan) -> str:
+    """A plan for a terminal: what was chosen, a line a reason."""
+    by_reason: dict[str, list[str]] = {}
+    for field, (value, reason) in plan.fields.items():
+        if reason not in ('as stated', 'the default'):
+            by_reason.setdefault(reason, []).append(f'{field}={value}')
+    lines = [f'  {", ".join(of)}: {reason}' for reason, of in by_reason.items()]
+    return '\n'.join([
+        'planned from the data (set any field by --config.FIELD=VALUE):', *lines,
+        f'  about {plan.minutes:.0f} minutes of training, {plan.megabytes:.0f} MiB of memory',
+    ])
+
+
+def _frozen(value):
+    """JSON's lists as the tuples that they were."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
