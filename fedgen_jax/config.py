@@ -32,7 +32,10 @@ def base() -> ConfigDict:
 
     c.data = ConfigDict()
     c.data.source = 'folder'  # folder | synthetic
-    c.data.root = ''  # the folder with manifest.csv
+    c.data.root = ''  # a folder with manifest.csv, or of folders CENTER/CLASS | .csv | .npz
+    # | .parquet | tfds:NAME
+    c.data.columns = ''  # which headers stand for our columns: 'label:target,center:hospital'
+    c.data.cut = ''  # of one center into several: dirichlet:CENTERS:ALPHA | quantity:CENTERS:ALPHA
     c.data.held_out = ''  # unseen centers, comma-separated (names may hold commas); empty: none
     c.data.image_size = 48  # pixels, square
     c.data.cache = ''  # where decoded images are kept; empty: the user's cache folder

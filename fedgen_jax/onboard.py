@@ -71,6 +71,7 @@ def onboard(
     remove: str | None = None,
     prevalence: str | None = None,
     adapt: int = 0,
+    columns: str | None = None,
 ) -> dict:
     """Takes in the centers of a folder, replaces one's data, or lets one go.
 
@@ -80,13 +81,15 @@ def onboard(
 
     Args:
       workdir: a run of `launch.train` whose descriptor is learned.
-      data: the folder of the new or changed centers; labels are only used to score.
+      data: the new or changed centers, in any form of `data.forms`, one center where it names none;
+          labels are only used to score.
       update: the center whose data `data` replaces; the folder holds this one alone.
       remove: the center that leaves; takes no `data`.
       prevalence: the class mix of the one center in `data`, 'CLASS=SHARE,CLASS=SHARE', or
           'estimate' of its unlabelled images: it enters the model's decisions (`tasks.prior`).
       adapt: steps on the code that a model is generated from, of unlabelled images
           (`algorithms.adaptation`).
+      columns: which headers of `data` stand for our columns; default: as in the run.
 
     Raises ValueError, in one line, where run and folder do not fit; MayPass where another process
     is at work in `workdir`.
@@ -94,10 +97,10 @@ def onboard(
     workdir = expand(workdir)
     check_is_run(workdir)
     with alone_in(workdir):
-        return _onboard(workdir, data, update, remove, prevalence, adapt)
+        return _onboard(workdir, data, update, remove, prevalence, adapt, columns)
 
 
-def _onboard(workdir, data, update, remove, prevalence, adapt):
+def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
     done = restore(workdir)
     if done.program.describe is None:
         raise ValueError(f'{workdir}: trained without a learned descriptor, so nothing can join')
@@ -121,7 +124,7 @@ def _onboard(workdir, data, update, remove, prevalence, adapt):
     weights_before = {name: _weights_hash(done, s) for name, s in before.own.items()}
 
     started = time.monotonic()
-    centers = () if remove else _read_centers(done, data, update, before.own)
+    centers = () if remove else _read_centers(done, data, update, before.own, columns)
     if not isinstance(asked.prevalence, str | None) and len(centers) > 1:
         raise ValueError(
             f'{data}: holds {len(centers)} centers, and --prevalence states the mix of one: '
@@ -202,13 +205,14 @@ def _make(
     }
 
 
-def _read_centers(done, data, update, own) -> tuple[Center, ...]:
+def _read_centers(done, data, update, own, columns) -> tuple[Center, ...]:
     if not data:
         raise ValueError('--data is missing: the folder of the new or changed center')
     config = done.config
     source = load(
         expand(data), config.data.image_size, config.seed, config.data.cache or None,
         classes=done.classes, require_train=False, target=done.program.task.target,
+        columns=config.data.columns if columns is None else columns,
     )
     if is_first():
         tell(source, flips=config.shifts.flips)

@@ -31,6 +31,8 @@ ADDED = {
     'data.virtual_spread': -1.0,
     'data.virtual_classes': (),
     'data.images': 'memory',
+    'data.columns': '',
+    'data.cut': '',
     'shifts.preset': 'brightfield',
     'fedgen.theta': 'joint',
     'input.canonical': 'none',

@@ -97,7 +97,7 @@ def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Sou
         raise ValueError('data.root is empty: pass --config.data.root=FOLDER')
     return load(
         expand(d.root), d.image_size, config.seed, cache, classes, target=target,
-        unseen=candidates(d.held_out), images=d.images,
+        unseen=candidates(d.held_out), images=d.images, columns=d.columns, cut=d.cut,
     )
 
 

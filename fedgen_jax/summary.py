@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 from fedgen_jax.algorithms.base import Algorithm
+from fedgen_jax.data.forms import folder_of
 from fedgen_jax.engine.sums import told_of
 from fedgen_jax.evaluate import (
     evaluate,
@@ -151,7 +152,7 @@ def coco_results(
     found = [predict_seen(fed, i, c.score_on) for i in range(len(fed.seen))]
     if fed.program.algorithm.server_model:  # else a stranger has no model of its own
         found += [predict_unseen(fed, center, c.score_on) for center in fed.unseen]
-    root = pathlib.Path(c.data.root)
+    root = folder_of(c.data.root)
     results = [
         result
         for p in found

@@ -1,4 +1,4 @@
-"""What a center folder holds, before training: python -m launch.check --data=FOLDER.
+"""What a data set holds, before training: python -m launch.check --data=FOLDER.
 
 Exit code 0: nothing to say; 1: notes that a person should read; 2: a mistake.
 """
@@ -14,7 +14,9 @@ from fedgen_jax.registry import look_up
 from fedgen_jax.tasks import TASKS
 from launch import cli
 
-_DATA = flags.DEFINE_string('data', None, 'the folder with manifest.csv')
+_DATA = flags.DEFINE_string('data', None, 'the folder with manifest.csv, or as data.root')
+_COLUMNS = flags.DEFINE_string('columns', '', 'its headers, as data.columns')
+_CUT = flags.DEFINE_string('cut', '', 'of one center into several, as data.cut')
 _TASK = flags.DEFINE_string('task', None, 'the task to learn; default: what the folder has first')
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 48, 'the size to which images are read')
 _CACHE = flags.DEFINE_string('cache', None, "the store's folder, as data.cache")
@@ -29,7 +31,8 @@ _HEADER = (
 def main():
     target = look_up('task', _TASK.value, TASKS)(()).target if _TASK.value else None
     source = load(
-        _DATA.value, _IMAGE_SIZE.value, 0, _CACHE.value, target=target, require_train=False
+        _DATA.value, _IMAGE_SIZE.value, 0, _CACHE.value, target=target, require_train=False,
+        columns=_COLUMNS.value, cut=_CUT.value,
     )
     found = look(source, _FLIPS.value)
     print(table([_HEADER, *(cells(row, source.classes) for row in found.rows)]))

@@ -16,7 +16,7 @@ from fedgen_jax.onboard import onboard
 from launch import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')
-_DATA = flags.DEFINE_string('data', None, 'folder of the new or changed centers')
+_DATA = flags.DEFINE_string('data', None, 'the new or changed centers, as data.root')
 _UPDATE = flags.DEFINE_string('update', None, 'the center whose data --data replaces')
 _REMOVE = flags.DEFINE_string('remove', None, 'the center that leaves')
 _PREVALENCE = flags.DEFINE_string(
@@ -24,6 +24,9 @@ _PREVALENCE = flags.DEFINE_string(
 )
 _ADAPT = flags.DEFINE_integer(
     'adapt', 0, 'steps on the code of its model, of unlabelled images; 0: one forward pass alone'
+)
+_COLUMNS = flags.DEFINE_string(
+    'columns', None, "headers of --data, as data.columns; default: the run's"
 )
 
 
@@ -34,7 +37,7 @@ def told(scores):
 def main():
     report = onboard(
         _WORKDIR.value, _DATA.value, _UPDATE.value, _REMOVE.value, _PREVALENCE.value,
-        _ADAPT.value,
+        _ADAPT.value, _COLUMNS.value,
     )
     for name, entry in report['centers'].items():
         scores = told(entry['scores'])

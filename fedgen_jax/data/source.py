@@ -1,8 +1,7 @@
-"""The one entry to data: from a center folder, or arguments of drawn centers, to a `Source`."""
+"""The one entry to data: from files, or arguments of drawn centers, to a `Source`."""
 
 import collections
 import os
-import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -11,7 +10,9 @@ from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import SPLITS, Center, Examples, Source
 from fedgen_jax.data.folder import records as folder_lib
 from fedgen_jax.data.folder.text import DataError, collected, kind_of, raise_first, row_error
-from fedgen_jax.data.split import assign_splits
+from fedgen_jax.data.folder.words import listed
+from fedgen_jax.data.public.cuts import cut_of
+from fedgen_jax.data.split import add_validation, assign_splits
 from fedgen_jax.data.store import Record, gather, stored
 from fedgen_jax.data.targets import TARGETS, Target, target_of
 
@@ -28,13 +29,17 @@ def load(
     target: str | None = None,
     max_boxes: int | None = None,
     images: str = 'memory',
+    columns: str = '',
+    cut: str = '',
 ) -> Source:
-    """Loads a center folder (see `folder`), decoded once and kept in the store.
+    """Loads data of any form (see `forms`), decoded once and kept in the store.
 
     Args:
-      root: the folder with manifest.csv.
+      root: the folder with manifest.csv, a table, a tree of folders, an .npz, a .parquet or
+          tfds:NAME.
       image_size: S; images become [S, S, 3].
-      seed: of the split, 60/20/20 by patient where one is known, else by image.
+      seed: of the split, 60/20/20 by patient where one is known, else by image; given ones are
+          kept, with validation out of training where they have none (`split.add_validation`).
       cache: folder of the stores; default $FEDGEN_CACHE, or ~/.cache/fedgen_jax.
       classes: the class names of the target, such as a trained model's; others are an error.
       require_train: whether each center must have a training row whose target is known; False for
@@ -45,13 +50,16 @@ def load(
           has are kept, and `Source.classes` are those of the first of them in this order.
       max_boxes: M; default: the most boxes in one image of this folder.
       images: 'memory', or 'disk': images and masks are read from the store as they are indexed.
+      columns: which headers stand for our columns, 'label:target,center:hospital'.
+      cut: of data with one center, into several (`public.cuts.cut_of`); depends on the seed.
 
     Raises DataError: one line that names file, row and field, and the way out.
     """
     if image_size < 1:
         raise ValueError(f'image_size {image_size}: must be at least 1')
-    file_root = pathlib.Path(root)
-    folder = folder_lib.scan(file_root, target=target, classes=classes, max_boxes=max_boxes)
+    folder = folder_lib.scan(
+        root, target=target, classes=classes, max_boxes=max_boxes, columns=columns
+    )
     records, metadata = stored(
         folder_lib.fingerprint(folder, image_size),
         lambda: folder_lib.records(folder, image_size),
@@ -59,10 +67,12 @@ def load(
         cache,
         _on_disk(images, [kind for kind, _ in folder.found]),
     )
-    source = assemble(records, metadata['classes'], seed, target)
+    of_centers = cut_of(records, cut, seed) if cut else records
+    split, notes = _with_validation(of_centers, seed)
+    source = assemble(split, metadata['classes'], seed, target)
     if require_train:
         _check_train(folder.manifest, source, target, unseen)
-    return source._replace(notes=folder.notes)
+    return source._replace(notes=folder.notes + notes)
 
 
 def draw(
@@ -148,18 +158,43 @@ def _to_center(name, records, seed, kinds: Sequence[Target], number_of) -> Cente
             [number_of.get((name, r.volume), -1) for r in records], np.int32
         )
     path_N = tuple(r.path for r in records)
-    label_N = [int(r.target.get('label', -1)) for r in records]
     split_N = assign_splits(
-        name, path_N,
-        [r.patient for r in records],
-        [label if label >= 0 else None for label in label_N],
-        [r.split for r in records],
+        name, path_N, [r.patient for r in records], _strata(records), [r.split for r in records],
         seed,
     )
     return Center(
         name, examples, split_N, path_N, tuple(r.patient or r.path for r in records),
         tuple(r.size for r in records), tuple(r.assumed for r in records),
     )
+
+
+def _with_validation(records, seed) -> tuple[list[Record], tuple[str, ...]]:
+    """The records after `add_validation` at each center, with a note of where it took some."""
+    found, moved = list(records), {}
+    by_center = collections.defaultdict(list)
+    for i, record in enumerate(found):
+        by_center[record.center].append(i)
+    for name, members in by_center.items():
+        of = [found[i] for i in members]
+        given_N = [r.split for r in of]
+        now_N = add_validation(
+            name, [r.path for r in of], [r.patient for r in of], _strata(of), given_N, seed
+        )
+        for i, split in zip(members, now_N):
+            found[i] = found[i]._replace(split=split)
+        moved[name] = sum(was != now for was, now in zip(given_N, now_N))
+    shown = [f'center {name!r} ({number} images)' for name, number in moved.items() if number]
+    note = (
+        f'{listed(shown, 4)}: the splits given are training and test alone, so that a fifth of the '
+        'patients to train on is validation: write val in the split to choose them'
+    )
+    return found, (note,) * bool(shown)
+
+
+def _strata(records) -> list[int | None]:
+    """What splits are spread over: the label, None where it is unknown."""
+    label_N = [int(r.target.get('label', -1)) for r in records]
+    return [label if label >= 0 else None for label in label_N]
 
 
 def _check_train(manifest, source, target, unseen):
@@ -173,6 +208,11 @@ def _check_train(manifest, source, target, unseen):
         if center.name in unseen or np.any(train & known):
             continue
         with collected(mistakes):
+            if center.name not in row_of:
+                raise DataError(
+                    f'data.cut: center {center.name!r} has nothing to train on among its '
+                    f'{len(train)} images: raise ALPHA, or lower CENTERS', 'cut',
+                )
             if not np.any(train):
                 row_error(
                     manifest.file, row_of[center.name], 'split',
@@ -181,7 +221,7 @@ def _check_train(manifest, source, target, unseen):
                 )
             file, field = kind.place
             where = f'{manifest.file.parent / file}: field {field}'
-            if file == manifest.file.name:
+            if file == 'manifest.csv':
                 where = f'{manifest.file}: row {row_of[center.name]}, field {field}'
             way = (
                 'write train in the split of rows that have one' if np.any(known)

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 import sys
 
 import numpy as np
@@ -58,6 +59,11 @@ def content(name, value):
 
 def remove(name):
     return lambda root: (root / name).unlink()
+
+
+def nothing_left(root):
+    shutil.rmtree(root)
+    root.mkdir()
 
 
 def array(name, x):
@@ -133,7 +139,7 @@ ROW = 'row 5,'
 # id: (what spoils the folder, file, row or entry, field, a word of the way out)
 CASES = {
     # the manifest as a file
-    'no_manifest': (remove(MANIFEST), MANIFEST, 'row 1,', 'image,center', 'write a manifest.csv'),
+    'no_manifest': (nothing_left, MANIFEST, 'row 1,', 'image,center', 'write a manifest.csv'),
     'empty_manifest': (content(MANIFEST, ''), MANIFEST, 'row 1,', 'image,center', 'write'),
     'pickle_manifest': (
         content(MANIFEST, pickle.dumps([1])), MANIFEST, 'row 1,', '(all)', 'save the table'),

@@ -1,14 +1,22 @@
 """Cuts into clients are partitions with the skew that was asked for; sets are read whole."""
 
+import io
+import json
 import os
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 
-from fedgen_jax.data.folder.manifest import DataError
-from fedgen_jax.data.public import cuts, medmnist, tfds_catalog
-from fedgen_jax.data.public.cuts import cut_by_column, cut_by_label, cut_by_quantity
+from fedgen_jax.data import forms
+from fedgen_jax.data.examples import SPLITS
+from fedgen_jax.data.folder.text import DataError
+from fedgen_jax.data.public.cuts import cut_by_label, cut_by_quantity, cut_of
+from fedgen_jax.data.source import load
+from fedgen_jax.data.store import Record
 
 LABEL_N = np.random.default_rng(0).integers(0, 5, 1000)
 
@@ -71,31 +79,39 @@ def test_alpha_sets_the_sizes():
     assert spread[0] > 150 > spread[1] > 50 > spread[2]
 
 
-def test_cut_by_column():
-    parts = cut_by_column(np.array([b'x', 'y', b'x', 'z'], dtype=object))
-    assert {k: list(v) for k, v in parts.items()} == {'x': [0, 2], 'y': [1], 'z': [3]}
-    assert set(cut_by_column(np.array([3, 1, 3]))) == {'1', '3'}
+def records_of(n, centers=('x',)):
+    for i in range(n):
+        yield Record(
+            np.zeros((1, 1, 3), np.uint8), {'label': np.int32(i // 2 % 2)},
+            centers[i % len(centers)], f'{i}.png', patient=f'p{i // 2}' if i < n // 2 else '',
+        )
 
 
-def test_clients_of_a_cut(tmp_path):
-    rng = np.random.default_rng(0)
-    image = [rng.integers(0, 256, (9, 7 + i % 2), np.uint8) for i in range(40)]
-    column = {'site': np.arange(40) % 3, 'who': np.arange(40) // 4}
-    arrays = cuts.Arrays(
-        image, np.arange(40, dtype=np.int32) % 2, tuple(map(str, range(40))), ('',) * 40,
-        ('a', 'b'), column,
-    )
-    source = cuts.to_source(arrays, cut_by_column(column['site']), 6, seed=0, patient='who')
-    assert [c.name for c in source.centers] == ['0', '1', '2']
-    assert source.classes == ('a', 'b')
-    for center in source.centers:
-        index = np.array(center.path, int)
-        np.testing.assert_array_equal(center.examples.target['label'], index % 2)
-        assert center.examples.image.shape == (len(index), 6, 6, 3)
-        for who in np.unique(index // 4):
-            assert len(set(center.split[index // 4 == who])) == 1
-    source = cuts.to_source(arrays, cut_by_quantity(40, 4, 10, 0), 6, seed=0)
-    assert [c.name for c in source.centers] == [f'client-{i:03d}' for i in range(4)]
+@pytest.mark.parametrize('text', ['dirichlet:4:1', 'quantity:4:10'])
+def test_a_cut_of_records(text):
+    found = list(cut_of(records_of(200), text, 0))
+    assert sorted(r.path for r in found) == sorted(r.path for r in records_of(200))
+    assert {r.center for r in found} == {f'client-{i:03d}' for i in range(4)}
+    clients = {}
+    for r in found:
+        clients.setdefault(r.patient or r.path, set()).add(r.center)
+    assert all(len(of) == 1 for of in clients.values())
+    again = list(cut_of(records_of(200), text, 1))
+    assert [r.center for r in again] != [r.center for r in found]
+
+
+@pytest.mark.parametrize('text, problem', [
+    ('dirichlet:4', 'such as'), ('equal:4:1', 'such as'), ('dirichlet:0:1', 'such as'),
+    ('quantity:4:nan', 'such as'), ('quantity:90:1', 'lower num_clients'),
+])
+def test_cuts_that_are_none(text, problem):
+    with pytest.raises(DataError, match=f'data.cut={text}.*{problem}'):
+        list(cut_of(records_of(100), text, 0))
+
+
+def test_what_has_centers_is_not_cut():
+    with pytest.raises(DataError, match='2 centers'):
+        list(cut_of(records_of(100, ('x', 'y')), 'quantity:2:1', 0))
 
 
 # -- MedMNIST files
@@ -110,13 +126,59 @@ def save_medmnist(file, **changes):
     return file
 
 
+def read(path, size=5, **kwargs):
+    return load(path, size, 0, path.parent / 'cache', **kwargs)
+
+
 def test_medmnist(tmp_path):
-    arrays = medmnist.read_medmnist(save_medmnist(tmp_path / 'x.npz'), classes=('no', 'yes'))
-    np.testing.assert_array_equal(arrays.label, [0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 1])
-    source = cuts.to_source(arrays, [np.arange(11)], 5, seed=0)
-    center = source.centers[0]
+    file = save_medmnist(tmp_path / 'x.npz')
+    (center,) = read(file).centers
+    assert center.name == 'x' and center.path[0] == 'x/train/0'
+    assert center.examples.target['label'].tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0, 0, 1]
     np.testing.assert_array_equal(center.split, [0] * 6 + [1] * 3 + [2] * 2)
     np.testing.assert_array_equal(center.examples.image[:, 0, 0, 0], [6] * 6 + [3] * 3 + [2] * 2)
+    assert read(file).classes == ('0', '1')
+    (tmp_path / 'classes.json').write_text('{"classes": ["no", "yes"]}')
+    assert read(file).classes == ('no', 'yes')
+
+
+def test_several_files_are_several_centers(tmp_path):
+    folder = tmp_path / 'set'
+    folder.mkdir()
+    save_medmnist(folder / 'north.npz', train_images=np.zeros((6, 4, 7, 3), np.uint8))
+    save_medmnist(folder / 'south.npz', train_labels=np.arange(5, 11)[:, None])
+    source = read(folder)
+    assert [c.name for c in source.centers] == ['north', 'south']
+    assert source.classes == tuple(map(str, range(11)))  # in the order of numbers, not of text
+    np.testing.assert_array_equal(source.centers[1].examples.target['label'][:6], range(5, 11))
+
+
+def test_a_changed_file_is_read_again(tmp_path):
+    file = save_medmnist(tmp_path / 'x.npz')
+    read(file)
+    save_medmnist(file, train_images=np.full((6, 5, 5), 99, np.uint8))
+    os.utime(file, ns=(1, 1))
+    assert read(file).centers[0].examples.image[0, 0, 0, 0] == 99
+
+
+def test_without_validation_images(tmp_path):
+    arrays = {f'{k}_images': np.zeros((n, 5, 5), np.uint8) for k, n in (('train', 10), ('test', 4))}
+    labels = {f'{k}_labels': np.zeros((n, 1), int) for k, n in (('train', 10), ('test', 4))}
+    np.savez(tmp_path / 'x.npz', **arrays, **labels)
+    assert np.bincount(read(tmp_path / 'x.npz').centers[0].split).tolist() == [8, 2, 4]
+
+
+def test_a_cut_of_a_file(tmp_path):
+    file = save_medmnist(tmp_path / 'x.npz', train_images=np.zeros((60, 5, 5), np.uint8),
+                         train_labels=np.arange(60)[:, None] % 3)
+    source = read(file, cut='dirichlet:3:100')
+    assert [c.name for c in source.centers] == [f'client-{i:03d}' for i in range(3)]
+    assert sum(len(c.split) for c in source.centers) == 65
+    assert sum(np.sum(c.split == 2) for c in source.centers) == 2
+    assert len(os.listdir(tmp_path / 'cache')) == 1
+    other = load(file, 5, 1, tmp_path / 'cache', cut='dirichlet:3:100')
+    assert other.centers[0].path != source.centers[0].path
+    assert len(os.listdir(tmp_path / 'cache')) == 1  # the cut is not in the store
 
 
 BAD_FILES = {
@@ -126,7 +188,12 @@ BAD_FILES = {
     'shape': ({'test_images': np.zeros((2, 25), np.uint8)}, 'test_images'),
     'length': ({'val_labels': np.zeros((4, 1), int)}, 'val_labels'),
     'many_labels': ({'val_labels': np.zeros((3, 14), int)}, 'val_labels'),
-    'label': ({'val_labels': np.full((3, 1), 7)}, 'labels'),
+    'label': ({'val_labels': np.full((3, 1), 7)}, 'val_labels'),
+    'negative': ({'val_labels': np.full((3, 1), -7)}, 'val_labels'),
+    'volumes': ({'val_images': np.zeros((3, 5, 5, 5), np.uint8)}, 'val_images'),
+    'fortran': ({'val_images': np.asfortranarray(np.zeros((3, 5, 5), np.uint8))}, 'val_images'),
+    'foreign': ({f'{k}_{w}': None for k in SPLITS for w in ('images', 'labels')} | {'x': LABEL_N},
+                'x'),
 }
 
 
@@ -134,10 +201,12 @@ BAD_FILES = {
 def test_bad_medmnist(tmp_path, case):
     changes, field = BAD_FILES[case]
     file = save_medmnist(tmp_path / 'x.npz', **changes)
+    (tmp_path / 'classes.json').write_text('{"classes": ["no", "yes"]}')
     with pytest.raises(DataError) as error:
-        medmnist.read_medmnist(file, classes=('no', 'yes'))
+        read(file)
     message = str(error.value)
-    assert message.startswith(str(file)) and f'field {field}' in message
+    assert message.startswith(str(file))
+    assert f'field {field}' in message or f'has {field}: must have' in message
     assert len(message.splitlines()) == 1
 
 
@@ -153,9 +222,9 @@ class Planted:
 
 def test_objects_in_a_file_are_not_even_loaded(tmp_path):
     planted = np.array([Planted(tmp_path / 'planted')], object)
-    file = save_medmnist(tmp_path / 'x.npz', train_images=planted)
-    with pytest.raises(DataError, match='field train_images: cannot be read'):
-        medmnist.read_medmnist(file)
+    file = save_medmnist(tmp_path / 'x.npz', train_labels=planted)
+    with pytest.raises(DataError, match='field train_labels: cannot be read'):
+        read(file)
     assert not (tmp_path / 'planted').exists()
 
 
@@ -163,18 +232,110 @@ def test_a_file_that_is_no_npz(tmp_path):
     file = tmp_path / 'x.npz'
     file.write_bytes(b'PK\x03\x04 broken')
     with pytest.raises(DataError, match='numpy.savez'):
-        medmnist.read_medmnist(file)
+        read(file)
 
 
 @pytest.mark.real
 def test_real_medmnist(data_root):
-    arrays = medmnist.read_medmnist(data_root / 'medmnist' / 'pneumoniamnist.npz')
-    assert [arrays.split.count(s) for s in ('train', 'val', 'test')] == [4708, 524, 624]
-    parts = cut_by_label(arrays.label[:200], 3, 1, seed=0)
-    source = cuts.to_source(arrays, parts, 28, seed=0)
-    center = source.centers[0]
-    i = arrays.path.index(center.path[0])
-    np.testing.assert_array_equal(center.examples.image[0, ..., 1], arrays.image[i])
+    file = data_root / 'medmnist' / 'pneumoniamnist.npz'
+    table = forms.read_table(file)
+    splits = [cells[2] for _, cells in table.lines[1:]]
+    assert [splits.count(s) for s in SPLITS] == [4708, 524, 624]
+    with np.load(file) as archive:
+        images = np.concatenate([archive[f'{split}_images'] for split in SPLITS])
+    np.testing.assert_array_equal(list(table.images()), images)
+
+
+# -- parquet files
+
+
+def png(value):
+    file = io.BytesIO()
+    Image.fromarray(np.full((4, 4), value, np.uint8)).save(file, 'png')
+    return file.getvalue()
+
+
+def save_parquet(file, names=('no', 'yes'), struct=True, **columns):
+    """Rows whose images have the gray values 0, 1, 2 and so on."""
+    n = len(next(iter(columns.values())))
+    images = [{'bytes': png(i), 'path': None} if struct else png(i) for i in range(n)]
+    table = pyarrow.table({'image': images, **columns})
+    if names:
+        features = {'image': {'_type': 'Image'}, 'label': {'names': names, '_type': 'ClassLabel'}}
+        table = table.replace_schema_metadata(
+            {'huggingface': json.dumps({'info': {'features': features}})}
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(table, file, row_group_size=2)
+    return file
+
+
+def test_parquet(tmp_path):
+    file = save_parquet(
+        tmp_path / 'x.parquet', label=[1, 0, -1, None], hospital=['s', 'n', 's', 'n'],
+        age=[1.5, 2.0, 3.0, None],
+    )
+    source = read(file, 4, columns='center:hospital')
+    assert source.classes == ('no', 'yes') and [c.name for c in source.centers] == ['n', 's']
+    assert source.centers[0].examples.target['label'].tolist() == [0, -1]
+    assert source.centers[1].examples.image[:, 0, 0, 0].tolist() == [0, 2]
+    table = forms.read_table(file, 'center:hospital')
+    assert dict(zip(table.lines[0][1], table.lines[1][1])) == {
+        'image': 'x.parquet#0', 'center': 's', 'split': '', 'label': 'yes', 'age': '1.5',
+    }
+    (center,) = read(file, 4).centers
+    assert center.name == 'x' and any('one center' in note for note in read(file, 4).notes)
+
+
+def test_a_folder_of_parquet_files(tmp_path):
+    folder = tmp_path / 'set'
+    save_parquet(folder / 'data/train-00000-of-00002.parquet', None, False, label=[2, 10, 2])
+    save_parquet(folder / 'data/train-00001-of-00002.parquet', None, False, label=[0, 1, 0])
+    save_parquet(folder / 'data/test-00000-of-00001.parquet', None, False, label=[2, 10])
+    source = read(folder, 4)
+    (center,) = source.centers
+    assert center.name == 'set' and source.classes == tuple(map(str, range(11)))
+    by_path = dict(zip(center.path, zip(center.split, center.examples.image[:, 0, 0, 0])))
+    assert by_path['data/test-00000-of-00001.parquet#1'] == (2, 1)
+    assert {s for path, (s, _) in by_path.items() if 'train' in path} == {0, 1}
+    save_parquet(folder / 'data/more.parquet', None, False, label=[2, 10])
+    with pytest.raises(DataError, match='its name tells no split'):
+        read(folder, 4)
+
+
+def test_text_of_parquet(tmp_path):
+    file = save_parquet(tmp_path / 'x.parquet', None, finding=['b', 'a', 'b'],
+                        split=['train', 'validation', 'test'], patient=['p', 'q', 'p2'])
+    source = read(file, 4, columns='label:finding')
+    (center,) = source.centers
+    assert source.classes == ('a', 'b') and center.split.tolist() == [0, 1, 2]
+    assert center.unit == ('p', 'q', 'p2')
+
+
+BAD_PARQUET = {
+    'no image': ({'label': [1]}, 'image:img', 'no such column'),
+    'no picture': ({'label': [1], 'pixels': [b'x']}, 'image:pixels', 'is no png, jpeg or tiff'),
+    'no bytes': ({'label': [1], 'pixels': [3]}, 'image:pixels', 'must be bytes'),
+    'nested': ({'label': [[1, 2]]}, '', 'must be one number or text a row'),
+    'a half': ({'label': [0.5]}, '', '0.5 is no class'),
+    'a class more': ({'label': [2]}, '', 'there are 2 classes'),
+    'a mask': ({'label': [0], 'mask': [b'']}, 'mask:mask', 'masks are not read'),
+}
+
+
+@pytest.mark.parametrize('case', BAD_PARQUET)
+def test_bad_parquet(tmp_path, case):
+    made, columns, problem = BAD_PARQUET[case]
+    file = save_parquet(tmp_path / 'x.parquet', **made)
+    with pytest.raises(DataError, match=problem) as error:
+        read(file, 4, columns=columns)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_file_that_is_no_parquet(tmp_path):
+    (tmp_path / 'x.parquet').write_bytes(b'PAR1')
+    with pytest.raises(DataError, match='no parquet that can be read'):
+        read(tmp_path / 'x.parquet')
 
 
 # -- the TFDS catalog
@@ -208,18 +369,35 @@ class TinySet(tfds.core.GeneratorBasedBuilder):
             yield i, {'image': image, 'label': i % 2, 'site': f'site{i % 3}'}
 
 
-def test_tfds(tmp_path):
-    arrays = tfds_catalog.read_tfds('tiny_set', data_dir=str(tmp_path), columns=('site',))
-    assert arrays.classes == ('no', 'yes')
-    source = cuts.to_source(arrays, cut_by_column(arrays.column['site']), 4, seed=0)
+@pytest.fixture
+def catalog(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds.core.constants, 'DATA_DIR', str(tmp_path / 'tfds'))
+    return lambda name, **kwargs: load(f'tfds:{name}', 4, 0, tmp_path / 'cache', **kwargs)
+
+
+def test_tfds(catalog):
+    source = catalog('tiny_set', columns='center:site')
+    assert source.classes == ('no', 'yes')
     assert [c.name for c in source.centers] == ['site0', 'site1', 'site2']
     for s, center in enumerate(source.centers):
         number = center.examples.image[:, 0, 0, 0]
         assert set(number) == {i for i in range(7) if i % 3 == s}
         np.testing.assert_array_equal(center.examples.target['label'], number % 2)
-        np.testing.assert_array_equal(center.split, np.searchsorted([4, 5], number, 'right'))
+        np.testing.assert_array_equal(center.split == 2, number >= 5)
+        assert set(center.split[number == 4]) <= {1}
 
 
-def test_tfds_unknown_field(tmp_path):
-    with pytest.raises(DataError, match='field hospital: .* use one of image, label, site'):
-        tfds_catalog.read_tfds('tiny_set', data_dir=str(tmp_path), columns=('hospital',))
+def test_tfds_without_centers(catalog):
+    source = catalog('tiny_set')
+    assert [c.name for c in source.centers] == ['tiny_set']
+    assert any('one center' in note for note in source.notes)
+
+
+@pytest.mark.parametrize('name, columns, problem', [
+    ('tiny_set', 'center:hospital', 'no such column: use one of image, label, site'),
+    ('no_such_set', '', 'correct the name'),
+])
+def test_tfds_mistakes(catalog, name, columns, problem):
+    with pytest.raises(DataError, match=problem) as error:
+        catalog(name, columns=columns)
+    assert len(str(error.value).splitlines()) == 1

@@ -1,4 +1,4 @@
-"""From one file to pixels: an RGB image, or a mask of class numbers.
+"""From one file, or what one holds, to pixels: an RGB image, or a mask of class numbers.
 
 png, jpeg and tiff are read by Pillow; dicom (one slice a file, known by its content) by pydicom
 and nifti (`vol.nii.gz#12` is axial slice 12) by nibabel, which are optional.  Functions raise
@@ -68,9 +68,11 @@ def scale_of_series(paths: Sequence[str]) -> Scale | None:
         return dicom.scale_of_series(paths) if kind_of(paths[0]) == 'dicom' else None
 
 
-def open_image(path: str, scale: Scale | None = None) -> Picture:
+def open_image(path: str | bytes | np.ndarray, scale: Scale | None = None) -> Picture:
     """The picture in a file, or in a slice of one, and what was assumed to read it.
 
+    path:  of the file; or the content of a png, jpeg or tiff; or pixels, uint8 [H, W] or
+        [H, W, 1 or 3].
     scale: of the series that it belongs to; default: its own.
 
     Integers of 16 bits are scaled from their full range, or from the bits that the file says it
@@ -80,13 +82,13 @@ def open_image(path: str, scale: Scale | None = None) -> Picture:
     scale is fitted to a single image: its brightness is part of the shift between centers.
     """
     with one_kind_of_error():
-        match kind_of(path):
-            case 'dicom':
-                picture = dicom.read_image(path, scale)
-            case 'nifti':
-                picture = nifti.read_image(path)
-            case _:
-                picture = pictures.read_image(path)
+        kind = kind_of(path) if isinstance(path, str) else 'picture'
+        if isinstance(path, str) and kind == 'dicom':
+            picture = dicom.read_image(path, scale)
+        elif isinstance(path, str) and kind == 'nifti':
+            picture = nifti.read_image(path)
+        else:
+            picture = pictures.read_image(path)
         square_pixels(*picture.image.size, picture.aspect)
     if abs(picture.aspect - 1) < 1e-3:  # as digits are rounded
         return picture._replace(aspect=1.0)

@@ -1,11 +1,11 @@
-"""The text of a center folder: manifest.csv and classes.json, checked to the last cell.
+"""The table of a data set, such as manifest.csv, and classes.json, checked to the last cell.
 
 Everything here is cheap: no pixel is read.
 """
 
 import pathlib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fedgen_jax.data.examples import SPLITS, UNKNOWN
@@ -14,7 +14,6 @@ from fedgen_jax.data.folder.text import (
     DataError,
     collected,
     raise_first,
-    read_csv,
     read_json,
     row_error,
 )
@@ -23,8 +22,32 @@ COLUMNS = ('image', 'center', 'patient', 'split', 'label', 'mask')
 REQUIRED = ('image', 'center')
 
 
+Images = Callable[[], Iterator[Any]]
+
+
+class Table(NamedTuple):
+    """What a data set lists, a line an image, before it is checked.
+
+    file:   what messages name.  The folder that it lies in is that of classes.json and of paths;
+            what is no table is called `*` there.
+    lines:  numbers, as messages tell them, and cells of text; the header comes first.
+    names:  the class names, by field, as `read_classes` has them.
+    notes:  what a person should know, a line each.
+    images: None where the cells `image` are paths of files.  Else they are names, and this gives
+            the images in the order of the lines, each as `decode.open_image` takes it.
+    state:  what these depend on, as JSON.
+    """
+
+    file: pathlib.Path
+    lines: Sequence[tuple[int, Sequence[str]]]
+    names: Mapping[str, tuple[str, ...]] = {}
+    notes: tuple[str, ...] = ()
+    images: Images | None = None
+    state: Any = None
+
+
 class Row(NamedTuple):
-    """One image of the manifest; an empty cell is ''.
+    """One image of a table; an empty cell is ''.
 
     number: its row in a spreadsheet.
     image, mask: paths relative to the root, normalized ('./a.png' is 'a.png').
@@ -46,10 +69,9 @@ class Row(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """A manifest's file, its rows in order, and all columns that it has.
+    """A checked table: its file, its rows in order, and all columns that it has.
 
-    names: the class names of classes.json, by field.
-    notes: what a person should know, a line each.
+    names, notes, images, state: as in `Table`.
     """
 
     file: pathlib.Path
@@ -57,27 +79,34 @@ class Manifest(NamedTuple):
     columns: tuple[str, ...]
     names: Mapping[str, tuple[str, ...]]
     notes: tuple[str, ...]
+    images: Images | None = None
+    state: Any = None
 
 
-def read_manifest(root: pathlib.Path) -> Manifest:
-    """Reads and checks `root/manifest.csv`: cells, paths, duplicates, and splits of patients."""
-    file = root / 'manifest.csv'
-    (_, columns), *lines = read_csv(file)
+def check_table(table: Table) -> Manifest:
+    """Checks cells, paths, duplicates, and splits of patients.  Raises DataError."""
+    file, root = table.file, table.file.parent
+    (_, columns), *lines = table.lines
     notes = _check_header(file, columns, [cells for _, cells in lines])
+    of_files = table.images is None
     pairs: list[tuple[Row, volumes.Slice]] = []
     mistakes: list[DataError] = []
     for number, cells in lines:
         with collected(mistakes):
-            pairs += _images_of(root, file, _read_row(root, file, columns, number, cells))
+            row = _read_row(root, file, columns, number, cells, of_files)
+            pairs += _images_of(root, file, row) if of_files else [_alone(row)]
     raise_first(mistakes, 'rows')
     if not pairs:
         row_error(file, 2, 'image', 'no rows below the header: list one image a row')
     rows, of_patients = patients.settle(pairs)
-    for check in (_check_duplicates, _check_volumes, _check_patients):
+    checks = (_check_duplicates, _check_volumes, _check_patients)
+    for check in checks if of_files else (_check_patients,):
         check(root, file, rows, mistakes)
     raise_first(mistakes, 'rows')
-    told = (*notes, *of_patients)
-    return Manifest(file, tuple(rows), tuple(columns), read_classes(root), told)
+    return Manifest(
+        file, tuple(rows), tuple(columns), table.names, (*table.notes, *notes, *of_patients),
+        table.images, table.state,
+    )
 
 
 def read_classes(root: pathlib.Path) -> dict[str, tuple[str, ...]]:
@@ -132,14 +161,19 @@ def _check_header(
     for name in REQUIRED:
         if name not in header:
             hint = 'separate cells with commas' if len(header) == 1 else f'the header is {header}'
-            row_error(file, 1, name, f'the column is missing: add it ({hint})')
+            row_error(
+                file, 1, name,
+                f'the column is missing: add it, or name yours by data.columns={name}:HEADER '
+                f'({hint})',
+            )
     absent = [name for name in COLUMNS if name not in header]
     notes = []
     for i, name in enumerate(header):
         meant = words.meant_by(name, absent)
         if name and name not in COLUMNS and meant:
             notes.append(
-                f'{file}: column {name!r} is kept but not read: write {meant} if it is meant'
+                f'{file}: column {name!r} is kept but not read: write {meant}, or '
+                f'data.columns={meant}:{name}, if it is meant'
             )
         if not name and any(cells[i:i + 1] != [''] for cells in lines):
             notes.append(
@@ -148,7 +182,7 @@ def _check_header(
     return notes
 
 
-def _read_row(root, file, columns, number, cells) -> Row:
+def _read_row(root, file, columns, number, cells, of_files) -> Row:
     if len(cells) != len(columns):
         field = columns[min(len(cells), len(columns)) - 1]
         row_error(
@@ -175,7 +209,7 @@ def _read_row(root, file, columns, number, cells) -> Row:
         )
     row = row._replace(split=split)
     for field in ('image', 'mask'):
-        if getattr(row, field):
+        if of_files and getattr(row, field):
             try:
                 path: Any = relative_path(root, getattr(row, field))
                 row = row._replace(**{field: path})
@@ -184,6 +218,11 @@ def _read_row(root, file, columns, number, cells) -> Row:
             except (OSError, RuntimeError) as error:  # a name too long, a loop of links
                 row_error(file, number, field, f'no readable path ({error}): correct it')
     return row
+
+
+def _alone(row) -> tuple[Row, volumes.Slice]:
+    """An image that is no file: of no volume, and without a header."""
+    return row, volumes.Slice(row.image, '', '')
 
 
 def _images_of(root, file, row) -> list[tuple[Row, volumes.Slice]]:

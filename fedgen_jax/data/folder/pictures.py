@@ -1,6 +1,8 @@
 """png, jpeg and tiff, by Pillow: turned as their EXIF says, on the gray scale that they name."""
 
+import io
 import struct
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -30,13 +32,17 @@ _WHITE_IS_ZERO = 0
 _SHOWN = 0.05  # of a picture whose alpha is meant
 
 
-def read_image(path: str) -> Picture:
-    """Integers of more than 8 bits are scaled from the bits that the file says it has, else 16.
+def read_image(path: str | bytes | np.ndarray) -> Picture:
+    """path: of the file, or its content, or pixels, uint8 [H, W] or [H, W, 1 or 3].
+
+    Integers of more than 8 bits are scaled from the bits that the file says it has, else 16.
 
     Floats are scaled from [0, 1] or [0, 255].  Transparent pixels lie on white; an alpha that is
     the same everywhere tells nothing, and where it is 0 the picture would show nothing: it is
     ignored.
     """
+    if isinstance(path, np.ndarray):
+        return Picture(_of_pixels(path))
     image, raw, tags, assumed = _open(path)
     if image.mode.startswith('I'):
         image, more = _gray_of_integers(image, *_said_bits(path, image, raw, tags), tags)
@@ -61,10 +67,22 @@ def read_mask(path: str) -> np.ndarray:
     return mask // spread if spread else mask
 
 
+def _of_pixels(x):
+    if x.ndim == 3 and x.shape[2] == 1:
+        x = x[..., 0]
+    if x.dtype != np.uint8 or x.ndim not in (2, 3) or (x.ndim == 3 and x.shape[2] != 3):
+        raise Problem(f'pixels {x.dtype} {list(x.shape)}: must be uint8 [H, W] or [H, W, 1 or 3]')
+    return Image.fromarray(x).convert('RGB')
+
+
+def _stream(path: str | bytes) -> BinaryIO:
+    return io.BytesIO(path) if isinstance(path, bytes) else open(path, 'rb')  # noqa: SIM115
+
+
 def _open(path):
     """The image, turned; Pillow's name of what is stored; the tags of a TIFF; what was assumed."""
     # Given a path, Pillow maps some TIFFs into memory, and garbles those that lie on their side.
-    with open(path, 'rb') as file, _identify(file) as image:
+    with _stream(path) as file, _identify(file) as image:
         frames, assumed = getattr(image, 'n_frames', 1), []
         if image.format == 'MPO':
             assumed.append(FIRST)
@@ -119,7 +137,7 @@ def _said_bits(path, image, raw, tags) -> tuple[int, bool]:
 
 def _significant_bits(path) -> int:
     """sBIT of a png of 16 bits."""
-    with open(path, 'rb') as file:
+    with _stream(path) as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             length, name = struct.unpack('>I4s', head)

@@ -1,4 +1,4 @@
-"""A center folder on disk, in the format that people bring, to records of equal shape.
+"""A data set on disk, in a form that people bring (`data/forms.py`), to records of equal shape.
 
     root/manifest.csv      image,center[,patient][,split][,label][,mask][,...]
     root/classes.json      {"classes": [...], "mask_classes": [...]}, optional
@@ -11,21 +11,26 @@ import collections
 import functools
 import hashlib
 import json
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from fedgen_jax.data import forms
 from fedgen_jax.data.folder import decode, pictures
-from fedgen_jax.data.folder.manifest import Manifest, read_manifest
+from fedgen_jax.data.folder.manifest import Manifest, check_table
 from fedgen_jax.data.folder.text import DataError, collected, raise_first, row_error
 from fedgen_jax.data.store import Record
 from fedgen_jax.data.targets import TARGETS, Frame, Scanned, Target, target_of
 
-VERSION = 6  # of what `records` computes; raising it makes stores anew
+VERSION = 7  # of what `records` computes; raising it makes stores anew
 
 
 class Folder(NamedTuple):
-    """A checked folder; of each kind of target that it has, what was found of it."""
+    """A checked data set; of each kind of target that it has, what was found of it.
+
+    root: the folder that paths are relative to.
+    """
 
     root: pathlib.Path
     manifest: Manifest
@@ -43,14 +48,16 @@ class Folder(NamedTuple):
 
 
 def scan(
-    root: str | pathlib.Path,
+    root: str | os.PathLike,
     *,
     target: str | None = None,
     classes: Sequence[str] | None = None,
     max_boxes: int | None = None,
+    columns: str = '',
 ) -> Folder:
-    """Reads and checks the text of a center folder.
+    """Reads and checks the text of a data set.
 
+    root, columns: as `forms.read_table` takes them.
     target:    the kind of target that will be learned, as `targets.target_of` takes it.  It exists
                afterwards even if the folder has none of it (all unknown).  A mistake in the text of
                another kind is then a note, and that kind is left out.  Default: the first that the
@@ -61,9 +68,8 @@ def scan(
 
     Raises DataError.
     """
-    root = pathlib.Path(root)
     asked = target_of(target) if target is not None else None
-    manifest = read_manifest(root)
+    manifest = check_table(forms.read_table(root, columns))
     kinds = [t for t in TARGETS.values() if t is asked or t.has(manifest)]
     if asked is None:
         asked = next(iter(kinds), TARGETS['label'] if classes else None)
@@ -78,24 +84,28 @@ def scan(
             if target is None or kind is asked:
                 raise
             notes.append(f'{error} (the {kind.name} is not learned here, and left out)')
-    return Folder(root, manifest._replace(notes=tuple(notes)), tuple(found))
+    manifest = manifest._replace(notes=tuple(notes))
+    return Folder(manifest.file.parent, manifest, tuple(found))
 
 
 def fingerprint(folder: Folder, image_size: int) -> dict:
     """What `records(folder, image_size)` depends on, as JSON; files by size and time of change."""
     root = folder.root.resolve()
     kinds = [target for target, _ in folder.found]
+    rows = [row._replace(number=0)._asdict() for row in folder.manifest.rows]
     files = sorted({
         decode.file_of(path)
-        for row in folder.manifest.rows
+        for row in folder.manifest.rows if folder.manifest.images is None
         for path in (row.image, *(f for target in kinds for f in target.files(row)))
     })
     stats = [(path, s.st_size, s.st_mtime_ns) for path in files for s in [(root / path).stat()]]
-    names = ['manifest.csv', 'classes.json', *(name for target in kinds for name in target.texts)]
+    names = ['classes.json', *(name for target in kinds for name in target.texts)]
     texts = [root / name for name in names]
     return {
         'version': VERSION,
         'root': str(root),
+        'rows': _hash(json.dumps(rows).encode()),
+        'state': folder.manifest.state,
         'texts': [_hash(file.read_bytes()) if file.exists() else '' for file in texts],
         'files': _hash(json.dumps(stats).encode()),
         'classes': folder.classes,
@@ -109,9 +119,9 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
     scale_of = _scales(folder)
     told: list[list] = [[] for _ in folder.found]
     mistakes: list[DataError] = []
-    for row in folder.manifest.rows:
+    for row, image in zip(folder.manifest.rows, _images(folder), strict=True):
         with collected(mistakes):
-            record, of_kinds = _read(folder, row, scale_of, image_size)
+            record, of_kinds = _read(folder, row, image, scale_of, image_size)
             for of_kind, what in zip(told, of_kinds):
                 of_kind.append((row, what))
         if not mistakes:
@@ -119,6 +129,13 @@ def records(folder: Folder, image_size: int) -> Iterator[Record]:
     raise_first(mistakes, 'rows')
     for (target, _), of_kind in zip(folder.found, told):
         target.agree(folder.manifest, of_kind)
+
+
+def _images(folder) -> Iterator[Any]:
+    """The images of the rows, as `decode.open_image` takes them."""
+    if folder.manifest.images is not None:
+        return folder.manifest.images()
+    return (str(folder.root / row.image) for row in folder.manifest.rows)
 
 
 def _scales(folder):
@@ -129,11 +146,11 @@ def _scales(folder):
     return functools.cache(lambda *series: decode.scale_of_series(images[series]))
 
 
-def _read(folder, row, scale_of, image_size) -> tuple[Record, list]:
+def _read(folder, row, image, scale_of, image_size) -> tuple[Record, list]:
     """A row's record, and what each kind of target tells of it; scale_of: see `_scales`."""
     try:
         image, assumed, aspect = decode.open_image(
-            str(folder.root / row.image),
+            image,
             scale_of(row.center, row.patient, row.series) if row.series else None,
         )
         square = decode.square_image(image, image_size, aspect)

@@ -25,8 +25,12 @@ class DataError(ValueError):
 
 
 def row_error(file: pathlib.Path, row: int, field: str, problem: str) -> NoReturn:
-    """Raises DataError; `problem` ends with the way out, after its last colon."""
-    raise DataError(f'{file}: row {row}, field {field}: {problem}', kind_of(field, problem))
+    """Raises DataError; `problem` ends with the way out, after its last colon.
+
+    What is no table has no rows, but a first image, a second and so on.
+    """
+    of = 'row' if file.suffix.lower() in ('.csv', '.parquet') else 'image'
+    raise DataError(f'{file}: {of} {row}, field {field}: {problem}', kind_of(field, problem))
 
 
 def kind_of(field: str, problem: str) -> str:
@@ -98,3 +102,8 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
 def is_number(x) -> bool:
     """A number that a pixel's place can be; not NaN, nor true, nor what no float can hold."""
     return isinstance(x, (int, float)) and not isinstance(x, bool) and -1e9 < x < 1e9
+
+
+def state_of(files: Sequence[pathlib.Path]) -> list:
+    """What tells that files are as they were: names, sizes and times of change, as JSON."""
+    return [(str(f), s.st_size, s.st_mtime_ns) for f in files for s in [f.resolve().stat()]]

@@ -1,37 +1,70 @@
-"""Labelled sets without centers (of `medmnist`, `tfds_catalog`), cut into clients.
+"""Data of one center, cut into several.
 
-The cuts are pure numpy: they return, for each client, the indices of its examples.
+The cuts of arrays are pure numpy: they return, for each client, the indices of its examples.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import collections
+from collections.abc import Iterable, Iterator
 
 import numpy as np
-from PIL import Image
 
-from fedgen_jax.data.examples import Source
-from fedgen_jax.data.folder import decode
-from fedgen_jax.data.source import assemble
+from fedgen_jax.data.folder.text import DataError
 from fedgen_jax.data.store import Record
 
+KINDS = ('dirichlet', 'quantity')
+LEAST = 5  # patients, or images without one, of a client: less say little
 
-class Arrays(NamedTuple):
-    """A labelled set in memory.
 
-    image:   N uint8 images [H, W] or [H, W, 1 or 3], of any sizes.
-    label:   int32 [N], -1: unknown.
-    path:    N names, unique.
-    split:   N of 'train', 'val', 'test', or '' to be drawn.
-    classes: the class names in the order of the label numbers.
-    column:  further values by name, each [N], such as a site or a patient.
+def cut_of(records: Iterable[Record], text: str, seed: int) -> Iterator[Record]:
+    """Records whose one center is cut into client-000, client-001 and so on; patients stay whole.
+
+    text: 'dirichlet:CENTERS:ALPHA', by label (`cut_by_label`), or 'quantity:CENTERS:ALPHA', into
+        sizes (`cut_by_quantity`).  Each client has at least `LEAST` patients.
+
+    Raises DataError where there are several centers already, or no such cut.
     """
+    kind, num_clients, alpha = _parse(text)
+    found = list(records)
+    centers = sorted({r.center for r in found})
+    if len(centers) > 1:
+        raise DataError(
+            f'data.cut={text}: the data have {len(centers)} centers, {centers[0]!r} and so on: '
+            'leave it empty'
+        )
+    units = collections.defaultdict(list)
+    for i, r in enumerate(found):
+        units[r.patient or ('image', r.path)].append(i)
+    parts = list(units.values())
+    if kind == 'dirichlet' and 'label' not in found[0].target:
+        raise DataError(f'data.cut={text}: the data have no labels: use quantity:CENTERS:ALPHA')
+    try:
+        if kind == 'quantity':
+            clients = cut_by_quantity(len(parts), num_clients, alpha, seed, LEAST)
+        else:
+            # A patient goes by the label of its first image.
+            label_U = np.array([int(found[part[0]].target['label']) for part in parts])
+            clients = cut_by_label(label_U, num_clients, alpha, seed, LEAST)
+    except ValueError as error:
+        raise DataError(f'data.cut={text}: {error}') from error
+    width = max(3, len(str(num_clients - 1)))
+    for client, members in enumerate(clients):
+        for i in sorted(i for unit in members for i in parts[unit]):
+            yield found[i]._replace(center=f'client-{client:0{width}d}')
 
-    image: Sequence[np.ndarray]
-    label: np.ndarray
-    path: tuple[str, ...]
-    split: tuple[str, ...]
-    classes: tuple[str, ...]
-    column: dict[str, np.ndarray]
+
+def _parse(text):
+    kind, *numbers = text.split(':')
+    try:
+        num_clients, alpha = int(numbers[0]), float(numbers[1])
+        is_good = kind in KINDS and len(numbers) == 2 and num_clients > 0 and 0 < alpha < np.inf
+    except (ValueError, IndexError):
+        is_good = False
+    if not is_good:
+        raise DataError(
+            f'data.cut={text}: is neither dirichlet:CENTERS:ALPHA nor quantity:CENTERS:ALPHA, such '
+            'as dirichlet:5:0.5'
+        )
+    return kind, num_clients, alpha
 
 
 def cut_by_label(
@@ -79,42 +112,3 @@ def cut_by_quantity(
     bounds = np.rint(np.cumsum(share_C)[:-1] * spare).astype(int)
     bounds += min_examples * np.arange(1, num_clients)
     return [np.sort(part) for part in np.split(rng.permutation(num_examples), bounds)]
-
-
-def cut_by_column(value_N: np.ndarray) -> dict[str, np.ndarray]:
-    """One client for each value of a column, by its text."""
-    text_N = np.array([v.decode() if isinstance(v, bytes) else str(v) for v in value_N])
-    return {str(value): np.flatnonzero(text_N == value) for value in np.unique(text_N)}
-
-
-def to_source(
-    arrays: Arrays,
-    parts: Sequence[np.ndarray] | dict[str, np.ndarray],
-    image_size: int,
-    seed: int,
-    patient: str | None = None,
-) -> Source:
-    """The clients of a cut as centers, 'client-000' and so on unless `parts` names them.
-
-    patient: the column that names the patients, if there is one.  Splits: see `source.assemble`.
-    """
-    if not isinstance(parts, dict):
-        parts = {f'client-{i:03d}': part for i, part in enumerate(parts)}
-    records = _to_records(arrays, parts, image_size, patient)
-    return assemble(records, {'label': arrays.classes}, seed)
-
-
-def _to_records(arrays, parts, image_size, patient) -> Iterator[Record]:
-    for client, index in parts.items():
-        for i in index:
-            who = str(arrays.column[patient][i]) if patient else ''
-            yield Record(
-                decode.square_image(_to_rgb(arrays.image[i]), image_size),
-                {'label': np.asarray(arrays.label[i], np.int32)},
-                client, arrays.path[i], who, arrays.split[i],
-            )
-
-
-def _to_rgb(image: np.ndarray) -> Image.Image:
-    gray = image.ndim == 3 and image.shape[-1] == 1
-    return Image.fromarray(image[..., 0] if gray else image).convert('RGB')

@@ -1,58 +1,145 @@
-"""MedMNIST files."""
+"""Files .npz as MedMNIST has them: {train,val,test}_{images,labels}, a center each.
 
-import os
+Reference: Yang et al., 2023, MedMNIST v2, Scientific Data 10:41.
+"""
+
+import pathlib
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from fedgen_jax.data.folder.manifest import DataError
-from fedgen_jax.data.public.cuts import Arrays
+from fedgen_jax.data.examples import SPLITS
+from fedgen_jax.data.folder.headers import none_for
+from fedgen_jax.data.folder.manifest import Table, read_classes
+from fedgen_jax.data.folder.text import DataError, state_of
+
+# What readers of a damaged or foreign file raise.
+_DAMAGED = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
-def read_medmnist(file: str | os.PathLike, classes: Sequence[str] = ()) -> Arrays:
-    """Reads an npz in MedMNIST's format: {train,val,test}_{images,labels}; pickles are refused.
+def has(path: pathlib.Path) -> bool:
+    return bool(_files(path))
 
-    classes: names; default '0', '1', ...  Reference: Yang et al., 2023, MedMNIST v2, Scientific
-    Data 10:41.
+
+def read_table(path: pathlib.Path, columns: dict[str, str]) -> Table:
+    """A row for each image of one file, or of all files of a folder.
+
+    Classes are numbers, which "classes" of a classes.json beside the file names.  Nothing is
+    unpickled.
     """
-    image, labels, path, split = [], [], [], []
-    for name in ('train', 'val', 'test'):
-        image_N, label_N = (_read_member(file, f'{name}_{key}') for key in ('images', 'labels'))
-        label_N = label_N.reshape(len(label_N), -1)
-        if image_N.dtype != np.uint8 or image_N.ndim not in (3, 4):
+    none_for(columns, 'an .npz file')
+    files = _files(path)
+    table_file = path / '*.npz' if path.is_dir() else path
+    names = read_classes(table_file.parent)
+    parts = [(file, split) for file in files for split in _splits(file)]
+    labels = [_labels(file, split) for file, split in parts]
+    classes = names.get('classes') or tuple(map(str, range(1 + max(x.max() for x in labels))))
+    lines: list[tuple[int, list[str]]] = [(0, ['image', 'center', 'split', 'label'])]
+    for (file, split), label_N in zip(parts, labels):
+        if label_N.max() >= len(classes):
             raise DataError(
-                f'{file}: field {name}_images: {image_N.dtype} {list(image_N.shape)}: must be '
-                'uint8 [N, H, W] or [N, H, W, 3]'
+                f'{file}: field {split}_labels: up to {label_N.max()}, but classes.json has '
+                f'{len(classes)} classes: name all of them'
             )
-        if label_N.shape != (len(image_N), 1) or label_N.dtype.kind not in 'iu':
-            raise DataError(
-                f'{file}: field {name}_labels: {label_N.dtype} {list(label_N.shape)}: must be one '
-                f'integer for each of the {len(image_N)} images'
-            )
-        image += list(image_N)
-        labels.append(label_N[:, 0].astype(np.int32))
-        path += [f'{name}/{i}' for i in range(len(image_N))]
-        split += [name] * len(image_N)
-    label = np.concatenate(labels)
-    classes = tuple(classes) or tuple(str(k) for k in range(label.max() + 1))
-    if label.min() < 0 or label.max() >= len(classes):
+        for i, k in enumerate(label_N):
+            name = f'{file.stem}/{split}/{i}'
+            lines.append((len(lines), [name, file.stem, split, classes[k]]))
+    return Table(
+        table_file, lines, {**names, 'classes': classes},
+        images=lambda: (x for file, split in parts for x in _images(file, split)),
+        state=state_of(files),
+    )
+
+
+def _files(path):
+    if path.is_dir():
+        return sorted(path.glob('*.npz'))
+    return [path] if path.suffix.lower() == '.npz' and path.is_file() else []
+
+
+def _splits(file) -> list[str]:
+    """The splits that a file has; its arrays are checked."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [pathlib.PurePath(name).stem for name in archive.namelist()]
+    except _DAMAGED as error:
+        raise _unreadable(file, '(all)', error) from error
+    found = [split for split in SPLITS if f'{split}_images' in names or f'{split}_labels' in names]
+    if not found:
         raise DataError(
-            f'{file}: field labels: from {label.min()} to {label.max()}, but there are '
-            f'{len(classes)} classes: name all of them'
+            f'{file}: has {", ".join(names) or "nothing"}: must have train_images and '
+            'train_labels, and so on, as MedMNIST has'
         )
-    return Arrays(image, label, tuple(path), tuple(split), classes, {})
+    for split in found:
+        for what in ('images', 'labels'):
+            if f'{split}_{what}' not in names:
+                raise DataError(
+                    f'{file}: field {split}_{what}: missing: save it as MedMNIST does'
+                )
+    return found
 
 
-def _read_member(file, name):
-    # Each access of an npz decompresses the member anew, so each is read just once.
+def _labels(file, split) -> np.ndarray:
+    """int [N], from 0."""
+    shape, dtype = _head(file, f'{split}_images')
+    if dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (1,), (3,)):
+        raise DataError(
+            f'{file}: field {split}_images: {dtype} {list(shape)}: must be uint8 [N, H, W] or '
+            '[N, H, W, 3]'
+        )
+    field = f'{split}_labels'
     try:
         with open(file, 'rb') as opened, np.load(opened, allow_pickle=False) as archive:
-            return archive[name]
-    except KeyError as error:
-        raise DataError(f'{file}: field {name}: missing: save it as MedMNIST does') from error
-    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            label_N = archive[field]
+    except _DAMAGED as error:
+        raise _unreadable(file, field, error) from error
+    label_N = label_N.reshape(len(label_N), -1) if label_N.ndim else label_N
+    if label_N.shape != (shape[0], 1) or label_N.dtype.kind not in 'iu':
         raise DataError(
-            f'{file}: field {name}: cannot be read ({error}): save plain arrays with numpy.savez'
-        ) from error
+            f'{file}: field {field}: {label_N.dtype} {list(label_N.shape)}: must be one integer '
+            f'for each of the {shape[0]} images'
+        )
+    if not len(label_N) or label_N.min() < 0:
+        raise DataError(f'{file}: field {field}: empty, or below 0: number classes from 0')
+    return label_N[:, 0].astype(int)
+
+
+def _images(file, split) -> Iterator[np.ndarray]:
+    """uint8 [H, W] or [H, W, 1 or 3], one after another: the file may be larger than memory."""
+    name = f'{split}_images'
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(f'{name}.npy') as stream:
+            (number, *shape), is_fortran, _ = _read_head(stream)
+            if is_fortran:
+                raise DataError(f'{file}: field {name}: in Fortran order: save it in C order')
+            for _ in range(number):
+                yield np.frombuffer(stream.read(int(np.prod(shape))), np.uint8).reshape(shape)
+    except _DAMAGED as error:
+        if isinstance(error, DataError):
+            raise
+        raise _unreadable(file, name, error) from error
+
+
+def _head(file, name):
+    """Shape and type of an array, which is not read."""
+    try:
+        with zipfile.ZipFile(file) as archive, archive.open(f'{name}.npy') as stream:
+            shape, _, dtype = _read_head(stream)
+            return shape, dtype
+    except _DAMAGED as error:
+        raise _unreadable(file, name, error) from error
+
+
+def _read_head(stream):
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    return np.lib.format.read_array_header_2_0(stream)
+
+
+def _unreadable(file, name, error) -> DataError:
+    return DataError(
+        f'{file}: field {name}: cannot be read ({error}): save plain arrays with numpy.savez'
+    )

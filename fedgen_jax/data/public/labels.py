@@ -1,0 +1,31 @@
+"""Labels that are numbers, as data sets for machines have them, to the text of a table."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from fedgen_jax.data.folder.text import row_error
+
+
+def to_text(
+    file: pathlib.Path, values: Sequence[Any], names: Sequence[str] = ()
+) -> tuple[list[str], tuple[str, ...]]:
+    """Labels as text, and the class names of numbers in their order, () of text.
+
+    values: one a row; None: unknown, and -1, as Hugging Face and TFDS write it.
+    names:  of the numbers; default: '0', '1' and so on.
+    """
+    known = [value for value in values if value is not None]
+    if any(isinstance(value, (str, bool)) for value in known):
+        return ['' if value is None else str(value).strip() for value in values], ()
+    bad = next((x for x in known if x != int(x) or x < -1), None)
+    if bad is not None:
+        row_error(file, values.index(bad) + 1, 'label', f'{bad!r} is no class: number them from 0')
+    names = tuple(names or map(str, range(1 + int(max(known, default=-1)))))
+    high = next((x for x in known if x >= len(names)), None)
+    if high is not None:
+        row_error(
+            file, values.index(high) + 1, 'label',
+            f'{high}, but there are {len(names)} classes: name all of them',
+        )
+    return ['' if x is None or x < 0 else names[int(x)] for x in values], names
