@@ -212,7 +212,7 @@ def _read_centers(done, data, update, own, columns) -> tuple[Center, ...]:
     source = load(
         expand(data), config.data.image_size, config.seed, config.data.cache or None,
         classes=done.classes, require_train=False, target=done.program.task.target,
-        columns=config.data.columns if columns is None else columns,
+        columns=config.data.columns if columns is None else columns, window=config.data.window,
     )
     if is_first():
         tell(source, flips=config.shifts.flips)

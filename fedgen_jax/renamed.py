@@ -33,6 +33,7 @@ ADDED = {
     'data.images': 'memory',
     'data.columns': '',
     'data.cut': '',
+    'data.window': '',
     'shifts.preset': 'brightfield',
     'fedgen.theta': 'joint',
     'input.canonical': 'none',

@@ -16,6 +16,7 @@ from launch import cli
 
 _DATA = flags.DEFINE_string('data', None, 'the folder with manifest.csv, or as data.root')
 _COLUMNS = flags.DEFINE_string('columns', '', 'its headers, as data.columns')
+_WINDOW = flags.DEFINE_string('window', '', 'its gray values, as data.window')
 _CUT = flags.DEFINE_string('cut', '', 'of one center into several, as data.cut')
 _TASK = flags.DEFINE_string('task', None, 'the task to learn; default: what the folder has first')
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 48, 'the size to which images are read')
@@ -32,7 +33,7 @@ def main():
     target = look_up('task', _TASK.value, TASKS)(()).target if _TASK.value else None
     source = load(
         _DATA.value, _IMAGE_SIZE.value, 0, _CACHE.value, target=target, require_train=False,
-        columns=_COLUMNS.value, cut=_CUT.value,
+        columns=_COLUMNS.value, cut=_CUT.value, window=_WINDOW.value,
     )
     found = look(source, _FLIPS.value)
     print(table([_HEADER, *(cells(row, source.classes) for row in found.rows)]))

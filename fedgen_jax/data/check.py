@@ -144,7 +144,8 @@ def _on_reading(rows: Sequence[Facts]) -> list[str]:
     notes += _line(
         {r.center: '{} of 256 grays, {} to {}'.format(*r.grays)
          for r in rows if r.grays[0] < FEW_GRAYS and r.blank < r.images},
-        'few gray values: where files hold fewer bits than their type, save them in its full range',
+        'few gray values: where files hold fewer bits than their type, set data.window, or save '
+        'them in its full range',
     )
     return notes + _line(
         {r.center: f'{r.blank} of {r.images}' for r in rows if r.blank >= A_FIFTH * r.images},

@@ -31,6 +31,7 @@ def load(
     images: str = 'memory',
     columns: str = '',
     cut: str = '',
+    window: str = '',
 ) -> Source:
     """Loads data of any form (see `forms`), decoded once and kept in the store.
 
@@ -52,6 +53,7 @@ def load(
       images: 'memory', or 'disk': images and masks are read from the store as they are indexed.
       columns: which headers stand for our columns, 'label:target,center:hospital'.
       cut: of data with one center, into several (`public.cuts.cut_of`); depends on the seed.
+      window: what is black and white of deep gray files (`folder.windows.of_centers`).
 
     Raises DataError: one line that names file, row and field, and the way out.
     """
@@ -61,8 +63,8 @@ def load(
         root, target=target, classes=classes, max_boxes=max_boxes, columns=columns
     )
     records, metadata = stored(
-        folder_lib.fingerprint(folder, image_size),
-        lambda: folder_lib.records(folder, image_size),
+        folder_lib.fingerprint(folder, image_size, window),
+        lambda: folder_lib.records(folder, image_size, window),
         {'classes': folder.classes},
         cache,
         _on_disk(images, [kind for kind, _ in folder.found]),

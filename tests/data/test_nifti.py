@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedgen_jax.data.folder import decode, nifti
+from fedgen_jax.data.folder import decode, reading
 from fedgen_jax.data.source import load
 
 nibabel = pytest.importorskip('nibabel')
@@ -53,7 +53,7 @@ def test_in_a_sparse_volume_ten_times_the_value_is_more(tmp_path, share, sign):
     volume = volume.reshape(50, 50, 10, order='F')
     file = write(tmp_path / 'v.nii', sign * volume)
     picture = decode.open_image(f'{file}#0')
-    assert picture.assumed == (nifti.SPARSE,)
+    assert picture.assumed == (reading.SPARSE,)
     shown = gray(f'{file}#0').astype(int) * sign
     background, low, high = (
         shown[np.rot90(volume[:, :, 0])[:, ::-1] == v][0] for v in (0, 100, 1000)
@@ -67,7 +67,7 @@ def test_a_sparse_volume_may_have_noise(tmp_path):
     volume[10:20, 10:20, 5] = np.linspace(100, 1000, 100).reshape(10, 10)
     picture = decode.open_image(write(tmp_path / 'v.nii', volume) + '#5')
     shown = np.asarray(picture.image)[..., 0]
-    assert picture.assumed == (nifti.SPARSE,)
+    assert picture.assumed == (reading.SPARSE,)
     assert np.percentile(shown, 90) == 0 and len(np.unique(shown)) > 80
 
 

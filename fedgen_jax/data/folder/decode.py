@@ -15,7 +15,7 @@ from PIL import Image
 from fedgen_jax.data.examples import UNKNOWN
 from fedgen_jax.data.folder import dicom, nifti, pictures
 from fedgen_jax.data.folder.dicom_gray import Scale
-from fedgen_jax.data.folder.reading import Picture, Problem, extra, one_kind_of_error
+from fedgen_jax.data.folder.reading import Picture, Problem, Window, extra, one_kind_of_error
 from fedgen_jax.data.folder.square import (
     original_boxes,
     square_boxes,
@@ -27,7 +27,8 @@ from fedgen_jax.data.folder.square import (
 
 __all__ = [
     'NOT_SQUARE', 'SUFFIXES', 'Picture', 'Problem', 'check_suffix', 'extra', 'file_of', 'kind_of',
-    'one_kind_of_error', 'open_image', 'original_boxes', 'plain_path', 'read_image', 'read_mask',
+    'Window', 'one_kind_of_error', 'open_image', 'original_boxes', 'plain_path', 'read_image',
+    'read_mask', 'read_values',
     'scale_of_series', 'square_boxes', 'square_frame', 'square_image', 'square_mask',
 ]
 
@@ -68,12 +69,15 @@ def scale_of_series(paths: Sequence[str]) -> Scale | None:
         return dicom.scale_of_series(paths) if kind_of(paths[0]) == 'dicom' else None
 
 
-def open_image(path: str | bytes | np.ndarray, scale: Scale | None = None) -> Picture:
+def open_image(
+    path: str | bytes | np.ndarray, scale: Scale | None = None, window: Window | None = None
+) -> Picture:
     """The picture in a file, or in a slice of one, and what was assumed to read it.
 
     path:  of the file; or the content of a png, jpeg or tiff; or pixels, uint8 [H, W] or
         [H, W, 1 or 3].
-    scale: of the series that it belongs to; default: its own.
+    scale:  of the series that it belongs to; default: its own.
+    window: what is black and white of gray files of more than 8 bits, in place of the rules below.
 
     Integers of 16 bits are scaled from their full range, or from the bits that the file says it
     uses, and floats from [0, 1] or [0, 255]; transparent pixels lie on white.  Dicom: rescale and
@@ -84,15 +88,26 @@ def open_image(path: str | bytes | np.ndarray, scale: Scale | None = None) -> Pi
     with one_kind_of_error():
         kind = kind_of(path) if isinstance(path, str) else 'picture'
         if isinstance(path, str) and kind == 'dicom':
-            picture = dicom.read_image(path, scale)
+            picture = dicom.read_image(path, scale, window)
         elif isinstance(path, str) and kind == 'nifti':
-            picture = nifti.read_image(path)
+            picture = nifti.read_image(path, window)
         else:
-            picture = pictures.read_image(path)
+            picture = pictures.read_image(path, window)
         square_pixels(*picture.image.size, picture.aspect)
     if abs(picture.aspect - 1) < 1e-3:  # as digits are rounded
         return picture._replace(aspect=1.0)
     return picture._replace(assumed=(*picture.assumed, NOT_SQUARE))
+
+
+def read_values(path: str | bytes | np.ndarray) -> np.ndarray | None:
+    """[H, W]: the numbers of a gray file of more than 8 bits, which a window is of; else None."""
+    with one_kind_of_error():
+        kind = kind_of(path) if isinstance(path, str) else 'picture'
+        if isinstance(path, str) and kind == 'dicom':
+            return dicom.read_values(path)
+        if isinstance(path, str) and kind == 'nifti':
+            return nifti.read_values(path)
+        return pictures.read_values(path)
 
 
 def read_image(path: str) -> Image.Image:
@@ -107,7 +122,7 @@ def read_mask(path: str, num_classes: int) -> np.ndarray:
             case 'dicom':
                 mask = dicom.read_mask(path)
             case 'nifti':
-                mask = nifti.read_mask(path)
+                mask = nifti.read_values(path)
             case _:
                 mask = pictures.read_mask(path)
     if mask.ndim != 2:

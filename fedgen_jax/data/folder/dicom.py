@@ -11,7 +11,15 @@ from PIL import Image
 
 from fedgen_jax.data.folder import dicom_gray
 from fedgen_jax.data.folder.dicom_gray import numbers
-from fedgen_jax.data.folder.reading import Picture, Problem, extra, to_rgb
+from fedgen_jax.data.folder.reading import (
+    UNWINDOWED,
+    Picture,
+    Problem,
+    Window,
+    extra,
+    to_rgb,
+    to_unit,
+)
 
 _SPACING = ('PixelSpacing', 'ImagerPixelSpacing', 'NominalScannedPixelSpacing')
 _HEADER = (
@@ -102,22 +110,33 @@ def scale_of_series(files: Sequence[str]) -> dicom_gray.Scale:
     return scale._replace(low=low, high=high, said=(dicom_gray.OF_SERIES,))
 
 
-def read_image(path: str, scale: dicom_gray.Scale | None = None) -> Picture:
+def read_image(
+    path: str, scale: dicom_gray.Scale | None = None, window: Window | None = None
+) -> Picture:
     """Rescaled and windowed as the file says; without a window, the range of its bits.
 
-    scale: of its series, so that one physical value is one gray in all; default: of this file.
+    scale:  of its series, so that one physical value is one gray in all; default: of this file.
+    window: in place of both, in rescaled values.
     """
     dataset, stored = _pixels(path)
     head = header(path)
     if stored.ndim == 3:
-        return Picture(_color(dataset, stored), (), head.aspect)
+        return Picture(_color(dataset, stored), (UNWINDOWED,) * bool(window), head.aspect)
     kind = dataset.PhotometricInterpretation
     if not kind.startswith('MONOCHROME'):
         raise Problem(f'{kind} pixels: save as gray or RGB')
     scale = scale or head.scale
-    unit = dicom_gray.to_gray(dicom_gray.rescale(stored, head.scale), scale)
+    x = dicom_gray.rescale(stored, head.scale)
+    unit = to_unit(x, *window) if window else dicom_gray.to_gray(x, scale)
     unit = 1 - unit if kind == 'MONOCHROME1' else unit
-    return Picture(to_rgb(unit), head.assumed + scale.said, head.aspect)
+    assumed = () if window else head.assumed + scale.said
+    return Picture(to_rgb(unit), assumed, head.aspect)
+
+
+def read_values(path: str) -> np.ndarray | None:
+    """[H, W]: the rescaled numbers; None of color."""
+    _, stored = _pixels(path)
+    return None if stored.ndim == 3 else dicom_gray.rescale(stored, header(path).scale)
 
 
 def read_mask(path: str) -> np.ndarray:

@@ -6,12 +6,18 @@ import re
 
 import numpy as np
 
-from fedgen_jax.data.folder.reading import Picture, Problem, extra, to_rgb, to_unit
+from fedgen_jax.data.folder.reading import (
+    Picture,
+    Problem,
+    Window,
+    black_and_white,
+    extra,
+    to_rgb,
+    to_unit,
+)
 
 SUFFIXES = ('.nii', '.nii.gz')
 _PATH = re.compile(r'(?P<file>.*\.nii(\.gz)?)(#(?P<slice>\d+))?', re.IGNORECASE)
-
-SPARSE = 'sparse volume: the scale is that of the voxels that are not background'
 
 
 def plain(path: str) -> str:
@@ -32,13 +38,15 @@ def is_nifti(path: str) -> bool:
     return _PATH.fullmatch(path) is not None
 
 
-def read_image(path: str) -> Picture:
-    """One slice, on the gray scale of its whole volume."""
+def read_image(path: str, window: Window | None = None) -> Picture:
+    """One slice, on the gray scale of its whole volume, or of a window."""
     volume, aspect, low, high, assumed = _load(*_key(path))
+    if window:
+        (low, high), assumed = window, ()
     return Picture(to_rgb(to_unit(_slice(volume, path), low, high)), assumed, aspect)
 
 
-def read_mask(path: str) -> np.ndarray:
+def read_values(path: str) -> np.ndarray:
     """[H, W]: the numbers of one slice."""
     return _slice(_load(*_key(path))[0], path)
 
@@ -98,25 +106,7 @@ def _load(file: str, mtime_ns: int):
     width, height, _ = nibabel.affines.voxel_sizes(image.affine)
     if not (width > 0 and height > 0):
         raise Problem(f'voxels of {width:g} x {height:g} mm: correct the affine')
-    return volume, float(height / width), *_black_and_white(volume)
-
-
-def _black_and_white(volume):
-    """The 0.5 and 99.5 percentiles; in a sparse volume, those of what is not background.
-
-    There nearly all voxels are of one number, or of what would be one gray beside the others, and
-    all others would be as white as each other.
-    """
-    percent = [0.05, 0.5, 2, 50, 98, 99.5, 99.95]
-    least, low, near, middle, far, high, most = np.percentile(volume, percent)
-    one_gray = (most - least) / 1000
-    if far - middle > one_gray:
-        return low, high, ()
-    above, below = volume[volume > middle + one_gray], volume[volume < middle - one_gray]
-    bright, dark = above.size > 0, middle - near <= one_gray and below.size > 0
-    low = np.percentile(below, 0.5) if dark else low
-    high = np.percentile(above, 99.5) if bright else high
-    return low, high, (SPARSE,) if bright or dark else ()
+    return volume, float(height / width), *black_and_white(volume)
 
 
 def _slice(volume, path):

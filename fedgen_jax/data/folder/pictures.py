@@ -7,7 +7,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from fedgen_jax.data.folder.reading import Picture, Problem
+from fedgen_jax.data.folder.reading import UNWINDOWED, Picture, Problem, Window, to_rgb, to_unit
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff')
 
@@ -32,7 +32,7 @@ _WHITE_IS_ZERO = 0
 _SHOWN = 0.05  # of a picture whose alpha is meant
 
 
-def read_image(path: str | bytes | np.ndarray) -> Picture:
+def read_image(path: str | bytes | np.ndarray, window: Window | None = None) -> Picture:
     """path: of the file, or its content, or pixels, uint8 [H, W] or [H, W, 1 or 3].
 
     Integers of more than 8 bits are scaled from the bits that the file says it has, else 16.
@@ -40,10 +40,18 @@ def read_image(path: str | bytes | np.ndarray) -> Picture:
     Floats are scaled from [0, 1] or [0, 255].  Transparent pixels lie on white; an alpha that is
     the same everywhere tells nothing, and where it is 0 the picture would show nothing: it is
     ignored.
+
+    window: in place of these scales, in the numbers as stored, of gray files of more than 8 bits.
     """
     if isinstance(path, np.ndarray):
-        return Picture(_of_pixels(path))
+        return Picture(_of_pixels(path), (UNWINDOWED,) * bool(window))
     image, raw, tags, assumed = _open(path)
+    if window and _is_deep(image):
+        unit = to_unit(np.asarray(image), *window)
+        unit = 1 - unit if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else unit
+        return Picture(to_rgb(unit), tuple(assumed))
+    if window:
+        assumed = [*assumed, UNWINDOWED]
     if image.mode.startswith('I'):
         image, more = _gray_of_integers(image, *_said_bits(path, image, raw, tags), tags)
     elif image.mode == 'F':
@@ -52,6 +60,18 @@ def read_image(path: str | bytes | np.ndarray) -> Picture:
         bits = _said_bits(path, image, raw, tags)[0] if ';16' in raw else 16
         image, more = _rgb_of_colors(image, raw, bits)
     return Picture(image, (*assumed, *more))
+
+
+def read_values(path: str | bytes | np.ndarray) -> np.ndarray | None:
+    """[H, W]: the numbers that are stored, of gray files of more than 8 bits; None of others."""
+    if isinstance(path, np.ndarray):
+        return None
+    image = _open(path)[0]
+    return np.asarray(image) if _is_deep(image) else None
+
+
+def _is_deep(image) -> bool:
+    return image.mode.startswith(('I', 'F'))
 
 
 def read_mask(path: str) -> np.ndarray:

@@ -8,6 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+SPARSE = 'sparse volume: the scale is that of the voxels that are not background'
+UNWINDOWED = 'no gray file of more than 8 bits, so that data.window was not used'
+
+
+class Window(NamedTuple):
+    """The values, in the units of the files, that become black and white."""
+
+    low: float
+    high: float
+
 
 class Picture(NamedTuple):
     """What a file shows.
@@ -64,3 +74,23 @@ def to_unit(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 def to_rgb(unit_HxW: np.ndarray) -> Image.Image:
     return Image.fromarray(np.rint(unit_HxW * 255).astype(np.uint8)).convert('RGB')
+
+
+def black_and_white(x: np.ndarray) -> tuple[float, float, tuple[str, ...]]:
+    """What becomes black and white of many values, and what was assumed.
+
+    The 0.5 and 99.5 percentiles; in a sparse volume, those of what is not background.
+
+    There nearly all voxels are of one number, or of what would be one gray beside the others, and
+    all others would be as white as each other.
+    """
+    percent = [0.05, 0.5, 2, 50, 98, 99.5, 99.95]
+    least, low, near, middle, far, high, most = np.percentile(x, percent)
+    one_gray = (most - least) / 1000
+    if far - middle > one_gray:
+        return low, high, ()
+    above, below = x[x > middle + one_gray], x[x < middle - one_gray]
+    bright, dark = above.size > 0, middle - near <= one_gray and below.size > 0
+    low = np.percentile(below, 0.5) if dark else low
+    high = np.percentile(above, 99.5) if bright else high
+    return low, high, (SPARSE,) if bright or dark else ()

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fedgen_jax.data import forms
-from fedgen_jax.data.folder import decode, pictures
+from fedgen_jax.data.folder import decode, pictures, windows
 from fedgen_jax.data.folder.manifest import Manifest, check_table
 from fedgen_jax.data.folder.text import DataError, collected, raise_first, row_error
 from fedgen_jax.data.store import Record
@@ -88,8 +88,8 @@ def scan(
     return Folder(manifest.file.parent, manifest, tuple(found))
 
 
-def fingerprint(folder: Folder, image_size: int) -> dict:
-    """What `records(folder, image_size)` depends on, as JSON; files by size and time of change."""
+def fingerprint(folder: Folder, image_size: int, window: str = '') -> dict:
+    """What `records` of these depends on, as JSON; files by size and time of change."""
     root = folder.root.resolve()
     kinds = [target for target, _ in folder.found]
     rows = [row._replace(number=0)._asdict() for row in folder.manifest.rows]
@@ -111,17 +111,25 @@ def fingerprint(folder: Folder, image_size: int) -> dict:
         'classes': folder.classes,
         'options': {target.name: scanned.options for target, scanned in folder.found},
         'image_size': image_size,
+        'window': window,
     }
 
 
-def records(folder: Folder, image_size: int) -> Iterator[Record]:
-    """Decodes the images and targets, in the manifest's order.  Raises DataError."""
+def records(folder: Folder, image_size: int, window: str = '') -> Iterator[Record]:
+    """Decodes the images and targets, in the manifest's order.  Raises DataError.
+
+    window: as `windows.of_centers` takes it.
+    """
     scale_of = _scales(folder)
+    centers = [row.center for row in folder.manifest.rows]
+    window_of = windows.of_centers(window, centers, lambda: _images(folder))
     told: list[list] = [[] for _ in folder.found]
     mistakes: list[DataError] = []
     for row, image in zip(folder.manifest.rows, _images(folder), strict=True):
         with collected(mistakes):
-            record, of_kinds = _read(folder, row, image, scale_of, image_size)
+            record, of_kinds = _read(
+                folder, row, image, scale_of, window_of.get(row.center), image_size
+            )
             for of_kind, what in zip(told, of_kinds):
                 of_kind.append((row, what))
         if not mistakes:
@@ -146,12 +154,13 @@ def _scales(folder):
     return functools.cache(lambda *series: decode.scale_of_series(images[series]))
 
 
-def _read(folder, row, image, scale_of, image_size) -> tuple[Record, list]:
+def _read(folder, row, image, scale_of, window, image_size) -> tuple[Record, list]:
     """A row's record, and what each kind of target tells of it; scale_of: see `_scales`."""
     try:
         image, assumed, aspect = decode.open_image(
             image,
             scale_of(row.center, row.patient, row.series) if row.series else None,
+            window,
         )
         square = decode.square_image(image, image_size, aspect)
     except ValueError as error:
