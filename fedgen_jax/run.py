@@ -95,11 +95,6 @@ def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Sou
         )
     if not d.root:
         raise ValueError('data.root is empty: pass --config.data.root=FOLDER')
-    if d.window == 'center' and config.privacy.unit:
-        raise ValueError(
-            'data.window=center: it tells of all images of a center, and no budget counts it: pass '
-            'LOW:HIGH'
-        )
     return load(
         expand(d.root), d.image_size, config.seed, cache, classes, target=target,
         unseen=candidates(d.held_out), images=d.images, columns=d.columns, cut=d.cut,

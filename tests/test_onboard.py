@@ -1,5 +1,6 @@
 """New, changed and leaving centers of a trained run, from its folder alone."""
 
+import csv
 import json
 import shutil
 from typing import NamedTuple
@@ -74,6 +75,26 @@ def test_a_center_joins_and_leaves_and_the_pool_is_as_before(run, cells, tmp_pat
     assert after.pooled.count == before.pooled.count
     assert cells.unseen not in after.own and not (run / 'onboard' / cells.unseen).exists()
     assert left['center_model']['weights'] != report['center_model']['weights']
+
+
+def test_a_center_may_come_in_any_form(run, cells, tmp_path):
+    folder = center_folder(cells, tmp_path / 'table')
+    text = (folder / 'manifest.csv').read_text()
+    for i, row in enumerate(csv.DictReader(text.splitlines())):
+        file = tmp_path / 'tree' / row['center'] / row['label'] / f'{i}.png'
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / row['image'], file)
+    header, rest = text.split('\n', 1)
+    (folder / 'list.csv').write_text(header.replace('label', 'dx') + '\n' + rest)
+    reports = []
+    forms = {folder: None, tmp_path / 'tree': None, folder / 'list.csv': 'label:dx'}
+    for data, columns in forms.items():
+        reports.append(onboard(run, str(data), columns=columns)['centers'][cells.unseen])
+        onboard(run, remove=cells.unseen)
+    table, *others = reports
+    assert table['scores']['n'] == 40
+    for other in others:
+        assert other['weights'] == table['weights'] and other['scores']['n'] == 40
 
 
 def test_labels_do_not_reach_the_model(run, cells, tmp_path):

@@ -244,6 +244,7 @@ REFUSED = [
     ({'data.virtual': 4, 'data.virtual_share': 0.5}, 'data.virtual=4'),
     ({'finetune.steps': 2}, 'finetune.steps=2'),
     ({'oracle.steps': 2}, 'oracle.steps=2'),
+    ({'data.window': 'center'}, 'data.window=center'),
     ({'start.weights': 'PRIVATE'}, 'no public start'),
 ]
 

@@ -52,6 +52,8 @@ def form_of(root: str | os.PathLike) -> Form:
     if len(found) > 1:
         names = ' and '.join(form.name for form in found)
         raise DataError(f'{path}: {names}: move one away, or pass the file instead of the folder')
+    if not found and not path.exists():
+        raise DataError(f'{path}: no such file or folder: correct the path')
     if not found and path.is_file():
         raise DataError(
             f'{path}: of no form that is read: pass a folder, or a file .csv, .npz or .parquet'

@@ -9,7 +9,14 @@ import numpy as np
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import SPLITS, Center, Examples, Source
 from fedgen_jax.data.folder import records as folder_lib
-from fedgen_jax.data.folder.text import DataError, collected, kind_of, raise_first, row_error
+from fedgen_jax.data.folder.text import (
+    DataError,
+    collected,
+    kind_of,
+    place_of,
+    raise_first,
+    row_error,
+)
 from fedgen_jax.data.folder.words import listed
 from fedgen_jax.data.public.cuts import cut_of
 from fedgen_jax.data.split import add_validation, assign_splits
@@ -224,7 +231,7 @@ def _check_train(manifest, source, target, unseen):
             file, field = kind.place
             where = f'{manifest.file.parent / file}: field {field}'
             if file == 'manifest.csv':
-                where = f'{manifest.file}: row {row_of[center.name]}, field {field}'
+                where = place_of(manifest.file, row_of[center.name], field)
             way = (
                 'write train in the split of rows that have one' if np.any(known)
                 else 'fill it in, or remove the center'

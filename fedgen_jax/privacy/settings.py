@@ -47,6 +47,11 @@ def check_private(c: Any) -> None:
             raise ValueError(f"privacy.{of}_noise={p[f'{of}_noise']}: above 0")
         if not 0 < p[f'{of}_radius'] <= 2:
             raise ValueError(f"privacy.{of}_radius={p[f'{of}_radius']}: above 0, at most 2")
+    if c.data.window == 'center':
+        raise ValueError(
+            f'privacy.unit={p.unit!r} with data.window=center: each image then depends on all of a '
+            'center, and no budget counts that: pass LOW:HIGH'
+        )
     choose('privacy.public', p.public, ('', 'synthetic'))
     for field, bad, why in _of_clients(c) if p.unit == 'client' else _inside(c):
         if bad:

@@ -160,7 +160,10 @@ def test_the_command(small_folder, manifest_writer):
         for r in range(2, 14)
     ]
     manifest_writer(small_folder, rows, ('image', 'center', 'split', 'label'))
-    code, out, _ = check(small_folder, '--image_size=16')
+    table = small_folder / 'list.csv'
+    table.write_text((small_folder / 'manifest.csv').read_text().replace('label', 'dx'))
+    options = ('--columns=label:dx', '--image_size=16', f'--cache={small_folder}/cache')
+    code, out, _ = check(table, *options)
     assert code == 0 and 'note' not in out
     header, north, south = out.splitlines()
     assert header.split()[:4] == ['center', 'images', 'patients', 'train/val/test']

@@ -210,7 +210,16 @@ def test_bad_columns(tmp_path, read, columns):
     assert BAD_COLUMNS[columns] in error_of(read, file, columns=columns)
 
 
+def test_a_center_without_training_images_is_told(tmp_path, read):
+    root = grow(tmp_path / 'set', 'north/train/a', 'south/test/a', 'south/test/b')
+    message = error_of(read, root, target='label', require_train=True)
+    assert "image 4, field split: center 'south' has no training row" in message
+    root = grow(tmp_path / 'plain', 'north/images', 'south/images')
+    assert 'image 1, field label' in error_of(read, root, target='label', require_train=True)
+
+
 def test_what_is_no_form(tmp_path, read):
+    assert 'no such file or folder' in error_of(read, tmp_path / 'x.npz')
     (tmp_path / 'x.xlsx').write_bytes(b'')
     assert '.csv, .npz or .parquet' in error_of(read, tmp_path / 'x.xlsx')
     root = grow(tmp_path / 'set', 'north/a')

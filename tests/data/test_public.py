@@ -332,6 +332,15 @@ def test_bad_parquet(tmp_path, case):
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_missing_values_of_pandas(tmp_path):
+    nan = float('nan')
+    file = save_parquet(tmp_path / 'x.parquet', label=[1.0, nan, 0.0], patient=['p', None, 'q'],
+                        split=['train', 'train', 'val'], age=[nan, 3.0, 4.0])
+    (center,) = read(file, 4).centers
+    assert center.examples.target['label'].tolist() == [1, -1, 0]
+    assert center.unit == ('p', 'x.parquet#1', 'q')
+
+
 def test_a_file_that_is_no_parquet(tmp_path):
     (tmp_path / 'x.parquet').write_bytes(b'PAR1')
     with pytest.raises(DataError, match='no parquet that can be read'):

@@ -25,12 +25,14 @@ class DataError(ValueError):
 
 
 def row_error(file: pathlib.Path, row: int, field: str, problem: str) -> NoReturn:
-    """Raises DataError; `problem` ends with the way out, after its last colon.
+    """Raises DataError; `problem` ends with the way out, after its last colon."""
+    raise DataError(f'{place_of(file, row, field)}: {problem}', kind_of(field, problem))
 
-    What is no table has no rows, but a first image, a second and so on.
-    """
+
+def place_of(file: pathlib.Path, row: int, field: str) -> str:
+    """A cell, in words.  What is no table has no rows, but a first image, a second and so on."""
     of = 'row' if file.suffix.lower() in ('.csv', '.parquet') else 'image'
-    raise DataError(f'{file}: {of} {row}, field {field}: {problem}', kind_of(field, problem))
+    return f'{file}: {of} {row}, field {field}'
 
 
 def kind_of(field: str, problem: str) -> str:

@@ -15,6 +15,7 @@ def to_text(
     values: one a row; None: unknown, and -1, as Hugging Face and TFDS write it.
     names:  of the numbers; default: '0', '1' and so on.
     """
+    values = [None if value != value else value for value in values]  # NaN, of pandas
     known = [value for value in values if value is not None]
     if any(isinstance(value, (str, bool)) for value in known):
         return ['' if value is None else str(value).strip() for value in values], ()

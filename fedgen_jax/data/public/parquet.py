@@ -55,9 +55,8 @@ def read_table(path: pathlib.Path, columns: dict[str, str]) -> Table:
         'split': [own_split[of] for of, _ in origin],
         **cells,
     }
-    numbers = [i + 1 for _, i in origin]
     lines: list[tuple[int, Sequence[str]]] = [
-        (0, list(cells)), *zip(numbers, map(list, zip(*cells.values()))),
+        (0, list(cells)), *enumerate(zip(*cells.values()), start=1),
     ]
     notes = () if header_of['center'] in schemas[0].names else (
         f'{file}: no column center, so all is one center, {own_center!r}: '
@@ -80,7 +79,7 @@ def _schema(file, columns, image):
     try:
         schema = pyarrow.parquet.read_schema(file)
     except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f'{file}: no parquet that can be read ({error}): save it again') from error
+        raise _unreadable(file, error) from error
     check(file, schema.names, columns)
     if image not in schema.names:
         raise DataError(
@@ -95,6 +94,10 @@ def _schema(file, columns, image):
             '{bytes, path} as Hugging Face writes it'
         )
     return schema
+
+
+def _unreadable(file, error) -> DataError:
+    return DataError(f'{file}: no parquet that can be read ({error}): save it again')
 
 
 def _is_bytes(kind) -> bool:
@@ -142,13 +145,17 @@ def _cells(files, schema, header_of) -> tuple[dict[str, list[Any]], list[tuple[i
     cells: dict[str, list[Any]] = {}
     origin: list[tuple[int, int]] = []
     for number, file in enumerate(files):
-        part = pyarrow.parquet.read_table(file, columns=plain)
+        try:
+            part = pyarrow.parquet.read_table(file, columns=plain)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise _unreadable(file, error) from error
         origin += [(number, i) for i in range(pyarrow.parquet.read_metadata(file).num_rows)]
         for name in plain:
             ours = ours_of.get(name, f'{name} (not read)' if name in OURS else name)
             values = part[name].to_pylist()
             if ours != 'label':
-                values = ['' if value is None else str(value).strip() for value in values]
+                # NaN is what pandas writes where a value is missing.
+                values = ['' if x is None or x != x else str(x).strip() for x in values]
             cells.setdefault(ours, []).extend(values)
     return cells, origin
 
@@ -166,8 +173,11 @@ def _images(files, column) -> Iterator[bytes]:
     import pyarrow.parquet
 
     for file in files:
-        with pyarrow.parquet.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(_BATCH, columns=[column]):
-                for value in batch.column(0).to_pylist():
-                    value = value.get('bytes') if isinstance(value, dict) else value
-                    yield value or b''
+        try:
+            with pyarrow.parquet.ParquetFile(file) as opened:
+                for batch in opened.iter_batches(_BATCH, columns=[column]):
+                    for value in batch.column(0).to_pylist():
+                        value = value.get('bytes') if isinstance(value, dict) else value
+                        yield value or b''
+        except (OSError, pyarrow.ArrowException) as error:
+            raise _unreadable(file, error) from error
