@@ -298,6 +298,10 @@ def test_a_folder_of_parquet_files(tmp_path):
     by_path = dict(zip(center.path, zip(center.split, center.examples.image[:, 0, 0, 0])))
     assert by_path['data/test-00000-of-00001.parquet#1'] == (2, 1)
     assert {s for path, (s, _) in by_path.items() if 'train' in path} == {0, 1}
+    save_parquet(folder / 'data/val-0.parquet', ('a',) * 11, False, label=[2, 10])
+    with pytest.raises(DataError, match='other names of classes'):
+        read(folder, 4)
+    (folder / 'data/val-0.parquet').unlink()
     save_parquet(folder / 'data/more.parquet', None, False, label=[2, 10])
     with pytest.raises(DataError, match='its name tells no split'):
         read(folder, 4)

@@ -159,7 +159,7 @@ def _read(folder, row, image, scale_of, window, image_size) -> tuple[Record, lis
     try:
         image, assumed, aspect = decode.open_image(
             image,
-            scale_of(row.center, row.patient, row.series) if row.series else None,
+            scale_of(row.center, row.patient, row.series) if row.series and not window else None,
             window,
         )
         square = decode.square_image(image, image_size, aspect)

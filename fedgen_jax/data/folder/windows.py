@@ -64,7 +64,8 @@ def of_centers(
 
 def _sample(x: np.ndarray) -> np.ndarray:
     """`SAMPLE` pixels at most, of places drawn alike for all images of a shape."""
-    x = np.asarray(x, np.float64).ravel()
+    x = x.ravel()
     if x.size > SAMPLE:
-        x = x[np.random.default_rng(0).choice(x.size, SAMPLE, replace=False)]
+        x = x[np.random.default_rng(0).integers(0, x.size, SAMPLE)]
+    x = np.asarray(x, np.float64)
     return x[np.isfinite(x)]  # the reading of the image tells of others

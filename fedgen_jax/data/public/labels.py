@@ -17,7 +17,7 @@ def to_text(
     """
     values = [None if value != value else value for value in values]  # NaN, of pandas
     known = [value for value in values if value is not None]
-    if any(isinstance(value, (str, bool)) for value in known):
+    if any(isinstance(x, bool) or not isinstance(x, (int, float)) for x in known):
         return ['' if value is None else str(value).strip() for value in values], ()
     bad = next((x for x in known if x != int(x) or x < -1), None)
     if bad is not None:

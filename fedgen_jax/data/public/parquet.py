@@ -36,14 +36,16 @@ def read_table(path: pathlib.Path, columns: dict[str, str]) -> Table:
     file = path / '*.parquet' if path.is_dir() else path
     header_of = {ours: columns.get(ours, ours) for ours in OURS}
     schemas = [_schema(of, columns, header_of['image']) for of in files]
+    named = _named(schemas[0], header_of['label'])
     for of, schema in zip(files, schemas):
         if schema.names != schemas[0].names:
             raise DataError(f'{of}: other columns than {files[0].name}: pass one data set')
+        if _named(schema, header_of['label']) != named:
+            raise DataError(f'{of}: other names of classes than {files[0].name}: pass one data set')
     own_split = _splits_of_files(path, files, header_of['split'] in schemas[0].names)
     names = read_classes(file.parent)
     cells, origin = _cells(files, schemas[0], header_of)
     own_center = path.resolve().name if path.is_dir() else path.stem
-    named = _named(schemas[0], header_of['label'])
     if 'label' in cells:
         numbered = named or names.get('classes', ())
         cells['label'], classes = to_text(file, cells['label'], numbered)

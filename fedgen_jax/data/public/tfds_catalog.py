@@ -97,7 +97,10 @@ def _scalars(builder, split, fields: dict[str, str]) -> Iterator[dict[str, Any]]
 def _value(value, name) -> int | float | str:
     found = [*value.int64_list.value, *value.bytes_list.value, *value.float_list.value]
     if len(found) != 1:
-        raise DataError(f'field {name}: {len(found)} values in an example: must be one')
+        raise DataError(
+            f'tfds, field {name}: {len(found)} values in an example, must be one: choose another '
+            'by data.columns'
+        )
     (x,) = found
     return x.decode() if isinstance(x, bytes) else x
 
