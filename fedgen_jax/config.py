@@ -35,7 +35,7 @@ def base() -> ConfigDict:
     c.data.root = ''  # a folder with manifest.csv, or CENTER/CLASS; .csv, .npz, .parquet, tfds:NAME
     c.data.columns = ''  # which headers stand for our columns: 'label:target,center:hospital'
     c.data.cut = ''  # of one center into several: dirichlet:CENTERS:ALPHA | quantity:CENTERS:ALPHA
-    c.data.window = ''  # what is black and white of deep gray files: LOW:HIGH | center (percentiles)
+    c.data.window = ''  # black and white of deep gray files: LOW:HIGH | center (its percentiles)
     c.data.held_out = ''  # unseen centers, comma-separated (names may hold commas); empty: none
     c.data.image_size = 48  # pixels, square
     c.data.cache = ''  # where decoded images are kept; empty: the user's cache folder
