@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax.data.examples import SPLITS
+from fedgen_jax.data.forms import folder_of
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.files import expand
 from fedgen_jax.modality import MODALITIES, choose_modality
@@ -148,7 +149,7 @@ def facts_of(c: ConfigDict, modality: str) -> Facts:
     if 'label' in target:
         count = target_of('label').count(target, len(source.classes))
         uneven = float(count.max() / max(1, count[count > 0].min(initial=1)))
-    name, why = choose_modality(modality, source, expand(c.data.root))
+    name, why = choose_modality(modality, source, folder_of(expand(c.data.root)))
     return Facts(
         tuple(int(np.sum(x.split == SPLITS.index('train'))) for x in seen), source.classes,
         int(np.median(lengths)) if lengths else 0, smallest, uneven, name, why,
