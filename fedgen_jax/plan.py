@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from fedgen_jax.data.check import sided
 from fedgen_jax.data.examples import SPLITS
 from fedgen_jax.data.forms import folder_of
 from fedgen_jax.data.targets import target_of
@@ -148,7 +149,7 @@ def facts_of(c: ConfigDict, modality: str) -> Facts:
         smallest = float(np.percentile(side, 10)) / PREVIEW
     if 'label' in target:
         count = target_of('label').count(target, len(source.classes))
-        uneven = float(count.max() / max(1, count[count > 0].min(initial=1)))
+        uneven = float(count.max() / count[count > 0].min() if count.any() else 1)
     name, why = choose_modality(modality, source, folder_of(expand(c.data.root)))
     return Facts(
         tuple(int(np.sum(x.split == SPLITS.index('train'))) for x in seen), source.classes,
@@ -160,9 +161,8 @@ def of_modality(facts: Facts) -> Fields:
     reason = f'{facts.modality}: {facts.why}'
     fields = {'modality': facts.modality, **MODALITIES[facts.modality].fields}
     found = {k: (v, reason) for k, v in fields.items()}
-    words = ' '.join(facts.classes).lower().split()
-    if ('left' in words or 'right' in words) and found['shifts.flips'][0]:
-        found['shifts.flips'] = False, 'class names say left or right'
+    if sided(facts.classes):
+        found['shifts.flips'] = found['shifts.turns'] = False, 'class names say left or right'
     return found
 
 

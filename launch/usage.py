@@ -36,8 +36,8 @@ def text(takes: str | None) -> str:
     if takes:
         parts.insert(1, f'{takes}: one or more')
     if chosen:
-        parts += ['', 'Fields, with their defaults, which a plan or the file of --config changes; '
-                  'set one by --config.FIELD=VALUE:', *fields()]
+        parts += ['', 'Fields, with the defaults that a plan or the file of --config changes; set '
+                  'one by', '--config.FIELD=VALUE:', *fields()]
     return '\n'.join(parts)
 
 

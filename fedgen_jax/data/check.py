@@ -233,7 +233,7 @@ def _on_classes(source: Source, rows: Sequence[Facts]) -> list[str]:
     return notes
 
 
-def _on_sides(classes: Sequence[str]) -> list[str]:
+def sided(classes: Sequence[str]) -> list[str]:
     """Class names that tell left from right, which an image and its mirror image do not."""
     words = {name: re.findall('[A-Z]+(?![a-z])|[A-Z]?[a-z]+', name) for name in classes}
     known = {tuple(w.casefold() for w in of) for of in words.values()}
@@ -251,7 +251,11 @@ def _on_sides(classes: Sequence[str]) -> list[str]:
                     return True
         return False
 
-    sides = [name for name, of in words.items() if told(of)]
+    return [name for name, of in words.items() if told(of)]
+
+
+def _on_sides(classes: Sequence[str]) -> list[str]:
+    sides = sided(classes)
     if not sides:
         return []
     return [
