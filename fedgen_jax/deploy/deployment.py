@@ -21,7 +21,7 @@ from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.interrupt import Failed
 from fedgen_jax.privacy import Message
-from fedgen_jax.program import build
+from fedgen_jax.program import Program, build, seen_size
 from fedgen_jax.run import Run, read_federation, reference_images, write_reference
 
 FILE = 'deployed.json'
@@ -112,6 +112,26 @@ def statistic_in(reply: dict, name: str, length: int, psi: str) -> Statistic:
         return to_statistic(reply.get('statistic') or {}, length, psi)
     except ValueError as error:
         raise Failed(f'{name}: {error}: once it is right, run again to go on') from error
+
+
+def scores_in(replies: Mapping[str, dict]) -> dict[str, dict]:
+    """{center: its scores} of those who told them."""
+    told = {}
+    for name, reply in replies.items():
+        try:
+            scores = json.loads(reply.get('scores') or 'null')
+        except (TypeError, ValueError):
+            continue
+        if isinstance(scores, dict):
+            told[name] = scores
+    return told
+
+
+def descriptor_of(program: Program, shared: Any, c: ConfigDict) -> tuple[int, str]:
+    """(the length of a statistic, the hash of the network that makes it)."""
+    assert program.describe
+    image = blank_examples({}, seen_size(c)).image
+    return program.describe(shared, image).shape[1], descriptor.hash_of(shared['psi'])
 
 
 def _reference(done: Deployed, found: Found) -> np.ndarray:

@@ -31,7 +31,9 @@ from fedgen_jax.deploy.deployment import (
     Deployed,
     ask_centers,
     deployed,
+    descriptor_of,
     request,
+    scores_in,
     statistic_in,
 )
 from fedgen_jax.deploy.meeting import Found, greet, meet
@@ -197,16 +199,9 @@ def server_half(done: Deployed) -> Callable[[State, Mapping[int, Message], int],
 
 def scores_of(done: Deployed, replies: Mapping[str, dict]) -> dict | None:
     """{'mean', 'worst', 'centers'} of the scores that centers told; None where none did."""
-    told = {}
-    for name, reply in replies.items():
-        try:
-            scores = json.loads(reply.get('scores') or 'null')
-        except (TypeError, ValueError):
-            scores = None
-        if isinstance(scores, dict):
-            told[name] = scores
     run = done.run
-    return block(Trained(run.program, None, None, (), (), run.length, run.key), told)
+    trained = Trained(run.program, None, None, (), (), run.length, run.key)
+    return block(trained, scores_in(replies))
 
 
 def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
@@ -216,7 +211,7 @@ def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
         done, found, of_state(done, 'finish', state, counted_C, split=c.score_on)
     )
     if program.describe:
-        length, psi = descriptor_of(done, state)
+        length, psi = descriptor_of(program, state.shared, c)
         own = {n: statistic_in(replies[n], n, length, psi) for n in done.names}
         write_statistics(workdir, Statistics(own, descriptor.pool(own.values())))
     for name, reply in replies.items():
@@ -231,10 +226,3 @@ def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
     }
     write_json(workdir / FILE, report)
     return report
-
-
-def descriptor_of(done: Deployed, state: State) -> tuple[int, str]:
-    """(the length of a statistic, the hash of the network that makes it)."""
-    size = done.run.config.data.image_size
-    vector_1xE = done.run.program.describe(state.shared, np.zeros((1, size, size, 3), np.uint8))
-    return vector_1xE.shape[1], descriptor.hash_of(state.shared['psi'])
