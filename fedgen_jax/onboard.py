@@ -230,7 +230,7 @@ def _trained(done: Restored, length: int) -> Trained:
 
 
 def generated(done: Restored, m_E: np.ndarray) -> Any:
-    """The weights made from a descriptor [E]; they depend on the descriptor alone, so any image will do."""
+    """The weights that are made from a descriptor [E], of which alone they depend."""
     size = done.config.data.image_size
     blank = Examples(
         np.zeros((1, size, size, 3), np.uint8), {}, np.ones(1, np.float32)

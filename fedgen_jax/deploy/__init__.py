@@ -2,11 +2,13 @@
 
     wire     trees, statistics and requests as bytes
     center   what a center answers: (its folder, a request) -> reply
+    terms    what all agree on, and what cannot be deployed
     server   the rounds: it asks centers and steps on what they reply
+    meeting, deployment, collect   its parts: who is there, what a run is, what messages are worth
     change   a center joins, changes or leaves afterwards
-    secured  a round's sum under masks, over the same requests
+    pipe     sockets to the process that reaches the network
 
-Nothing here opens a socket.  `Net` is what a transport must bring; `launch/flower` brings Flower's.
+`Net` is what a network must bring; `launch/flower` brings Flower's.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -10,7 +10,7 @@ number and draws are those that it has there.
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -107,6 +107,7 @@ def moments(site: Site, asked: dict) -> dict:
     """The additive moments of its training images, of which the reference is the mean."""
     run = opened(site, asked)
     made, examples = run.program.input, of_split(run.seen[0], 'train')
+    assert made  # the server asks of a canonical input alone
     own = descriptor.statistic(moments_of(made, examples), examples.weight, 'moments')
     return {'statistic': from_statistic(made.release(own))}
 
@@ -156,7 +157,7 @@ def join(site: Site, asked: dict) -> dict:
     statistic = statistic_of(trained, center.examples)
     variables = model_of(trained, center.examples, m_E=descriptor.mean(statistic))
     checkpoint.save_tree(site.folder / 'model', variables)
-    reply = {'statistic': from_statistic(statistic)}
+    reply: dict[str, Any] = {'statistic': from_statistic(statistic)}
     known = target_of(run.program.task.target).known(center.examples.target)
     if site.scores and np.any(known):
         reply['scores'] = json.dumps(score_stranger(trained, center, 'test'))
@@ -176,18 +177,30 @@ def images_of(site: Site, asked: dict) -> tuple[ConfigDict, tuple[str, ...], Cen
     """
     config = read_config(site.config)
     check_terms(config, json.loads(asked['terms']))
+    classes, center = read_images(site, config, asked['classes'])
+    return config, classes, center
+
+
+def check_site(site: Site) -> str:
+    """The center's name; ValueError where its settings or its folder are wrong."""
+    config = read_config(site.config)
     check_deployable(config)
-    if site.wish not in WISHES:
-        raise ValueError(f'wish={site.wish!r}: one of {", ".join(WISHES[1:])}, or none')
+    return read_images(site, config, ())[1].name
+
+
+def read_images(
+    site: Site, config: ConfigDict, classes: Sequence[str]
+) -> tuple[tuple[str, ...], Center]:
+    """(classes, the center); classes: those of the run, () where they are not known yet."""
     source = load(
         site.data, config.data.image_size, config.seed, config.data.cache or None,
-        asked.get('classes') or None, require_train=not site.wish,
+        classes or None, require_train=not site.wish,
         target=make_task(config.task, ()).target, images=config.data.images,
     )
     if len(source.centers) != 1:
         names = ', '.join(c.name for c in source.centers)
         raise ValueError(f'{site.data}: holds {names}: a center deploys its own images alone')
-    return config, source.classes, source.centers[0]
+    return source.classes, source.centers[0]
 
 
 def opened(site: Site, asked: dict) -> Run:

@@ -10,7 +10,6 @@ import pathlib
 import jax
 
 from fedgen_jax import checkpoint
-from fedgen_jax.data.check import say
 from fedgen_jax.deploy import Net
 from fedgen_jax.deploy.deployment import (
     FILE,
@@ -21,7 +20,7 @@ from fedgen_jax.deploy.deployment import (
     scores_in,
     statistic_in,
 )
-from fedgen_jax.deploy.meeting import Found, greet, nodes_of
+from fedgen_jax.deploy.meeting import Found, Hello, greet
 from fedgen_jax.deploy.terms import terms_of
 from fedgen_jax.deploy.wire import tree_to_bytes
 from fedgen_jax.files import alone_in, expand, write_json
@@ -56,7 +55,7 @@ def change(workdir: str | pathlib.Path, net: Net) -> dict:
 
 
 def _change(workdir, restored: Restored, before: Statistics, net, terms, found: Found) -> dict:
-    wishes = {h.name: h.wish for h in found.values() if h and h.wish}
+    wishes = {h.name: h.wish for h in found.values() if isinstance(h, Hello) and h.wish}
     check_wishes(wishes, before)
     done = _deployed(workdir, restored, net, terms)
     sent = tree_to_bytes((restored.state.shared, restored.state.protection))

@@ -38,7 +38,9 @@ def message_shapes(
     return message
 
 
-def usable(shapes: Message, replies: Mapping[int, dict]) -> tuple[dict[int, Message], dict[int, str]]:
+def usable(
+    shapes: Message, replies: Mapping[int, dict]
+) -> tuple[dict[int, Message], dict[int, str]]:
     """({number: message}, {number of a center that is left out: why}).
 
     A message of another shape, or with numbers that are not finite, is left out whole.

@@ -54,7 +54,7 @@ def deployed(
     Raises ValueError where `workdir` has other centers or data, Failed where a center's moments,
     which the canonical input needs, are not there.
     """
-    hellos = {h.name: h for h in found.values() if h}
+    hellos = {h.name: h for h in found.values() if isinstance(h, Hello)}
     hellos = {name: hellos[name] for name in sorted(names)}
     classes = classes_of(hellos)
     program = build(config, classes, len(hellos))

@@ -9,7 +9,7 @@ from fedgen_jax.deploy import Net
 from fedgen_jax.deploy.wire import pack, unpack
 from fedgen_jax.interrupt import MayPass
 
-PAUSE = 1.0  # seconds between looks at who is connected
+PAUSE = 3.0  # seconds between looks at who is connected
 
 
 class Hello(NamedTuple):
@@ -23,41 +23,45 @@ class Hello(NamedTuple):
     arrays: Mapping[str, Any]
 
 
-Found = Mapping[int, Hello | None]  # nodes that were asked; None: it gave no usable answer
+Found = Mapping[int, Hello | str]  # nodes that were asked, and what they said or why they cannot
 
 
-def greet(net: Net, terms: str, found: Found, classes: Sequence[str] = ()) -> dict[int, Hello | None]:
-    """Asks nodes that have not been asked who they are; those that are gone are forgotten."""
+def greet(
+    net: Net, terms: str, found: Found, classes: Sequence[str] = ()
+) -> dict[int, Hello | str]:
+    """Asks nodes that have not said who they are; those that are gone are forgotten.
+
+    Why a node cannot say it is told once.
+    """
     connected = net.nodes()
+    met = {node: found[node] for node in connected if isinstance(found.get(node), Hello)}
     request = pack({'action': 'hello', 'terms': terms, 'classes': list(classes)})
-    new = [node for node in connected if node not in found]
-    replies = ask(net, {node: request for node in new})
-    met: dict[int, Hello | None] = {node: found[node] for node in connected if node in found}
-    for node in new:
-        met[node] = _hello(node, replies[node])
+    replies = ask(net, {node: request for node in connected if node not in met})
+    for node, reply in replies.items():
+        met[node] = _hello(reply)
+        if isinstance(met[node], str) and met[node] != found.get(node):
+            say(f'node {node}: {met[node]}')
     return met
 
 
-def _hello(node, reply):
+def _hello(reply) -> Hello | str:
     if 'error' in reply:
-        say(f'node {node}: {reply["error"]}')
-        return None
-    texts = [reply.get('name'), reply.get('wish'), *reply.get('classes', [None])]
-    counts = [reply.get('images'), reply.get('train')]
-    arrays = reply.get('arrays')
-    right = all(isinstance(x, str) for x in texts) and all(isinstance(x, int) for x in counts)
-    if not (right and isinstance(arrays, dict)):
-        say(f'node {node}: its greeting is malformed')
-        return None
-    return Hello(*texts[:2], *counts, tuple(texts[2:]), arrays)
+        return str(reply['error'])
+    name, wish, images, train, classes, arrays = (reply.get(x) for x in Hello._fields)
+    right = isinstance(classes, list) and all(isinstance(x, str) for x in (name, wish, *classes))
+    counts = all(isinstance(x, int) for x in (images, train))
+    if not (right and counts and isinstance(arrays, dict)):
+        return 'its greeting is malformed'
+    return Hello(name, wish, images, train, tuple(classes), arrays)
 
 
-def meet(net: Net, terms: str, names: Sequence[str], wait: float) -> dict[int, Hello | None]:
+def meet(net: Net, terms: str, names: Sequence[str], wait: float) -> Found:
     """Waits until all named centers are there; the nodes that were asked.
 
     Raises MayPass where they are not after `wait` seconds, ValueError where two have one name.
     """
-    until, found = time.monotonic() + wait, {}
+    until = time.monotonic() + wait
+    found: Found = {}
     while True:
         found = greet(net, terms, found)
         missing = [name for name in names if name not in nodes_of(found)]
@@ -75,10 +79,11 @@ def nodes_of(found: Found) -> dict[str, int]:
     """{name of a center: its node}; ValueError where two nodes have one name."""
     nodes: dict[str, int] = {}
     for node, hello in found.items():
-        if hello and hello.name in nodes:
+        if isinstance(hello, str):
+            continue
+        if hello.name in nodes:
             raise ValueError(f'two nodes say that they are {hello.name!r}: stop one of them')
-        if hello:
-            nodes[hello.name] = node
+        nodes[hello.name] = node
     return nodes
 
 

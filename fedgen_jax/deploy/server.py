@@ -131,7 +131,7 @@ def _rounds(
                 save(r, state, counted_C)
             raise Failed(
                 f'{workdir}: round {r + 1}: {len(why)} of {len(done.names)} centers gave nothing '
-                f'usable (max_left_out={c.max_left_out}): see to their nodes, and run again'
+                f'usable (max_left_out={c.max_left_out}): see to them, and run again'
             )
         state, metrics = step(state, messages, r)
         check_metrics(metrics, c.max_left_out, r, r + 1, workdir)
@@ -145,15 +145,14 @@ def _rounds(
             f'round {r + 1} of {c.rounds}: {len(messages)} of {len(done.names)} centers, '
             f'{seconds[-1]:.1f} s' + ('' if loss is None else f', loss {loss:.4f}'), flush=True,
         )
-        last = r + 1 == c.rounds
-        if (r + 1) % c.eval_every == 0 or last:
-            replies = ask_centers(done, found, of_state(done, 'score', state, counted_C, split='val'))
+        if (r + 1) % c.eval_every == 0 or r + 1 == c.rounds:
+            asked = of_state(done, 'score', state, counted_C, split='val')
             append_line(workdir / 'metrics.jsonl', json.dumps({
                 'round': r + 1, 'seconds': round(sum(seconds), 2), 'loss': loss,
-                'left_out': left_out, 'seen': scores_of(done, replies),
+                'left_out': left_out, 'seen': scores_of(done, ask_centers(done, found, asked)),
             }))
             left_out = 0
-        if (r + 1) % c.checkpoint_every == 0 or last:
+        if (r + 1) % c.checkpoint_every == 0 or r + 1 == c.rounds:
             save(r + 1, state, counted_C)
             saved_C = counted_C.copy()
     timing = {

@@ -54,10 +54,13 @@ def check_deployable(c: ConfigDict) -> None:
     """Raises ValueError where a setting has no meaning between hospitals, or is not built."""
     away = 'deployed: '
     if c.data.source != 'folder':
-        raise ValueError(f'{away}data.source={c.data.source!r}: each center has a folder of its own')
+        raise ValueError(
+            f'{away}data.source={c.data.source!r}: each center has a folder: data.source=folder'
+        )
     if c.data.held_out:
         raise ValueError(
-            f'{away}data.held_out={c.data.held_out!r}: a center that does not train joins afterwards'
+            f'{away}data.held_out={c.data.held_out!r}: who does not train may join afterwards: '
+            'leave it empty'
         )
     if c.data.virtual or c.cohort:
         raise ValueError(
@@ -72,7 +75,7 @@ def check_deployable(c: ConfigDict) -> None:
     for field in ('finetune', 'oracle', 'adapt'):
         if c[field].steps:
             raise ValueError(
-                f'{away}{field}.steps={c[field].steps}: is done by simulated runs alone: set it to 0'
+                f'{away}{field}.steps={c[field].steps}: of simulated runs alone: set it to 0'
             )
     if c.finetune.choose or c.start.generator:
         raise ValueError(

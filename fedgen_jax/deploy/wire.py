@@ -70,9 +70,10 @@ def to_statistic(record: dict[str, Any], length: int, psi: str) -> Statistic:
     Raises ValueError where it is none of these.
     """
     total, count = record.get('total'), record.get('count')
-    right = isinstance(total, np.ndarray) and total.shape == (length,)
-    if not (right and total.dtype == np.int64 and isinstance(count, int) and count > 0):
-        raise ValueError(f'a statistic is int64 [{length}] of at least one image, and this is none')
+    total = np.asarray(total)
+    right = total.shape == (length,) and total.dtype == np.int64
+    if not (right and isinstance(count, int) and count > 0):
+        raise ValueError(f'a statistic is int64 [{length}] of at least one image: this is none')
     if record.get('psi') != psi or record.get('unit') != 'image' or record.get('variance') != 0:
         raise ValueError(f'a statistic is not that of the images under the network {psi}')
     return Statistic(total, count, psi)

@@ -1,30 +1,20 @@
 """Flower's network under a deployed federation (docs/deploy.md): bytes to centers, and back.
 
-A node is a hospital's: its --node-config names its files.
+It needs Flower and NumPy alone.  What learns, and what reads images, are processes beside it, each
+behind a socket in a folder: `launch.center` at a hospital, `launch.serve` at the server.
 
-    settings   the file of the settings that all agreed on
-    data       its folder of images, with one center
-    site       where its private state and its model lie
-    wish       join | update | leave, asked of a trained run; without it, it trains
-    scores     false: its scores stay with it
+    --node-config 'site="SITE"'     the folder of `launch.center --site`
+    --run-config 'server="RUN"'     the folder of `launch.serve --workdir`
 """
 
-import pathlib
+import json
+import os
+from multiprocessing.connection import Client, Connection
 
-import jax
 import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-
-from fedgen_jax.data.check import say
-from fedgen_jax.deploy import Net
-from fedgen_jax.deploy.center import Site, answer
-from fedgen_jax.deploy.change import change
-from fedgen_jax.deploy.server import train
-from fedgen_jax.deploy.terms import read_config
-from fedgen_jax.files import expand
-from fedgen_jax.run import names_in
 
 client = ClientApp()
 server = ServerApp()
@@ -32,70 +22,56 @@ server = ServerApp()
 
 @client.query()
 def reply(message: Message, context: Context) -> Message:
-    """What a center answers."""
-    site = site_of(context.node_config)
-    keep_compilations(site.folder)  # Flower starts a process for each message
-    return Message(content=record(answer(site, data_in(message))), reply_to=message)
+    """Passes a request to the center's process, and its reply back."""
+    with connected(context.node_config, 'site', 'launch.center') as pipe:
+        pipe.send_bytes(data_in(message))
+        return Message(content=record(pipe.recv_bytes()), reply_to=message)
 
 
 @server.main()
-def rounds(grid: Grid, context: Context) -> None:
-    """What the server does."""
-    c = context.run_config
-    workdir, net = path_in(c, 'workdir'), net_of(grid, c['timeout'])
-    keep_compilations(workdir)
-    if c['action'] == 'change':
-        told = change(workdir, net)
-    elif c['action'] == 'train':
-        config = read_config(path_in(c, 'settings'))
-        names = names_in(c['centers'], ())
-        if not names:
-            raise ValueError('centers is empty: name those that train, comma-separated')
-        told = train(config, workdir, names, net, float(c['wait']))
-    else:
-        raise ValueError(f'action={c["action"]!r}: train or change')
-    print(f'done: {workdir}: {told}', flush=True)
+def carry(grid: Grid, context: Context) -> None:
+    """Carries what the server's process asks for, until it ends (`deploy.pipe.net_over`)."""
+    timeout = float(context.run_config['timeout'])
+    with connected(context.run_config, 'server', 'launch.serve') as pipe:
+        while True:
+            try:
+                asked = json.loads(pipe.recv_bytes())
+            except EOFError:
+                return
+            if asked is None:
+                pipe.send_bytes(json.dumps(list(grid.get_node_ids())).encode())
+                continue
+            requests = {node: pipe.recv_bytes() for node in asked}
+            replies, errors = carried(grid, requests, timeout)
+            pipe.send_bytes(json.dumps([list(replies), errors]).encode())
+            for data in replies.values():
+                pipe.send_bytes(data)
 
 
-def site_of(node_config) -> Site:
-    """A hospital's files, as its node names them."""
-    settings, data, site = (path_in(node_config, k) for k in ('settings', 'data', 'site'))
-    site.mkdir(parents=True, exist_ok=True)
-    wish, scores = node_config.get('wish', ''), node_config.get('scores', True)
-    return Site(settings, data, site, str(wish), bool(scores))
+def carried(grid: Grid, requests: dict, timeout: float) -> tuple[dict, dict]:
+    """({node: reply}, {node: what went wrong there}) of those who replied in time."""
+    messages = [
+        Message(record(data), node, 'query', ttl=timeout) for node, data in requests.items()
+    ]
+    replies, errors = {}, {}
+    for message in grid.send_and_receive(messages, timeout=timeout):
+        node = message.metadata.src_node_id
+        if message.has_error():
+            errors[node] = message.error.reason
+        else:
+            replies[node] = data_in(message)
+    return replies, errors
 
 
-def path_in(values, name: str) -> pathlib.Path:
-    """A path that a configuration must name."""
+def connected(values, name: str, command: str) -> Connection:
+    """The socket of a process in the folder that a configuration names."""
     if not values.get(name):
-        raise ValueError(f'{name} is missing: a path')
-    return expand(str(values[name])).absolute()
-
-
-def keep_compilations(folder: pathlib.Path) -> None:
-    """Keeps compiled programs from process to process."""
-    jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-
-
-def net_of(grid: Grid, timeout: float) -> Net:
-    """Flower's network as a `Net`; timeout: seconds for all replies to a request."""
-
-    def ask(requests):
-        messages = [
-            Message(record(data), node, 'query', ttl=float(timeout))
-            for node, data in requests.items()
-        ]
-        found = {}
-        for message in grid.send_and_receive(messages, timeout=float(timeout)):
-            node = message.metadata.src_node_id
-            if message.has_error():
-                say(f'node {node}: {message.error.reason}')
-            else:
-                found[node] = data_in(message)
-        return found
-
-    return Net(lambda: list(grid.get_node_ids()), ask)
+        raise ValueError(f'{name} is missing: the folder of {command}')
+    try:
+        folder = os.path.expanduser(str(values[name]))
+        return Client(os.path.join(folder, 'net', 'socket'), 'AF_UNIX')
+    except OSError as error:
+        raise RuntimeError(f'{command} is not running') from error
 
 
 def record(data: bytes) -> RecordDict:

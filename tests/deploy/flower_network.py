@@ -1,4 +1,4 @@
-"""A real network of Flower on the loopback: a SuperLink, SuperNodes, and runs."""
+"""A real network of Flower on the loopback: a SuperLink, SuperNodes, and the processes beside."""
 
 import contextlib
 import os
@@ -6,82 +6,97 @@ import pathlib
 import signal
 import socket
 import subprocess
+import sys
+import time
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
+
+
+class Network:
+    """flower: the Python of an environment with Flower; folder: of logs and of Flower's home."""
+
+    def __init__(self, flower, folder):
+        self.bin, self.folder, self.started = pathlib.Path(flower).parent, folder, []
+        self.port = free_port()
+        home = folder / 'flwr'
+        home.mkdir()
+        (home / 'config.toml').write_text(
+            '[superlink]\ndefault = "here"\n\n[superlink.here]\n'
+            f'address = "127.0.0.1:{self.port}"\ninsecure = true\n'
+        )
+        path = f'{self.bin}{os.pathsep}{os.environ["PATH"]}'
+        self.env = {
+            **os.environ, 'FLWR_HOME': str(home), 'FLWR_TELEMETRY_ENABLED': '0', 'PATH': path,
+            'FEDGEN_CACHE': str(folder / 'cache'), 'PYTHONUNBUFFERED': '1',
+        }
+
+    def superlink(self):
+        return self._start(
+            'superlink', self.bin / 'flower-superlink', '--insecure', '--host', '127.0.0.1',
+            '--port', self.port, '--disable-runtime-dependency-installation',
+        )
+
+    def center(self, name, settings, data, site, *more):
+        """A hospital: the process that has its images, and its node, which has none."""
+        self.launch(
+            name, 'center', f'--settings={settings}', f'--data={data}', f'--site={site}', *more
+        )
+        self._wait_for(site / 'net' / 'socket', name)
+        return self._start(
+            f'{name}-node', self.bin / 'flower-supernode', '--insecure', '--superlink',
+            f'127.0.0.1:{self.port}', '--port', free_port(), '--node-config', f'site="{site}"',
+        )
+
+    def serve(self, workdir, *args, seconds=300):
+        """`launch.serve` with a run of Flower; (its exit code, its output)."""
+        server = self.launch('server', 'serve', f'--workdir={workdir}', *args)
+        self._wait_for(workdir / 'net' / 'socket', 'server')
+        self._start(
+            'flwr', self.bin / 'flwr', 'run', ROOT / 'launch' / 'flower', 'here', '--run-config',
+            f'server="{workdir}"',
+        )
+        code = server.wait(seconds)
+        return code, (self.folder / 'server.log').read_text()
+
+    def launch(self, name, command, *args):
+        return self._start(name, sys.executable, '-m', f'launch.{command}', *args)
+
+    def stop(self, process):
+        """Ends a process and those that it started."""
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, sign)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+
+    def close(self):
+        for process in reversed(self.started):
+            self.stop(process)
+
+    def logs(self):
+        """The end of each, to be shown where something went wrong."""
+        files = sorted(self.folder.glob('*.log'))
+        return '\n'.join(f'== {f.name}\n{f.read_text()[-3000:]}' for f in files)
+
+    def _start(self, name, *command):
+        log = open(self.folder / f'{name}.log', 'w')  # noqa: SIM115
+        process = subprocess.Popen(
+            [str(x) for x in command], env=self.env, cwd=ROOT, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def _wait_for(self, file, name, seconds=120):
+        until = time.monotonic() + seconds
+        while not file.exists():
+            ended = self.started[-1].poll() is not None
+            if ended or time.monotonic() > until:
+                raise RuntimeError(f'{name} did not start:\n{self.logs()}')
+            time.sleep(0.2)
 
 
 def free_port():
     with contextlib.closing(socket.socket()) as s:
         s.bind(('127.0.0.1', 0))
         return s.getsockname()[1]
-
-
-class Network:
-    """python: of an environment with Flower; folder: of its logs and of Flower's home."""
-
-    def __init__(self, python, folder):
-        self.bin, self.folder = pathlib.Path(python).parent, folder
-        self.port, self.processes = free_port(), []
-        home = folder / 'flwr'
-        home.mkdir()
-        (home / 'config.toml').write_text(
-            f'[superlink]\ndefault = "here"\n\n[superlink.here]\n'
-            f'address = "127.0.0.1:{self.port}"\ninsecure = true\n'
-        )
-        self.env = {
-            **os.environ, 'FLWR_HOME': str(home), 'FLWR_TELEMETRY_ENABLED': '0',
-            'PYTHONPATH': str(ROOT), 'PATH': f'{self.bin}{os.pathsep}{os.environ["PATH"]}',
-            'PYTHONUNBUFFERED': '1',
-        }
-
-    def start(self, name, command, *args):
-        """A process that runs until the end."""
-        log = open(self.folder / f'{name}.log', 'w')  # noqa: SIM115
-        process = subprocess.Popen(
-            [self.bin / command, '--insecure', *args], env=self.env, stdout=log,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )
-        self.processes.append(process)
-        return process
-
-    def superlink(self):
-        self.start(
-            'superlink', 'flower-superlink', '--host', '127.0.0.1', '--port', str(self.port),
-            '--disable-runtime-dependency-installation',
-        )
-
-    def supernode(self, name, **config):
-        """A hospital's node; config: of its --node-config."""
-        told = ' '.join(f'{k}="{v}"' for k, v in config.items())
-        return self.start(
-            name, 'flower-supernode', '--superlink', f'127.0.0.1:{self.port}', '--port',
-            str(free_port()), '--node-config', told,
-        )
-
-    def run(self, seconds, **config):
-        """`flwr run`, until its end; the log of the ServerApp."""
-        told = ' '.join(f'{k}="{v}"' for k, v in config.items())
-        done = subprocess.run(
-            [self.bin / 'flwr', 'run', str(ROOT / 'launch' / 'flower'), 'here', '--stream',
-             '--run-config', told],
-            env=self.env, capture_output=True, text=True, timeout=seconds,
-        )
-        return done.stdout + done.stderr
-
-    def logs(self):
-        return '\n'.join(
-            f'== {f.name}\n{f.read_text()[-4000:]}' for f in sorted(self.folder.glob('*.log'))
-        )
-
-    def stop(self, process):
-        """Ends a node and the processes that it started."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(15)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-    def close(self):
-        for process in reversed(self.processes):
-            self.stop(process)
