@@ -23,6 +23,7 @@ from fedgen_jax.canonical.centers import moments_of
 from fedgen_jax.data.examples import SPLITS, Center, of_split, stack
 from fedgen_jax.data.source import load
 from fedgen_jax.data.targets import target_of
+from fedgen_jax.deploy.learner import learner, shapes_sent
 from fedgen_jax.deploy.terms import Refused, check_deployable, check_terms, read_config
 from fedgen_jax.deploy.wire import (
     from_statistic,
@@ -31,18 +32,12 @@ from fedgen_jax.deploy.wire import (
     tree_to_bytes,
     unpack,
 )
-from fedgen_jax.engine.rounds import (
-    COMPILER,
-    client_mesh,
-    init_private,
-    round_of_clients,
-    shapes_of_run,
-)
+from fedgen_jax.engine.rounds import client_mesh, init_private
 from fedgen_jax.evaluate import model_of, score_seen, score_stranger, statistic_of
 from fedgen_jax.feed import training_examples
 from fedgen_jax.files import file_name, write_bytes
 from fedgen_jax.hypernet import descriptor
-from fedgen_jax.program import Program, build, make_task
+from fedgen_jax.program import build, make_task
 from fedgen_jax.run import Run, Trained
 
 WISHES = ('', 'join', 'update', 'leave')
@@ -216,9 +211,7 @@ def opened(site: Site, asked: dict) -> Run:
 
 def state_of(run: Run, data: bytes) -> State:
     """What the server sent."""
-    shapes, _ = shapes_of_run(run.program.algorithm, client_mesh(1), 1, run.program.protection)
-    like = shapes.shared, shapes.protection
-    shared, protection = tree_from_bytes(like, data, "the server's state")
+    shared, protection = tree_from_bytes(shapes_sent(run.program), data, "the server's state")
     return State(shared, (), protection)
 
 
@@ -244,19 +237,6 @@ def own_state(site: Site, run: Run, asked: dict, state: State) -> Any:
     if not file.is_file():
         raise Refused(f"the center's private state after round {asked['since']} is lost")
     return tree_from_bytes(private_1, file.read_bytes(), 'the private state')
-
-
-def learner(program: Program) -> Any:
-    """A round of one client, compiled once in a process."""
-    if program.rounds not in _LEARNERS:
-        one = round_of_clients(
-            program.algorithm, client_mesh(1), 'map', program.protection, gathered=False
-        )
-        _LEARNERS[program.rounds] = jax.jit(one, compiler_options=COMPILER)
-    return _LEARNERS[program.rounds]
-
-
-_LEARNERS: dict[Any, Any] = {}
 
 
 def _scores(trained, split):

@@ -8,8 +8,8 @@ import numpy as np
 
 from fedgen_jax.canonical import on_canonical
 from fedgen_jax.data.examples import Examples, stack
+from fedgen_jax.deploy.learner import message_shapes
 from fedgen_jax.deploy.wire import tree_from_bytes
-from fedgen_jax.engine.rounds import client_mesh, round_of_clients, shapes_of_run
 from fedgen_jax.privacy import Message
 from fedgen_jax.program import Program
 
@@ -23,19 +23,13 @@ def blank_examples(arrays: Mapping[str, Any], image_size: int) -> Examples:
     return Examples(image, target, np.ones(1, np.float32))
 
 
-def message_shapes(
+def shapes_of_messages(
     program: Program, blank: Examples, length: int, reference: np.ndarray | None
 ) -> Message:
-    """The structure, shapes and types of a center's message."""
+    """A center's message, as shapes; blank: `blank_examples`."""
     if program.input:
         blank = on_canonical(program.input, program.input.change(reference, reference), blank)
-    one = round_of_clients(program.algorithm, client_mesh(1), 'map', program.protection, False)
-    state, private_1 = shapes_of_run(program.algorithm, client_mesh(1), 1, program.protection)
-    id_1, round_ = np.zeros(1, np.int32), np.int32(0)
-    message, _, _ = jax.eval_shape(
-        one, state, private_1, stack([blank], length), id_1, jax.random.key(0), round_
-    )
-    return message
+    return message_shapes(program, stack([blank], length))
 
 
 def usable(

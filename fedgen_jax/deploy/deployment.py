@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.canonical import mean_moments
 from fedgen_jax.deploy import Net
-from fedgen_jax.deploy.collect import blank_examples, message_shapes
+from fedgen_jax.deploy.collect import blank_examples, shapes_of_messages
 from fedgen_jax.deploy.meeting import Found, Hello, ask, nodes_of
 from fedgen_jax.deploy.wire import pack, to_statistic
 from fedgen_jax.federation import other_data, other_names
@@ -68,7 +68,7 @@ def deployed(
     write_json(workdir / 'config.json', config.to_dict())
     write_reference(workdir, done.run)
     blank = blank_examples(next(iter(hellos.values())).arrays, config.data.image_size)
-    return done._replace(shapes=message_shapes(program, blank, length, done.run.reference))
+    return done._replace(shapes=shapes_of_messages(program, blank, length, done.run.reference))
 
 
 def classes_of(hellos: Mapping[str, Hello]) -> tuple[str, ...]:

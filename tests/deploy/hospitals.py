@@ -11,29 +11,35 @@ from ml_collections import ConfigDict
 from configs.common import base
 
 NAMES = ('synthetic-0', 'synthetic-1', 'synthetic-2')
+NEW = 'synthetic-3'  # who joins afterwards
 
 
 class Hospitals(NamedTuple):
-    """root: the folder of all; own: {name: its own}; settings: the file that all have."""
+    """root: the folder of all who train; own: {name: its own}; settings: the file that all have."""
 
     root: object
     own: dict
     settings: object
 
 
-def hospitals(folder, config):
-    """Writes their folders, and the settings of a run between them."""
-    root = cells_folder(folder / 'all', len(NAMES), 20, 16)
-    own = {name: own_folder(root, name, folder / name) for name in NAMES}
+def draw(folder):
+    """{name: its own folder}, and under 'all' that of all who train."""
+    drawn = cells_folder(folder / 'drawn', len(NAMES) + 1, 20, 16)
+    own = {name: part_of(drawn, [name], folder / name) for name in (*NAMES, NEW)}
+    return {**own, 'all': part_of(drawn, NAMES, folder / 'all')}
+
+
+def hospitals(data, config, folder):
+    """The hospitals of `draw`, and the settings of a run between them."""
     settings = folder / 'settings.json'
     settings.write_text(json.dumps(config.to_dict(), default=list))
-    return Hospitals(root, own, settings)
+    return Hospitals(data['all'], data, settings)
 
 
-def own_folder(root, name, folder):
-    """A center's rows and images of `root`, as it has them itself."""
+def part_of(root, names, folder):
+    """A folder of some centers of `root`, with all that it tells of them."""
     with open(root / 'manifest.csv', newline='') as file:
-        rows = [r for r in csv.DictReader(file) if r['center'] == name]
+        rows = [r for r in csv.DictReader(file) if r['center'] in names]
     folder.mkdir()
     with open(folder / 'manifest.csv', 'w', newline='') as file:
         writer = csv.DictWriter(file, rows[0].keys())
