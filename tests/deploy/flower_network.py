@@ -17,7 +17,7 @@ class Network:
 
     def __init__(self, flower, folder):
         self.bin, self.folder, self.started = pathlib.Path(flower).parent, folder, []
-        self.port = free_port()
+        self.port, self.process = free_port(), {}
         home = folder / 'flwr'
         home.mkdir()
         (home / 'config.toml').write_text(
@@ -38,25 +38,41 @@ class Network:
 
     def center(self, name, settings, data, site, *more):
         """A hospital: the process that has its images, and its node, which has none."""
-        self.launch(
-            name, 'center', f'--settings={settings}', f'--data={data}', f'--site={site}', *more
-        )
-        self._wait_for(site / 'net' / 'socket', name)
+        self.center_process(name, settings, data, site, *more)
         return self._start(
             f'{name}-node', self.bin / 'flower-supernode', '--insecure', '--superlink',
             f'127.0.0.1:{self.port}', '--port', free_port(), '--node-config', f'site="{site}"',
         )
 
+    def center_process(self, name, settings, data, site, *more):
+        """The process that has its images, alone."""
+        self.launch(
+            name, 'center', f'--settings={settings}', f'--data={data}', f'--site={site}', *more
+        )
+        self._wait_for(site / 'net' / 'socket', name)
+
     def serve(self, workdir, *args, seconds=300):
         """`launch.serve` with a run of Flower; (its exit code, its output)."""
+        code = self.begin_serving(workdir, *args).wait(seconds)
+        return code, (self.folder / 'server.log').read_text()
+
+    def begin_serving(self, workdir, *args):
+        """The process of `serve`."""
         server = self.launch('server', 'serve', f'--workdir={workdir}', *args)
         self._wait_for(workdir / 'net' / 'socket', 'server')
         self._start(
             'flwr', self.bin / 'flwr', 'run', ROOT / 'launch' / 'flower', 'here', '--run-config',
             f'server="{workdir}"',
         )
-        code = server.wait(seconds)
-        return code, (self.folder / 'server.log').read_text()
+        return server
+
+    def wait_for_text(self, name, text, seconds=300):
+        """Until a process has told something."""
+        until = time.monotonic() + seconds
+        while text not in (self.folder / f'{name}.log').read_text():
+            if time.monotonic() > until:
+                raise RuntimeError(f'{name} did not tell {text!r}:\n{self.logs()}')
+            time.sleep(0.2)
 
     def launch(self, name, command, *args):
         return self._start(name, sys.executable, '-m', f'launch.{command}', *args)
@@ -79,12 +95,13 @@ class Network:
         return '\n'.join(f'== {f.name}\n{f.read_text()[-3000:]}' for f in files)
 
     def _start(self, name, *command):
-        log = open(self.folder / f'{name}.log', 'w')  # noqa: SIM115
-        process = subprocess.Popen(
-            [str(x) for x in command], env=self.env, cwd=ROOT, stdout=log,
-            stderr=subprocess.STDOUT, start_new_session=True,
-        )
+        with open(self.folder / f'{name}.log', 'w') as log:
+            process = subprocess.Popen(
+                [str(x) for x in command], env=self.env, cwd=ROOT, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )
         self.started.append(process)
+        self.process[name] = process
         return process
 
     def _wait_for(self, file, name, seconds=120):
