@@ -20,6 +20,9 @@ _WORKDIR = flags.DEFINE_string('workdir', None, 'where the run lives')
 _SETTINGS = flags.DEFINE_string('settings', None, 'the settings that all have (launch.agree)')
 _CENTERS = flags.DEFINE_string('centers', '', 'names of the centers that train, comma-separated')
 _WAIT = flags.DEFINE_float('wait', 600.0, 'seconds for which all of them may take to connect')
+_IDENTITIES = flags.DEFINE_string(
+    'identities', None, "the file of all centers' identities, where secure.on"
+)
 _CHANGE = flags.DEFINE_bool('change', False, 'do what centers wish of a trained run')
 
 
@@ -41,7 +44,8 @@ def main():
                     print(f'{done}: {", ".join(told[done]) or "nobody"}')
                 print(f'written: {workdir}/changed.json')
             else:
-                train(config, workdir, names, net_over(pipe), _WAIT.value)
+                listed = expand(_IDENTITIES.value) if _IDENTITIES.value else None
+                train(config, workdir, names, net_over(pipe), _WAIT.value, listed)
                 print(f'written: {workdir}/deployed.json')
 
 

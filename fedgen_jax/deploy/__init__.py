@@ -6,6 +6,7 @@
     server   the rounds: it asks centers and steps on what they reply
     meeting, deployment, collect   its parts: who is there, what a run is, what messages are worth
     change   a center joins, changes or leaves afterwards
+    secured  a round's sum under masks, over the same requests
     pipe     sockets to the process that reaches the network
 
 `Net` is what a network must bring; `launch/flower` brings Flower's.

@@ -23,6 +23,7 @@ from fedgen_jax.canonical.centers import moments_of
 from fedgen_jax.data.examples import SPLITS, Center, of_split, stack
 from fedgen_jax.data.source import load
 from fedgen_jax.data.targets import target_of
+from fedgen_jax.deploy import secured
 from fedgen_jax.deploy.learner import learner, shapes_sent
 from fedgen_jax.deploy.terms import Refused, check_deployable, check_terms, read_config
 from fedgen_jax.deploy.wire import (
@@ -51,6 +52,7 @@ class Site(NamedTuple):
     folder: where its private state and its model lie.
     wish:   of `WISHES`, what it asks the server of a trained run for.
     scores: whether the server hears how good its model is on its images.
+    identities: the file that names all centers' identities, for sums under masks.
     """
 
     config: pathlib.Path
@@ -58,6 +60,7 @@ class Site(NamedTuple):
     folder: pathlib.Path
     wish: str = ''
     scores: bool = True
+    identities: pathlib.Path | None = None
 
 
 def answer(site: Site, request: bytes) -> bytes:
@@ -108,7 +111,10 @@ def moments(site: Site, asked: dict) -> dict:
 
 
 def one_round(site: Site, asked: dict) -> dict:
-    """Its message of a round: {'message'}; without finite numbers it says so, and is zeros."""
+    """Its message of a round: {'message'}; without finite numbers it says so, and is zeros.
+
+    With sums under masks {'advert'} instead: the message waits here (`secured.begin`).
+    """
     run = opened(site, asked)
     state, id_1 = state_of(run, asked['state']), np.array([asked['number']], np.int32)
     private_1 = own_state(site, run, asked, state)
@@ -118,7 +124,17 @@ def one_round(site: Site, asked: dict) -> dict:
     )
     if run.program.algorithm.keeps and not left:
         _keep(site, asked, tree_to_bytes(private_1))
-    return {'message': tree_to_bytes(message)}
+    if not run.program.secure:
+        return {'message': tree_to_bytes(message)}
+    sent, name = (state.shared, state.protection), run.seen[0].name
+    listed = secured.read_identities(site.identities)
+    message = jax.device_get(message)
+    return secured.begin(site.folder, listed, name, run.program.secure, asked, sent, message)
+
+
+def in_sum(site: Site, asked: dict) -> dict:
+    """The next of its messages in a sum under masks."""
+    return secured.proceed(site.folder, asked)
 
 
 def score(site: Site, asked: dict) -> dict:
@@ -160,8 +176,8 @@ def join(site: Site, asked: dict) -> dict:
 
 
 ACTIONS: dict[str, Callable[[Site, dict], dict]] = {
-    'hello': hello, 'moments': moments, 'round': one_round, 'score': score, 'finish': finish,
-    'join': join,
+    'hello': hello, 'moments': moments, 'round': one_round, 'sum': in_sum, 'score': score,
+    'finish': finish, 'join': join,
 }
 
 
@@ -180,6 +196,8 @@ def check_site(site: Site) -> str:
     """The center's name; ValueError where its settings or its folder are wrong."""
     config = read_config(site.config)
     check_deployable(config)
+    if config.secure.on and not site.wish:
+        secured.read_identities(site.identities)
     return read_images(site, config, ())[1].name
 
 

@@ -35,6 +35,7 @@ class Deployed(NamedTuple):
     terms:  the settings that all must share, as text.
     token:  the run's name at the centers.
     shapes: of a message.
+    listed: {center: its identity}, where sums are taken under masks; else {}.
     """
 
     run: Run
@@ -43,6 +44,7 @@ class Deployed(NamedTuple):
     token: str
     net: Net
     shapes: Message
+    listed: Mapping[str, bytes] = {}
 
 
 def deployed(

@@ -16,6 +16,7 @@ import pathlib
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from ml_collections import ConfigDict
 from fedgen_jax import checkpoint
 from fedgen_jax.algorithms.base import State
 from fedgen_jax.data.check import say
-from fedgen_jax.deploy import Net
+from fedgen_jax.deploy import Net, secured
 from fedgen_jax.deploy.collect import together, usable
 from fedgen_jax.deploy.deployment import (
     FILE,
@@ -38,7 +39,7 @@ from fedgen_jax.deploy.deployment import (
 )
 from fedgen_jax.deploy.meeting import Found, greet, meet
 from fedgen_jax.deploy.terms import check_deployable, terms_of
-from fedgen_jax.deploy.wire import tree_to_bytes
+from fedgen_jax.deploy.wire import pack, tree_to_bytes
 from fedgen_jax.engine.rounds import all_finite, init_run, round_of_server
 from fedgen_jax.evaluate import block
 from fedgen_jax.files import alone_in, append_line, expand, write_json
@@ -56,6 +57,7 @@ def train(
     names: Sequence[str],
     net: Net,
     wait: float = 600.0,
+    identities: pathlib.Path | None = None,
 ) -> dict:
     """Trains between the named centers, or goes on where the last checkpoint ends.
 
@@ -65,6 +67,7 @@ def train(
       config: the settings, which all centers have too.
       names: of all centers that train.
       wait: seconds for which the server waits until all of them are connected.
+      identities: the file that names the centers' identities, where `secure.on`.
 
     Raises ValueError where the settings cannot be deployed, or `workdir` holds another run; Failed,
     a ValueError too, where more than the share `max_left_out` of a round's centers gave nothing
@@ -75,9 +78,13 @@ def train(
     workdir.mkdir(parents=True, exist_ok=True)
     with alone_in(workdir):
         check_same_run(config, workdir)
+        listed = secured.read_identities(identities) if config.secure.on else {}
+        if listed and list(listed) != sorted(names):
+            raise ValueError(f'{identities}: names {", ".join(listed)}, and not those who train')
         terms = json.dumps(terms_of(config))
         found = meet(net, terms, names, wait)
-        return _train(deployed(config, workdir, names, net, terms, found), workdir, found)
+        done = deployed(config, workdir, names, net, terms, found)
+        return _train(done._replace(listed=listed), workdir, found)
 
 
 def _train(done: Deployed, workdir: pathlib.Path, found: Found) -> dict:
@@ -121,28 +128,28 @@ def _rounds(
     for r in range(first, c.rounds):
         begun = time.monotonic()
         found = greet(done.net, done.terms, found, done.run.classes)
-        requests = of_state(done, 'round', state, counted_C, round=r, saved_C=saved_C)
-        replies = ask_centers(done, found, requests)
-        messages, why = usable(done.shapes, dict(enumerate(replies.values())))
-        for i, reason in why.items():
-            say(f'round {r + 1}: {done.names[i]} is left out: {reason}')
-        if len(why) > c.max_left_out * len(done.names):
+        session = secured.new_session()
+        requests = of_state(
+            done, 'round', state, counted_C, saved_C, round=r, session=session
+        )
+        try:
+            heard = hear(done, found, requests, session)
+            for i, reason in heard.why.items():
+                say(f'round {r + 1}: {done.names[i]} is left out: {reason}')
+            _check_enough(done, heard, r)
+        except Failed:
             if r > first:
                 save(r, state, counted_C)
-            raise Failed(
-                f'{workdir}: round {r + 1}: {len(why)} of {len(done.names)} centers gave nothing '
-                f'usable (max_left_out={c.max_left_out}): see to them, and run again'
-            )
-        state, metrics = step(state, messages, r)
-        check_metrics(metrics, c.max_left_out, r, r + 1, workdir)
-        counted_C[list(messages)] = r + 1
-        left_out += len(why)
+            raise
+        state, metrics = step(state, heard.message, r)
+        check_metrics({'left_out_share': 0, **metrics}, 1, r, r + 1, workdir)
+        counted_C[heard.counted] = r + 1
+        left_out += len(done.names) - len(heard.counted)
         seconds.append(time.monotonic() - begun)
-        up = max(up, *(len(x.get('message', b'')) for x in replies.values()))
-        down = max(down, *map(len, requests.values()))
+        up, down = max(up, heard.up), max(down, *map(len, requests.values()))
         loss = float(metrics['loss']) if 'loss' in metrics else None
         print(
-            f'round {r + 1} of {c.rounds}: {len(messages)} of {len(done.names)} centers, '
+            f'round {r + 1} of {c.rounds}: {len(heard.counted)} of {len(done.names)} centers, '
             f'{seconds[-1]:.1f} s' + ('' if loss is None else f', loss {loss:.4f}'), flush=True,
         )
         if (r + 1) % c.eval_every == 0 or r + 1 == c.rounds:
@@ -179,19 +186,86 @@ def of_state(
     }
 
 
-def server_half(done: Deployed) -> Callable[[State, Mapping[int, Message], int], tuple]:
-    """(state, {number: message}, round) -> (state, metrics as of `engine.rounds.make_rounds`)."""
-    program, clients = done.run.program, len(done.names)
-    gathered = done.run.config.robust.rule != 'none' or not program.algorithm.sum_only
-    move = jax.jit(round_of_server(program.algorithm, program.protection, gathered))
+class Heard(NamedTuple):
+    """What came of a round's requests.
 
-    def step(state, messages, round_):
-        message = together(done.shapes, messages, clients, gathered)
-        state, metrics = move(state, message, done.run.key, np.int32(round_))
-        left = clients - len(messages)
-        return state, {
-            **metrics, 'left_out_share': left / clients, 'finite': bool(all_finite(state.shared))
+    message: the sum of messages, or of a gathered round all of them, leaves [C, ...].
+    counted: the numbers of the centers in it.  why: {number of another: why it is left out}.
+    up:      bytes of a center's message, the most.
+    """
+
+    message: Message
+    counted: list[int]
+    why: dict[int, str]
+    up: int
+
+
+def hear(
+    done: Deployed, found: Found, requests: Mapping[str, bytes], session: bytes
+) -> Heard:
+    """Asks for a round's messages; under masks, for their sum in a session of its own.
+
+    Raises Failed where no sum can be taken under masks.
+    """
+    replies = dict(enumerate(ask_centers(done, found, requests).values()))
+    if done.listed:
+        return _hear_sum(done, found, replies, session)
+    messages, why = usable(done.shapes, replies)
+    message = together(done.shapes, messages, len(done.names), is_gathered(done))
+    up = max(len(x.get('message', b'')) for x in replies.values())
+    return Heard(message, sorted(messages), why, up)
+
+
+def _hear_sum(done, found, replies, session) -> Heard:
+    why = {i: str(x['error']) for i, x in replies.items() if 'error' in x}
+    adverts = {i: x.get('advert') for i, x in replies.items() if i not in why}
+    up = dict.fromkeys(replies, 0)
+
+    def ask(step, given):
+        requests = {
+            done.names[i]: pack({'action': 'sum', 'session': session, 'step': step, 'given': x})
+            for i, x in given.items()
         }
+        answers = dict(zip(given, ask_centers(done, found, requests).values()))
+        why.update({i: str(x['error']) for i, x in answers.items() if 'error' in x})
+        for i, x in answers.items():
+            up[i] += len(pack(x))
+        return {i: x['reply'] for i, x in answers.items() if 'error' not in x}
+
+    secure = done.run.program.secure
+    setup = secured.setup_of(secure, done.listed, session)
+    try:
+        message, counted = secured.collect(secure, setup, adverts, ask, done.shapes)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        told = '; '.join(f'{done.names[i]}: {x}' for i, x in why.items())
+        raise Failed(f'{error} ({told})') from error
+    return Heard(message, list(counted), why, max(up.values()))
+
+
+def _check_enough(done: Deployed, heard: Heard, round_: int) -> None:
+    """Raises Failed where too many centers are left out of a round."""
+    clients, limit = len(done.names), done.run.config.max_left_out
+    left = clients - len(heard.counted)
+    if left > limit * clients:
+        raise Failed(
+            f'round {round_ + 1}: {left} of {clients} centers gave nothing usable '
+            f'(max_left_out={limit}): see to them, and run again'
+        )
+
+
+def is_gathered(done: Deployed) -> bool:
+    """Whether the server works on all messages, and not on their sum."""
+    return done.run.config.robust.rule != 'none' or not done.run.program.algorithm.sum_only
+
+
+def server_half(done: Deployed) -> Callable[[State, Message, int], tuple[State, dict]]:
+    """(state, message, round) -> (state, mean metrics, with whether the state is finite)."""
+    program = done.run.program
+    move = jax.jit(round_of_server(program.algorithm, program.protection, is_gathered(done)))
+
+    def step(state, message, round_):
+        state, metrics = move(state, message, done.run.key, np.int32(round_))
+        return state, {**metrics, 'finite': bool(all_finite(state.shared))}
 
     return step
 

@@ -72,10 +72,8 @@ def check_deployable(c: ConfigDict) -> None:
             f'{away}privacy.unit={c.privacy.unit!r}: its noise and ledgers are kept by simulated '
             'runs alone; nothing is sent'
         )
-    if c.secure.on:
-        raise ValueError(
-            f'{away}secure.on: sums under masks are taken by simulated runs alone; nothing is sent'
-        )
+    if c.secure.distributed_noise:
+        raise ValueError(f'{away}secure.distributed_noise: of simulated runs alone: leave it out')
     for field in ('finetune', 'oracle', 'adapt'):
         if c[field].steps:
             raise ValueError(

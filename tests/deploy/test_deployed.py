@@ -217,7 +217,7 @@ def test_what_is_wrong_with_a_center_s_files_stays_there(scaffold, tmp_path, cap
 
 
 @pytest.mark.parametrize('field, value', [
-    ('privacy.unit', 'patient'), ('secure.on', True), ('data.source', 'synthetic'),
+    ('privacy.unit', 'patient'), ('secure.distributed_noise', True), ('data.source', 'synthetic'),
     ('data.held_out', 'a'), ('cohort', 2), ('finetune.steps', 3), ('start.generator', True),
 ])
 def test_what_is_simulated_alone_is_refused_on_both_sides(field, value, scaffold, tmp_path):
