@@ -71,10 +71,13 @@ def answer(site: Site, request: bytes) -> bytes:
     """
     try:
         asked = unpack(request)
-        act = ACTIONS.get(asked.get('action', ''))
-        if act is None:
-            raise Refused(f'there is no action {asked.get("action")!r}')
-        return pack(act(site, asked))
+        name = str(asked.get('action'))
+        if name not in ACTIONS:
+            raise Refused(f'there is no action {name!r}')
+        wishes = site.wish in ('join', 'update') if name == 'join' else not site.wish
+        if name != 'hello' and not wishes:
+            raise Refused(f'it came to {site.wish or "train"}: no {name!r}')
+        return pack(ACTIONS[name](site, asked))
     except Refused as error:
         told = str(error)
     except (ValueError, OSError) as error:
@@ -116,6 +119,8 @@ def one_round(site: Site, asked: dict) -> dict:
     With sums under masks {'advert'} instead: the message waits here (`secured.begin`).
     """
     run = opened(site, asked)
+    if asked['round'] not in range(run.config.rounds):
+        raise Refused(f'round {asked["round"]}: there are {run.config.rounds}')
     state, id_1 = state_of(run, asked['state']), np.array([asked['number']], np.int32)
     private_1 = own_state(site, run, asked, state)
     data_1 = stack([training_examples(run, 0)], run.length)

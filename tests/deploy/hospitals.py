@@ -9,6 +9,8 @@ from drawn import cells_folder
 from ml_collections import ConfigDict
 
 from configs.common import base
+from fedgen_jax.deploy import Net, center
+from fedgen_jax.deploy.wire import unpack
 
 NAMES = ('synthetic-0', 'synthetic-1', 'synthetic-2')
 NEW = 'synthetic-3'  # who joins afterwards
@@ -67,3 +69,22 @@ def simulated(config, root) -> ConfigDict:
     c = config.copy_and_resolve_references()
     c.data.root = str(root)
     return c
+
+
+def as_it_is(node, asked, reply):
+    return reply()
+
+
+def net_of(sites, change=as_it_is, log=None, connected=lambda node: True):
+    """A `Net` in this process: node i is the i-th site; `change` may lose or alter its replies."""
+
+    def ask(requests):
+        found = {}
+        for node, data in requests.items():
+            reply = change(node, unpack(data), lambda: center.answer(sites[node], data))  # noqa: B023
+            if log is not None:
+                log.append((unpack(data)['action'], reply))
+            found |= {} if reply is None else {node: reply}
+        return found
+
+    return Net(lambda: [i for i in range(len(sites)) if connected(i)], ask)

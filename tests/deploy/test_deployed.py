@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hospitals import NAMES, NEW, hospitals, simulated, tiny
+from hospitals import NAMES, NEW, hospitals, net_of, simulated, tiny
 from rolling import assert_close, assert_same
 
 from fedgen_jax import checkpoint
-from fedgen_jax.deploy import Net, center, server
+from fedgen_jax.deploy import center, server
 from fedgen_jax.deploy.change import change
 from fedgen_jax.deploy.wire import pack, unpack
 from fedgen_jax.engine.rounds import shapes_of_run
@@ -20,25 +20,6 @@ from fedgen_jax.program import build
 from fedgen_jax.run import read_federation, restore
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.train import train
-
-
-def as_it_is(node, asked, reply):
-    return reply()
-
-
-def net_of(sites, change=as_it_is, log=None, connected=lambda node: True):
-    """A `Net` in this process: node i is the i-th site; `change` may lose or alter its replies."""
-
-    def ask(requests):
-        found = {}
-        for node, data in requests.items():
-            reply = change(node, unpack(data), lambda: center.answer(sites[node], data))  # noqa: B023
-            if log is not None:
-                log.append((unpack(data)['action'], reply))
-            found |= {} if reply is None else {node: reply}
-        return found
-
-    return Net(lambda: [i for i in range(len(sites)) if connected(i)], ask)
 
 
 def sites_in(h, folder, names=NAMES, **more):
@@ -202,6 +183,15 @@ def test_centers_with_other_settings_or_none_are_told(scaffold, tmp_path, capsys
     with pytest.raises(MayPass, match='synthetic-0, synthetic-1, synthetic-2: not connected'):
         server.train(other, tmp_path / 'run', NAMES, net_of(sites_in(h, tmp_path)), 0.0)
     assert 'client.lr=0.05, now 0.5' in capsys.readouterr().err
+
+
+def test_a_center_does_what_it_came_for_alone(scaffold, tmp_path):
+    h, config = scaffold
+    for wish, action in (('', 'join'), ('join', 'round'), ('leave', 'round'), ('leave', 'join'),
+                         ('', 'images')):
+        site = center.Site(h.settings, h.own[NEW], tmp_path / 'site', wish)
+        reply = unpack(center.answer(site, pack({'action': action})))
+        assert action in reply['error'] and len(reply) == 1
 
 
 def test_what_is_wrong_with_a_center_s_files_stays_there(scaffold, tmp_path, capsys):

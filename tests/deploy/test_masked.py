@@ -5,9 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from hospitals import NAMES, hospitals, simulated, tiny
+from hospitals import NAMES, hospitals, net_of, simulated, tiny
 from rolling import assert_same
-from test_deployed import net_of
 
 from fedgen_jax.deploy import center, secured, server
 from fedgen_jax.deploy.wire import pack, unpack
