@@ -6,7 +6,8 @@ python -m launch.agree --config=configs/folder.py --config.rounds=50 --file=sett
 from absl import flags
 from ml_collections import config_flags
 
-from fedgen_jax.deploy.terms import check_deployable
+from fedgen_jax.data.check import say
+from fedgen_jax.deploy.terms import check_deployable, without_afterwards
 from fedgen_jax.files import expand, write_json
 from launch import cli
 
@@ -15,8 +16,11 @@ _FILE = flags.DEFINE_string('file', None, 'the file to write')
 
 
 def main():
-    check_deployable(_CONFIG.value)
-    write_json(expand(_FILE.value), _CONFIG.value.to_dict())
+    config, note = without_afterwards(_CONFIG.value)
+    check_deployable(config)
+    if note:
+        say(note)
+    write_json(expand(_FILE.value), config.to_dict())
     print(f'written: {_FILE.value}')
 
 

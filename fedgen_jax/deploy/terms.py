@@ -85,6 +85,17 @@ def check_deployable(c: ConfigDict) -> None:
         )
 
 
+def without_afterwards(config: ConfigDict) -> tuple[ConfigDict, str]:
+    """(the settings without what simulated runs alone do after the rounds; a note of it, or '')."""
+    c = config.copy_and_resolve_references()
+    c.data.root, c.finetune.choose = '', ()
+    off = [field for field in ('finetune', 'oracle', 'adapt') if c[field].steps]
+    for field in off:
+        c[field].steps = 0
+    names = ', '.join(f'{field}.steps' for field in off)
+    return c, f'{names}: set to 0, for they are of simulated runs alone' if off else ''
+
+
 def _content_of(weights: str) -> str:
     """A hash of what `start.weights` names, where it is a file or a run's folder."""
     path = expand(weights) if weights else None
