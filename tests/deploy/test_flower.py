@@ -14,7 +14,10 @@ from flower_network import Network
 from hospitals import NAMES, NEW, hospitals, simulated, tiny
 from rolling import assert_close
 
+from fedgen_jax.deploy.secured import identity_secret
+from fedgen_jax.files import write_json
 from fedgen_jax.onboard import onboard
+from fedgen_jax.privacy.commit import identity
 from fedgen_jax.run import restore
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.train import train
@@ -43,18 +46,26 @@ def largest_difference(a, b):
     return max(jax.tree.leaves(jax.tree.map(of, a, b)))
 
 
-@pytest.mark.parametrize('algorithm', ['fedavg', 'fedgen'])
-def test_a_run_over_flower_is_the_simulated_one(algorithm, network, tmp_path, drawn_hospitals):
+@pytest.mark.parametrize('case', ['fedavg', 'fedgen', 'masked'])
+def test_a_run_over_flower_is_the_simulated_one(case, network, tmp_path, drawn_hospitals):
+    algorithm, masked = 'fedavg' if case == 'masked' else case, []
     config = tiny(algorithm, tmp_path / 'store')
-    config.rounds = 3
-    if algorithm == 'fedgen':
+    config.rounds = 2 if case == 'masked' else 3
+    if case == 'fedgen':
         config.input.canonical = 'brightfield'
+    if case == 'masked':
+        config.secure.on, config.privacy.seed = True, '0'  # of the simulation's identities
+        masked = [f'--identities={tmp_path / "identities.json"}']
+        write_json(tmp_path / 'identities.json', {
+            n: identity(identity_secret(tmp_path / n)).hex() for n in NAMES
+        })
     h = hospitals(drawn_hospitals, config, tmp_path)
     for name in NAMES:
-        network.center(name, h.settings, h.own[name], tmp_path / name)
+        network.center(name, h.settings, h.own[name], tmp_path / name, *masked)
     begun = time.monotonic()
     code, told = network.serve(
-        tmp_path / 'run', f'--settings={h.settings}', f'--centers={",".join(NAMES)}'
+        tmp_path / 'run', f'--settings={h.settings}', f'--centers={",".join(NAMES)}', *masked,
+        seconds=900,
     )
     assert code == 0, told + network.logs()
     seconds = time.monotonic() - begun
@@ -62,7 +73,7 @@ def test_a_run_over_flower_is_the_simulated_one(algorithm, network, tmp_path, dr
     sim, run = (restore(tmp_path / x) for x in ('sim', 'run'))
     report = json.loads((tmp_path / 'run' / 'deployed.json').read_text())
     print(
-        f'\n{algorithm}: largest difference {largest_difference(run.state, sim.state):.3g}, '
+        f'\n{case}: largest difference {largest_difference(run.state, sim.state):.3g}, '
         f'{report["round_seconds"]:.1f} s a round, {seconds:.0f} s in all, '
         f'{report["bytes_up"]} bytes up and {report["bytes_down"]} down'
     )
