@@ -6,7 +6,7 @@ PY = $(VENV)/bin/python
 TASK ?= classification
 WORKDIR ?= runs/demo_$(TASK)
 
-.PHONY: demo test test-survival test-all lint bench-peers
+.PHONY: demo test test-survival test-flower test-all lint bench-peers
 
 $(VENV): $(VENV)/installed
 
@@ -30,6 +30,12 @@ test: lint
 # Runs killed at random moments, and what they end with: minutes.
 test-survival: $(VENV)/installed
 	$(PY) -m pytest -m survival
+
+# A server and three hospitals over Flower's network on this machine: minutes.
+test-flower: $(VENV)/installed
+	$(PYTHON) -m venv .venv-flower
+	.venv-flower/bin/pip install --quiet -r launch/flower/requirements.txt
+	FEDGEN_FLOWER_PYTHON=$(CURDIR)/.venv-flower/bin/python $(PY) -m pytest -s -m flower tests/deploy
 
 # What `benchmarks/speed.py` compares with, each in an environment of its own.
 bench-peers:

@@ -35,14 +35,19 @@ def expand(path: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(text)
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
     """Writes a file whole or not at all; of many processes, the first alone writes."""
     if not is_first():
         return
     partial = path.with_name(f'{path.name}.partial')
     with _named(partial):
-        partial.write_text(text)
+        partial.write_bytes(data)
     partial.rename(path)
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """The same of text."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

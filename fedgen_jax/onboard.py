@@ -120,7 +120,7 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
         )
     asked = extras(workdir, done, prevalence, adapt)
     before = read_statistics(workdir)
-    _check_psi(workdir, done, before.pooled)
+    check_psi(workdir, done, before.pooled)
     weights_before = {name: _weights_hash(done, s) for name, s in before.own.items()}
 
     started = time.monotonic()
@@ -137,7 +137,7 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
         center.name: _make(workdir, done, center, after, described[center.name][1], asked)
         for center in centers
     }
-    center_model = _params(done, after.center_model_E)
+    center_model = generated(done, after.center_model_E)
     checkpoint.save_tree(workdir / 'center_model', {'params': center_model})
     write_statistics(workdir, after.statistics)
     if remove:
@@ -233,8 +233,8 @@ def _trained(done: Restored, length: int) -> Trained:
     return Trained(done.program, done.state.shared, None, (), (), length, key, done.reference)
 
 
-def _params(done: Restored, m_E: np.ndarray) -> Any:
-    """Generated weights; they depend on the descriptor alone, so any image will do."""
+def generated(done: Restored, m_E: np.ndarray) -> Any:
+    """The weights that are made from a descriptor [E], of which alone they depend."""
     size = done.config.data.image_size
     blank = Examples(
         np.zeros((1, size, size, 3), np.uint8), {}, np.ones(1, np.float32)
@@ -243,10 +243,10 @@ def _params(done: Restored, m_E: np.ndarray) -> Any:
 
 
 def _weights_hash(done: Restored, statistic: Statistic) -> str:
-    return descriptor.hash_of(_params(done, descriptor.mean(statistic)))
+    return descriptor.hash_of(generated(done, descriptor.mean(statistic)))
 
 
-def _check_psi(workdir, done, pooled):
+def check_psi(workdir, done, pooled):
     psi = descriptor.hash_of(done.state.shared['psi'])
     if pooled.psi != psi:
         raise ValueError(

@@ -46,7 +46,8 @@ def pytest_unconfigure():
 LONG = (
     'test_private_runs', 'test_survival', 'test_cluster', 'test_secure_runs', 'test_dense_tasks',
     'test_registry', 'test_residual', 'test_onboard', 'test_newcomer', 'test_averaging',
-    'test_feed', 'test_docs', 'test_jobs', 'test_demo', 'test_adapted_runs', 'test_runs',
+    'test_feed', 'test_deployed', 'test_masked', 'test_docs', 'test_jobs', 'test_demo',
+    'test_adapted_runs', 'test_runs',
 )
 
 

@@ -1,0 +1,102 @@
+"""Which node is which center, and what each replies."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fedgen_jax.data.check import say
+from fedgen_jax.deploy import Net
+from fedgen_jax.deploy.wire import pack, unpack
+from fedgen_jax.interrupt import MayPass
+
+PAUSE = 3.0  # seconds between looks at who is connected
+
+
+class Hello(NamedTuple):
+    """What a center tells of itself; `center.hello`."""
+
+    name: str
+    wish: str
+    images: int
+    train: int
+    classes: tuple[str, ...]
+    arrays: Mapping[str, Any]
+
+
+Found = Mapping[int, Hello | str]  # nodes that were asked, and what they said or why they cannot
+
+
+def greet(
+    net: Net, terms: str, found: Found, classes: Sequence[str] = ()
+) -> dict[int, Hello | str]:
+    """Asks nodes that have not said who they are; those that are gone are forgotten.
+
+    Why a node cannot say it is told once.
+    """
+    connected = net.nodes()
+    met = {node: found[node] for node in connected if isinstance(found.get(node), Hello)}
+    request = pack({'action': 'hello', 'terms': terms, 'classes': list(classes)})
+    replies = ask(net, {node: request for node in connected if node not in met})
+    for node, reply in replies.items():
+        met[node] = _hello(reply)
+        if isinstance(met[node], str) and met[node] != found.get(node):
+            say(f'node {node}: {met[node]}')
+    return met
+
+
+def _hello(reply) -> Hello | str:
+    if 'error' in reply:
+        return str(reply['error'])
+    name, wish, images, train, classes, arrays = (reply.get(x) for x in Hello._fields)
+    right = isinstance(classes, list) and all(isinstance(x, str) for x in (name, wish, *classes))
+    counts = all(isinstance(x, int) for x in (images, train))
+    if not (right and counts and isinstance(arrays, dict)):
+        return 'its greeting is malformed'
+    return Hello(name, wish, images, train, tuple(classes), arrays)
+
+
+def meet(net: Net, terms: str, names: Sequence[str], wait: float) -> Found:
+    """Waits until all named centers are there; the nodes that were asked.
+
+    Raises MayPass where they are not after `wait` seconds, ValueError where two have one name.
+    """
+    until = time.monotonic() + wait
+    found: Found = {}
+    while True:
+        found = greet(net, terms, found)
+        missing = [name for name in names if name not in nodes_of(found)]
+        if not missing:
+            return found
+        if time.monotonic() > until:
+            raise MayPass(
+                f'{", ".join(missing)}: not connected after {wait:g} s, or refused: start their '
+                'nodes, and run again'
+            )
+        time.sleep(PAUSE)
+
+
+def nodes_of(found: Found) -> dict[str, int]:
+    """{name of a center: its node}; ValueError where two nodes have one name."""
+    nodes: dict[str, int] = {}
+    for node, hello in found.items():
+        if isinstance(hello, str):
+            continue
+        if hello.name in nodes:
+            raise ValueError(f'two nodes say that they are {hello.name!r}: stop one of them')
+        nodes[hello.name] = node
+    return nodes
+
+
+def ask(net: Net, requests: Mapping[int, bytes]) -> dict[int, dict]:
+    """{node: its reply, {'error': why} where there is no usable one}."""
+    replies = net.ask(requests) if requests else {}
+    return {node: _read(replies.get(node)) for node in requests}
+
+
+def _read(reply):
+    if reply is None:
+        return {'error': 'no reply in time'}
+    try:
+        return unpack(reply)
+    except ValueError as error:
+        return {'error': str(error)}

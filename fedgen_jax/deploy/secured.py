@@ -1,0 +1,170 @@
+"""A round's sum under masks between hospitals: `privacy.secure`'s five messages as requests.
+
+A center holds what it needs between the messages in memory: one that is started again drops out of
+the sum.  It knows its peers by a list of identities of its own, which no server can change.
+"""
+
+import json
+import pathlib
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from fedgen_jax.deploy.terms import Refused
+from fedgen_jax.engine.sums import Secure, message_of
+from fedgen_jax.privacy import Message, commit, secure
+from fedgen_jax.privacy.encode import encode
+from fedgen_jax.privacy.secrets import FILE, SIZE, create_secret, read_secret, stream_key
+from fedgen_jax.privacy.secure_server import route, unmasked
+from fedgen_jax.privacy.secure_setup import Setup, check_enough
+
+Tree = Any
+
+
+class Party(NamedTuple):
+    """A center in a sum, between two messages.  secret: its identity's."""
+
+    client: secure.Client
+    secret: bytes
+    words: np.ndarray
+
+
+_PARTIES: dict[pathlib.Path, Party] = {}  # by the center's folder: it is in one sum at a time
+
+
+def identity_secret(folder: pathlib.Path) -> bytes:
+    """What a center's identity signs with, from `secret.key` in its folder, drawn there once."""
+    known = (folder / FILE).exists()
+    return stream_key(read_secret(folder) if known else create_secret(folder), 'identity')
+
+
+def read_identities(file: pathlib.Path | None) -> dict[str, bytes]:
+    """{center: its public identity}, sorted; ValueError where the file is not such a list."""
+    if file is None:
+        raise ValueError('secure.on: pass --identities: the file with the identity of each center')
+    try:
+        listed = {name: bytes.fromhex(key) for name, key in json.loads(file.read_text()).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f'{file}: is not {{"CENTER": "IDENTITY", ...}} ({error})') from error
+    return dict(sorted(listed.items()))
+
+
+def setup_of(secure_: Secure, listed: Mapping[str, bytes], session: bytes) -> Setup:
+    """What all parties know before a sum; a center's number is its place in the list."""
+    numbered = dict(enumerate(listed.values()))
+    return Setup(
+        session, numbered, secure_.threshold, secure_.min_honest, secure_.colluding
+    )
+
+
+def begin(
+    folder: pathlib.Path, listed: Mapping[str, bytes], name: str, secure_: Secure, asked: dict,
+    sent: Tree, message: Message,
+) -> dict:
+    """A center's first message {'advert'}: its message itself waits here, to be masked.
+
+    sent: what the server sent.
+
+    Raises Refused where its numbers cannot be summed, or the server counts other centers.
+    """
+    names = list(listed)
+    if name not in names or asked['number'] != names.index(name) or len(names) != asked['clients']:
+        raise Refused(f'the list of identities has other centers than the run: {", ".join(names)}')
+    if message.took_part != 1:
+        raise Refused('its own numbers were NaN or infinite')
+    try:
+        words = encode(_numbers(message), secure_.bits, secure_.word, len(names))
+    except OverflowError as error:
+        raise Refused('secure.bits: its numbers do not fit their words') from error
+    secret, setup = identity_secret(folder), setup_of(secure_, listed, asked['session'])
+    digest = commit.digest(sent)
+    client, advert = secure.advertise(setup, asked['number'], secret, digest)
+    _PARTIES[folder] = Party(client, secret, words)
+    return {'advert': advert}
+
+
+def proceed(folder: pathlib.Path, asked: dict) -> dict:
+    """A center's next message of a sum.
+
+    Raises Refused where it is in no such sum, ValueError where something does not fit, which it
+    tells at the center.
+    """
+    party = _PARTIES.pop(folder, None)
+    if party is None or party.client.setup.session != asked['session']:
+        raise Refused('it is not in this sum')
+    client, reply = _STEPS[asked['step']](party, asked['given'])
+    _PARTIES[folder] = party._replace(client=client)
+    return {'reply': reply}
+
+
+def _share(party, given):
+    client, letters = secure.share(party.client, given)
+    return client, _named(letters)
+
+
+def _masked(party, given):
+    return secure.masked(party.client, _numbered(given), party.words)
+
+
+def _agree(party, given):
+    return secure.agree(party.client, party.secret, given)
+
+
+def _unmask(party, given):
+    return secure.unmask(party.client, _numbered(given))
+
+
+_STEPS: dict[str, Callable] = {
+    'share': _share, 'masked': _masked, 'agree': _agree, 'unmask': _unmask
+}
+
+
+def collect(
+    secure_: Secure,
+    setup: Setup,
+    adverts: Mapping[int, bytes],
+    ask: Callable[[str, Mapping[int, Any]], Mapping[int, Any]],
+    like: Message,
+) -> tuple[Message, tuple[int, ...]]:
+    """The server's side: (the sum of messages, who is in it).
+
+    Args:
+      adverts: {number: what a center advertised}.
+      ask: (step, {number: what it is given}) -> {number: its reply} of those who replied.
+      like: a message, as shapes.
+
+    Raises ValueError where fewer centers remain than a sum needs, or what they give does not fit.
+    """
+    to_all = list(adverts.values())
+    check_enough(setup, len(to_all), 'take part')
+    shared = {n: _numbered(x) for n, x in ask('share', dict.fromkeys(adverts, to_all)).items()}
+    received = {n: _named(x) for n, x in route(shared).items()}
+    words = ask('masked', received)
+    survivors = tuple(sorted(words))
+    check_enough(setup, len(survivors), 'sent their words')
+    signed = ask('agree', dict.fromkeys(survivors, list(survivors)))
+    answers = ask('unmask', dict.fromkeys(signed, _named(signed)))
+    total = unmasked(setup, to_all, tuple(shared), words, answers, secure_.word)
+    like_1 = jax.tree.map(lambda s: np.zeros((1, *s.shape), s.dtype), like)
+    return message_of(total, len(survivors), like_1, secure_), survivors
+
+
+def new_session() -> bytes:
+    """Bytes that no other sum has."""
+    return secrets.token_bytes(SIZE)
+
+
+def _numbers(message):
+    """What of a message is summed under masks, as `engine.sums`."""
+    return {'contribution': message.contribution, 'metrics': message.metrics}
+
+
+def _named(of: Mapping[int, Any]) -> dict[str, Any]:
+    return {str(n): x for n, x in of.items()}
+
+
+def _numbered(of: Mapping[str, Any]) -> dict[int, Any]:
+    return {int(n): x for n, x in of.items()}

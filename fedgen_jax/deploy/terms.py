@@ -1,0 +1,104 @@
+"""What server and centers agree on before anything is sent, and what cannot be deployed."""
+
+import hashlib
+import json
+import pathlib
+
+from ml_collections import ConfigDict
+
+from fedgen_jax import checkpoint
+from fedgen_jax.config import base, complete
+from fedgen_jax.files import expand
+from fedgen_jax.hypernet import descriptor
+from fedgen_jax.settings import differences, settings_of
+
+
+class Refused(ValueError):
+    """A refusal whose text tells nothing of a center's images, so that it may be sent."""
+
+
+def read_config(file: pathlib.Path) -> ConfigDict:
+    """The settings in a file, as `launch.agree` writes it; what it lacks has its default.
+
+    Raises ValueError where it cannot be read, or names a field that there is not.
+    """
+    try:
+        made = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f'{file}: is no JSON ({error})') from error
+    known = base()
+    for name, value in made.items():
+        group = known.get(name)
+        fields = value if isinstance(group, ConfigDict) and name != 'model' else ()
+        unknown = [f'{name}.{x}' for x in fields if x not in group] if name in known else [name]
+        if unknown:
+            raise ValueError(f'{file}: there is no field {unknown[0]}')
+    config = complete(made)
+    config.devices = 1
+    return config
+
+
+def terms_of(config: ConfigDict) -> dict:
+    """All that decides a run's result, as JSON, with the content of the weights it starts from."""
+    return {**settings_of(config), 'start_content': _content_of(config.start.weights)}
+
+
+def check_terms(config: ConfigDict, asked: dict) -> None:
+    """Raises Refused where a center's settings are not the server's."""
+    own = terms_of(config)
+    if found := differences(own, asked, own):
+        raise Refused(f"the center's settings differ from the server's: {found[0]} (at the server)")
+
+
+def check_deployable(c: ConfigDict) -> None:
+    """Raises ValueError where a setting has no meaning between hospitals, or is not built."""
+    away = 'deployed: '
+    if c.data.source != 'folder':
+        raise ValueError(
+            f'{away}data.source={c.data.source!r}: each center has a folder: data.source=folder'
+        )
+    if c.data.held_out:
+        raise ValueError(
+            f'{away}data.held_out={c.data.held_out!r}: who does not train may join afterwards: '
+            'leave it empty'
+        )
+    if c.data.virtual or c.cohort:
+        raise ValueError(
+            f'{away}data.virtual={c.data.virtual}, cohort={c.cohort}: all centers take part in all '
+            'rounds, and they alone: set both to 0'
+        )
+    if c.privacy.unit:
+        raise ValueError(
+            f'{away}privacy.unit={c.privacy.unit!r}: its noise and ledgers are kept by simulated '
+            'runs alone; nothing is sent'
+        )
+    if c.secure.distributed_noise:
+        raise ValueError(f'{away}secure.distributed_noise: of simulated runs alone: leave it out')
+    for field in ('finetune', 'oracle', 'adapt'):
+        if c[field].steps:
+            raise ValueError(
+                f'{away}{field}.steps={c[field].steps}: of simulated runs alone: set it to 0'
+            )
+    if c.finetune.choose or c.start.generator:
+        raise ValueError(
+            f'{away}finetune.choose, start.generator: are of simulated runs alone: leave them out'
+        )
+
+
+def without_afterwards(config: ConfigDict) -> tuple[ConfigDict, str]:
+    """(the settings without what simulated runs alone do after the rounds; a note of it, or '')."""
+    c = config.copy_and_resolve_references()
+    c.data.root, c.finetune.choose = '', ()
+    off = [field for field in ('finetune', 'oracle', 'adapt') if c[field].steps]
+    for field in off:
+        c[field].steps = 0
+    names = ', '.join(f'{field}.steps' for field in off)
+    return c, f'{names}: set to 0, for they are of simulated runs alone' if off else ''
+
+
+def _content_of(weights: str) -> str:
+    """A hash of what `start.weights` names, where it is a file or a run's folder."""
+    path = expand(weights) if weights else None
+    if path and path.is_dir():
+        return descriptor.hash_of(checkpoint.server_weights(path))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else ''

@@ -1,0 +1,86 @@
+"""Sums under masks between hospitals: as simulated ones, and no message of a center is seen."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from hospitals import NAMES, hospitals, net_of, simulated, tiny
+from rolling import assert_same
+
+from fedgen_jax.deploy import center, secured, server
+from fedgen_jax.deploy.wire import pack, unpack
+from fedgen_jax.interrupt import Failed
+from fedgen_jax.privacy.commit import identity
+from fedgen_jax.run import restore
+from fedgen_jax.train import train
+
+pytest.importorskip('cryptography', reason='the extra `privacy`')
+
+
+@pytest.fixture
+def masked(tmp_path, drawn_hospitals):
+    """(settings, hospitals, sites, the file of identities)."""
+    config = tiny('fedavg', tmp_path / 'store')
+    config.secure.on, config.privacy.seed = True, '0'  # of the simulation's identities
+    h = hospitals(drawn_hospitals, config, tmp_path)
+    file = tmp_path / 'identities.json'
+    keys = {n: identity(secured.identity_secret(tmp_path / n)).hex() for n in NAMES}
+    file.write_text(json.dumps(keys))
+    sites = [center.Site(h.settings, h.own[n], tmp_path / n, '', False, file) for n in NAMES]
+    return config, h, sites, file
+
+
+def test_a_deployed_sum_under_masks_is_the_simulated_one(masked, tmp_path):
+    config, h, sites, file = masked
+    log, workdir = [], tmp_path / 'run'
+    server.train(config, workdir, NAMES, net_of(sites, log=log), 0.0, file)
+    train(simulated(config, h.root), tmp_path / 'sim', progress=False)
+    assert_same(restore(workdir).state, restore(tmp_path / 'sim').state)
+    rounds = [unpack(reply) for action, reply in log if action == 'round']
+    assert [set(r) for r in rounds] == [{'advert'}] * (config.rounds * len(NAMES))
+
+
+def test_nothing_is_summed_where_a_center_is_missing_or_is_another(masked, tmp_path):
+    config, h, sites, file = masked
+
+    def silent(node, asked, reply):
+        return None if (asked.get('step'), node) == ('masked', 2) else reply()
+
+    with pytest.raises(Failed, match='2 of 3 clients sent their words, and a sum needs 3'):
+        server.train(config, tmp_path / 'a', NAMES, net_of(sites, change=silent), 0.0, file)
+
+    listed = json.loads(file.read_text())
+    listed[NAMES[0]] = identity(b'x' * 32).hex()  # whom one center takes the first for
+    other = tmp_path / 'other.json'
+    other.write_text(json.dumps(listed))
+    wrong = [*sites[:2], sites[2]._replace(identities=other)]
+    with pytest.raises(Failed, match=f'{NAMES[2]}: something is wrong at the center'):
+        server.train(config, tmp_path / 'b', NAMES, net_of(wrong), 0.0, file)
+
+
+def test_a_server_that_sends_centers_different_models_gets_no_sum(masked, tmp_path, capsys):
+    config, h, sites, file = masked
+
+    def another_model(requests):
+        net = net_of(sites)
+        for node, data in requests.items():
+            asked = unpack(data)
+            if asked['action'] == 'round' and node == 1:
+                state = unpack(asked['state'])
+                state = jax.tree.map(lambda x: x + np.ones((), x.dtype), state)
+                requests = {**requests, node: pack({**asked, 'state': pack(state)})}
+        return net.ask(requests)
+
+    net = net_of(sites)._replace(ask=another_model)
+    with pytest.raises(Failed, match='something is wrong at the center'):
+        server.train(config, tmp_path / 'run', NAMES, net, 0.0, file)
+    assert 'another model than this client: nothing is sent' in capsys.readouterr().err
+
+
+def test_without_a_list_of_identities_nothing_begins(masked, tmp_path):
+    config, h, sites, file = masked
+    with pytest.raises(ValueError, match='secure.on: pass --identities'):
+        server.train(config, tmp_path / 'run', NAMES, net_of(sites), 0.0)
+    with pytest.raises(ValueError, match='secure.on: pass --identities'):
+        center.check_site(sites[0]._replace(identities=None))
