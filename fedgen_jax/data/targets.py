@@ -68,6 +68,7 @@ class Target(NamedTuple):
     on_disk: the arrays that stay in the store with images='disk'.
     edge:   what surrounds a shrunk image, 'reflect' or 'nearest'.
     by_volume: whether slices of one volume are scored together.
+    empty_counts: whether examples of which nothing is known are scored too: they show nothing.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Target(NamedTuple):
     on_disk: tuple[str, ...] = ()
     edge: str = 'reflect'
     by_volume: bool = False
+    empty_counts: bool = False
 
 
 def _check_size(frame: Frame, width: int, height: int, what: str, way_out: str) -> None:
@@ -316,6 +318,7 @@ BOX = Target(
     place=('annotations.json', 'annotations'),
     texts=('annotations.json',),
     edge='nearest',  # objects seen in a reflection would have no boxes
+    empty_counts=True,
 )
 
 TARGETS = {target.name: target for target in (LABEL, MASK, BOX)}
