@@ -40,8 +40,8 @@ class Task(NamedTuple):
     It is made from class names; made from an empty list, it only says what it learns from.
 
     name:        as the configuration spells it.
-    target:      the kind of target it learns from: 'label', 'mask', 'box' or 'module:NAME'
-                 (`data/targets.py`).
+    target:      the kind of target it learns from: 'label', 'labels', 'mask', 'box' or
+                 'module:NAME' (`data/targets.py`).
     num_outputs: channels of the model's last layer.
     loss:        (outputs_Bx..., target, weight_B) -> scalar, the weighted mean over the batch.
     predict:     outputs_Bx... -> a pytree of arrays that lead with B, on the device.
@@ -59,8 +59,8 @@ class Task(NamedTuple):
                  counted count_BxN[b, n] times, NaN where there is none.  None: `metrics` is called
                  for each resample.
     probability: outputs_Bx... -> the classes' probabilities [B, ..., K] of an image, or of each of
-                 its pixels; None where the outputs are none.  Where the target is a label,
-                 `predict` gives them as 'probability'.
+                 its pixels; None where the outputs are none.  They sum to 1 over K.  Where the
+                 target is a label, `predict` gives them as 'probability'.
     """
 
     name: str

@@ -5,7 +5,7 @@ import pytest
 
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.intervals import by_metrics
-from fedgen_jax.tasks import classification, detection, segmentation
+from fedgen_jax.tasks import classification, detection, multilabel, segmentation
 from fedgen_jax.tasks.base import Predicted
 
 N, B = 30, 12
@@ -16,6 +16,12 @@ def labels(rng, num):
     p = rng.dirichlet(np.ones(num), N).round(1)  # with ties
     p[np.arange(N), np.maximum(label, 0)] += 0.4
     return {'probability': p / p.sum(-1, keepdims=True)}, {'label': label}
+
+
+def several(rng):
+    truth = rng.integers(-1, 2, (N, 3))
+    truth[4] = -1
+    return {'probability': rng.random((N, 3)).round(1)}, {'labels': truth}
 
 
 def masks(rng):
@@ -45,6 +51,7 @@ def boxes(rng):
 CASES = {
     'three classes': (classification('abc'), lambda rng: labels(rng, 3)),
     'two classes': (classification('ab'), lambda rng: labels(rng, 2)),
+    'several labels': (multilabel('abc'), several),
     'masks': (segmentation(['none', 'a', 'b']), masks),
     'boxes': (detection('ab'), boxes),
 }
