@@ -43,7 +43,7 @@ def configuration(root, **changes):
     c.data.held_out, c.data.image_size, c.score_on = 'north', 16, 'test'
     c.model.widths, c.rounds, c.local_steps, c.batch_size = (8, 8), 4, 15, 16
     c.fedgen.modes, c.eval_every = ('film',), 4
-    c.devices, c.shifts.acquisition, c.client.lr, c.finetune.steps = 1, 0.0, 0.1, 2
+    c.devices, c.shifts.acquisition, c.client.lr = 1, 0.0, 0.1
     c.update_from_flattened_dict(changes)
     return c
 
@@ -66,7 +66,7 @@ def test_a_run_learns_each_label_and_scores_unseen_centers(made):
     low, high = summary['unseen']['intervals']['centers']['north']['auroc']
     assert low <= scores['auroc'] <= high
     again = evaluate_run(workdir)
-    assert again['unseen'] == summary['unseen'] and again['finetuned'] == summary['finetuned']
+    assert again['unseen'] == summary['unseen']
 
 
 def test_the_page_shows_what_the_model_says(made):
