@@ -31,7 +31,9 @@ def class_sections(name: str, summary: Summary) -> list[Section]:
     sections = []
     if seen.get('classes'):
         sections.append(Section(
-            'Classes', f'Scores of {name} on each class. Those of seen centers are of all their images together.',
+            'Classes',
+            f'Scores of {name} on each class. Those of seen centers are of all their images '
+            'together.',
             _table(seen, dict(list(unseen.items())[:UNSEEN])),
         ))
     matrices = {k: np.sum(found, 0) for k, of in groups.items() if (found := _all(of, 'confusion'))}

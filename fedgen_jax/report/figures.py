@@ -90,6 +90,7 @@ def curves(
                 right.plot(rounds, worst, ':', linewidth=1.3, color=colors[method])
         for axes, name in ((left, 'loss'), (right, label)):
             axes.set_xlabel('round')
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.set_ylabel(name)
             axes.grid(axis='y', color='#e6e6e6')
             if axes.lines:

@@ -201,7 +201,8 @@ def _scores_table(methods, summaries, metric):
         interval = _intervals(rows[name], metric, centers)
         if any(interval):
             body.append([INTERVAL, *(interval[j] for j in kept)])
-    known = any(row[0] == INTERVAL for row in body)
+    first = metric == next(iter(next(iter(summaries.values()))['seen']['mean']))
+    known = first and any(row[0] == INTERVAL for row in body)
     notes = [OF_INTERVALS] * known + _notes(controls, any(tuned.values()), counts)
     unit = next(iter(summaries.values()))['units'].get(metric)
     said = [f'in {unit}'] * bool(unit) + ['lower is better'] * lower

@@ -33,11 +33,11 @@ def of_one_label(probability_NxK: np.ndarray, label_N: np.ndarray, classes: Sequ
     area_K = areas(label_N[:, None] == np.arange(len(classes)), probability_NxK)
     by_class = {}
     for k, name in enumerate(classes):
-        scores = {'sensitivity': float(recall_K[k]), 'f1': float(f1_K[k])} if of_K[k] else {}
+        scores = {} if np.isnan(area_K[k]) else {'auroc': float(area_K[k])}
+        if of_K[k]:
+            scores |= {'sensitivity': float(recall_K[k]), 'f1': float(f1_K[k])}
         if of_K[k] < num:
             scores['specificity'] = float(1 - wrong_K[k] / (num - of_K[k]))
-        if not np.isnan(area_K[k]):
-            scores['auroc'] = float(area_K[k])
         by_class[name] = {'n': int(of_K[k]), **scores}
     present = of_K > 0
     two = by_class[classes[1]] if len(classes) == 2 else {}
