@@ -15,7 +15,7 @@ def get_config(task='classification'):
     c.shifts.acquisition = 0.75
     c.shifts.zoom = 1.6
     c.client.lr = 0.1
-    if task == 'classification':
+    if task in ('classification', 'multilabel'):
         c.rounds = 150
         c.model.norm = 'batch'
         return c

@@ -8,7 +8,7 @@ the descriptor and its validation split the score, so that its test images stay 
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,9 +16,13 @@ import numpy as np
 from fedgen_jax.canonical import Change, change_from, on_canonical, own_change
 from fedgen_jax.data.examples import SPLITS, Center, Examples, of_split, pad, take
 from fedgen_jax.hypernet import descriptor
+from fedgen_jax.intervals import of_block
 from fedgen_jax.run import Trained
+from fedgen_jax.tasks.base import Predicted
 
 Scores = dict[str, Any]  # as `Task.metrics` returns them
+
+OF_ONE_MODEL = ('confusion', 'reliability')  # among scores
 
 
 def halves(center: Center) -> np.ndarray:
@@ -121,7 +125,8 @@ def block(trained: Trained, centers: Mapping[str, Scores]) -> dict | None:
     """
     if not centers:
         return None
-    names = dict.fromkeys(k for s in centers.values() for k in metrics_in(s))
+    fullest = sorted(centers.values(), key=lambda s: -len(metrics_in(s)))  # keeps their order
+    names = dict.fromkeys(k for s in fullest for k in metrics_in(s))
     values = {k: [s[k] for s in centers.values() if k in s] for k in names}
     lower = trained.program.task.lower_is_better
     return {
@@ -140,10 +145,12 @@ def mean_scores(scores: Sequence[Any]) -> Any:
     """The mean over models that were scored on the same examples; counts and names stay.
 
     A score that some models lack, as of a class that they alone found nothing of, is the others'.
+    What counts the answers of one model (`OF_ONE_MODEL`) has no mean, and goes.
     """
     first = scores[0]
     if isinstance(first, dict):
-        keys = dict.fromkeys(k for s in scores for k in s)
+        gone = OF_ONE_MODEL if len(scores) > 1 else ()
+        keys = dict.fromkeys(k for s in scores for k in s if k not in gone)
         return {k: mean_scores([s[k] for s in scores if k in s]) for k in keys}
     if isinstance(first, float):
         return float(np.mean(scores))
@@ -160,14 +167,6 @@ def cross_fits(center: Center, split: str) -> list[tuple[np.ndarray, np.ndarray]
         first = halves(center)
         pairs = [(first, ~first), (~first, first)]
     return [(adapt, on) for adapt, on in pairs if adapt.any() and on.any()]
-
-
-class Predicted(NamedTuple):
-    """What a center's refined model says of images: predictions and targets lead with N."""
-
-    predictions: Any
-    examples: Examples
-    path: tuple[str, ...]
 
 
 def predict_seen(
@@ -187,7 +186,8 @@ def predict_on(
     """A model's predictions of a center's images at `index_N` (booleans)."""
     examples = take(center.examples, index_N)
     predictions = trained.program.predict(variables, examples.image)
-    return Predicted(predictions, examples, tuple(np.array(center.path)[index_N]))
+    path, unit = (tuple(np.array(x)[index_N].tolist()) for x in (center.path, center.unit))
+    return Predicted(predictions, examples, path, unit)
 
 
 def predict_unseen(
@@ -232,29 +232,55 @@ def metrics_of(trained: Trained, found: Predicted) -> Scores:
 def concatenate(parts: Sequence[Predicted]) -> Predicted:
     """The predictions of several centers, or halves of one, together."""
     predictions, examples = jax.tree.map(lambda *x: np.concatenate(x), *(p[:2] for p in parts))
-    return Predicted(predictions, examples, sum((p.path for p in parts), ()))
+    path, unit = (sum((getattr(p, k) for p in parts), ()) for k in ('path', 'unit'))
+    return Predicted(predictions, examples, path, unit)
 
 
-def score_seen(trained: Trained, split: str, models: Sequence[Any] = ()) -> dict:
+def score_seen(
+    trained: Trained, split: str, models: Sequence[Any] = (), with_intervals: bool = False
+) -> dict:
     """Each seen center's model on its `split`; 'pooled': on all of them together.
 
     models: variables, one a center; by default the refined ones.
+    with_intervals: whether to add 'intervals' (`intervals.of_block`).
     """
     models = models or [None] * len(trained.seen)
     found = [predict_seen(trained, i, split, v) for i, v in enumerate(models)]
     centers = {c.name: metrics_of(trained, p) for c, p in zip(trained.seen, found)}
-    return {**(block(trained, centers) or {}), 'pooled': metrics_of(trained, concatenate(found))}
+    told = {'pooled': metrics_of(trained, concatenate(found))}
+    if with_intervals:
+        task, names = trained.program.task, (c.name for c in trained.seen)
+        told['intervals'] = of_block(task, {n: [p] for n, p in zip(names, found)}, centers)
+    return {**(block(trained, centers) or {}), **told}
 
 
 def score_stranger(
     trained: Trained, center: Center, split: str, m_E: np.ndarray | None = None
 ) -> Scores:
     """Zero-shot scores of an unseen center; without a server's model, the mean over seen ones'."""
+    found = predict_stranger(trained, center, split, m_E)
+    return mean_scores([metrics_of(trained, p) for p in found])
+
+
+def predict_stranger(
+    trained: Trained, center: Center, split: str, m_E: np.ndarray | None = None
+) -> list[Predicted]:
+    """What the models say that `score_stranger` scores."""
     alone = not trained.program.algorithm.server_model
     clients: Sequence[int | None] = range(len(trained.seen)) if alone else [None]
-    return mean_scores([
-        metrics_of(trained, predict_unseen(trained, center, split, i, m_E)) for i in clients
-    ])
+    return [predict_unseen(trained, center, split, i, m_E) for i in clients]
+
+
+def score_unseen(trained: Trained, split: str, with_intervals: bool = False) -> dict | None:
+    """A block of the unseen centers' zero-shot models; `with_intervals` as in `score_seen`."""
+    found = {c.name: predict_stranger(trained, c, split) for c in trained.unseen}
+    scores = {
+        name: mean_scores([metrics_of(trained, p) for p in of]) for name, of in found.items()
+    }
+    of_all = block(trained, scores)
+    if of_all and with_intervals:
+        of_all['intervals'] = of_block(trained.program.task, found, scores)
+    return of_all
 
 
 def score_center_model(trained: Trained, split: str) -> dict | None:
@@ -322,14 +348,16 @@ def score_shuffled(trained: Trained, split: str) -> dict | None:
     }
 
 
-def evaluate(trained: Trained, split: str) -> dict:
-    """The scores of models that are generated, without a label of the center they are for."""
-    unseen = block(trained, {c.name: score_stranger(trained, c, split) for c in trained.unseen})
+def evaluate(trained: Trained, split: str, with_intervals: bool = False) -> dict:
+    """The scores of models that are generated, without a label of the center they are for.
+
+    with_intervals: of 'seen' and 'unseen', as `score_seen` has them.
+    """
     shuffled = score_shuffled(trained, split)
     sampled = shuffled and others_of(len(trained.seen)).shape[1]
     return {
-        'seen': score_seen(trained, split),
-        'unseen': unseen,
+        'seen': score_seen(trained, split, with_intervals=with_intervals),
+        'unseen': score_unseen(trained, split, with_intervals),
         'center_model': score_center_model(trained, split),
         'controls': {'shuffled': shuffled, 'sampled': sampled},
     }

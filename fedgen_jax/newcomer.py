@@ -85,7 +85,7 @@ def check_adapt(program: Program, field: str) -> None:
     if program.adapt is None:
         what = f'{program.algorithm.title} has no model for a stranger' if (
             program.task.probability
-        ) else f'task={program.task.name!r} gives no probabilities to be sure of'
+        ) else f'task={program.task.name!r} gives no probabilities of one class to be sure of'
         raise ValueError(f'{field}: {what}')
 
 

@@ -36,7 +36,9 @@ def own_models(trained: Trained, kinds: Sequence[str]) -> dict[str, list]:
     return {k: [own_model(trained, i, k) for i in range(len(trained.seen))] for k in kinds}
 
 
-def choose_own(trained: Trained, models: Mapping[str, Sequence], split: str) -> dict:
+def choose_own(
+    trained: Trained, models: Mapping[str, Sequence], split: str, with_intervals: bool = False
+) -> dict:
     """Each seen center's own model: of `own_models` the best on its validation images.
 
     The first stands unless another is clearly better (`best_of`).  Returns {'seen': scores of
@@ -47,18 +49,19 @@ def choose_own(trained: Trained, models: Mapping[str, Sequence], split: str) -> 
     best = []
     for i, center in enumerate(trained.seen):
         val = of_split(center, 'val')
-        best.append(kinds[best_of([score(trained, models[k][i], val) for k in kinds])])
+        scores = [score(trained, models[k][i], val) for k in kinds]
+        best.append(kinds[best_of(scores, trained.program.task.headline)])
     chosen = [models[kind][i] for i, kind in enumerate(best)]
     return {
-        'seen': score_seen(trained, split, chosen),
+        'seen': score_seen(trained, split, chosen, with_intervals),
         'generated': score_seen(trained, split),
         'chosen': {c.name: kind for c, kind in zip(trained.seen, best)},
         'candidates': {k: score_seen(trained, split, models[k]) for k in kinds},
     }
 
 
-def best_of(scores: Sequence[Scores]) -> int:
-    """The place of the highest headline score, the first metric of all; else the first place.
+def best_of(scores: Sequence[Scores], metric: str = '') -> int:
+    """The place of the highest score of `metric`, '' for the first that any has; else the first.
 
     Another than the first must be better by a standard error of its score, as of a share of `n`
     images: validation images are few, and the first model has what all centers learned.
@@ -66,7 +69,7 @@ def best_of(scores: Sequence[Scores]) -> int:
     names = [m for s in scores for m in metrics_in(s)]
     if not names:
         return 0
-    value = [s.get(names[0], 0.0) for s in scores]
+    value = [s.get(metric or names[0], 0.0) for s in scores]
     error = (value[0] * (1 - value[0]) / max(scores[0]['n'], 1)) ** 0.5
     best = int(np.argmax(value))
     return best if value[best] > value[0] + error else 0
@@ -83,7 +86,7 @@ def score_own(trained: Trained, split: str, finetune: bool, kinds: Sequence[str]
     scores, base = {}, trained.program.base
     models = own_models(trained, kinds)
     if kinds:
-        own = choose_own(trained, models, split)
+        own = choose_own(trained, models, split, with_intervals=True)
         scores = {'seen': own.pop('seen'), 'own': own}
     if finetune:
         tuned = models.get('finetuned') or own_models(trained, ['finetuned'])['finetuned']

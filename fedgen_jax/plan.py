@@ -28,13 +28,17 @@ from fedgen_jax.run import load_source, names_in
 PREVIEW = 64  # pixels at which the data are looked at
 MINUTES = 20.0  # that training may take, where nobody says
 SIZES = (256, 224, 192, 160, 128, 96, 64)  # of images; all are multiples of 32
-MOST = {'classification': 128, 'segmentation': 256, 'detection': 256}
+WHOLE = ('classification', 'multilabel')  # tasks of an image as a whole
+MOST = {'classification': 128, 'multilabel': 128, 'segmentation': 256, 'detection': 256}
 OBJECT = 12  # pixels that the shorter side of a small box should have
 BATCH_PIXELS = 4 * 256**2  # of a batch where the target lies in the image
 
 # Steps of a client, as many as are of use and as few as make a model at all; and what a step of
 # FedGen costs, in forward passes.  A head on a frozen network learns from its features alone.
-STEPS = {'classification': (1200, 300), 'segmentation': (600, 120), 'detection': (900, 240)}
+STEPS = {
+    'classification': (1200, 300), 'multilabel': (1200, 300), 'segmentation': (600, 120),
+    'detection': (900, 240),
+}
 HEAD_STEPS = (240, 80)
 STEP_COST, HEAD_STEP_COST = 7.0, 1.5
 OVERHEAD = 1.3  # of checkpoints, validation and compiling
@@ -206,7 +210,7 @@ def of_method(c: ConfigDict, facts: Facts) -> Fields:
     found: Fields = {
         'weighting': ('uniform', 'a model for all centers, not for the largest'),
         'finetune.steps': (50, 'a center may have its own model'),
-        'finetune.lr': (0.005 if c.task == 'classification' else 0.02, 'no more than training'),
+        'finetune.lr': (0.005 if c.task in WHOLE else 0.02, 'no more than training'),
         'finetune.choose': (('refined', 'finetuned'), 'the better one on its validation images'),
     }
     if c.task == 'classification' and facts.uneven > 1.5:
@@ -230,7 +234,7 @@ def first_size(task: str, facts: Facts) -> tuple[int, str]:
 
 def batch_of(task: str, facts: Facts, size: int) -> int:
     """Images of a step: no more than a small center has to train on."""
-    if task == 'classification':
+    if task in WHOLE:
         return max(4, min(32, int(np.median(facts.train))))
     return int(max(2, min(16, BATCH_PIXELS // size**2, np.median(facts.train))))
 

@@ -213,6 +213,9 @@ def make_algorithm(
 ) -> tuple[Algorithm, Local]:
     """The algorithm that a configuration names, and the local learning it is built on."""
     task = make_task(c.task, classes)
+    if c.loss.prior == 'logits' and task.target != 'label':
+        raise ValueError(f'loss.prior=logits: task={task.name!r} has no class mix: '
+                         'pass --config.loss.prior=none')
     model = make_model(c, task)
     local = Local(
         model=model,
@@ -231,7 +234,7 @@ def make_algorithm(
         oracle=own_steps(c, c.oracle.steps, c.oracle.lr),
         alone=own_steps(c, c.get('rounds', 0) * c.local_steps, c.client.lr),
         statistics=choose('statistics', c.statistics, STATISTICS),
-        mix=choose('statistics_mix', c.statistics_mix, ('natural', 'balanced')),
+        mix=mix_of_statistics(c, task),
         prior=choose('loss.prior', c.loss.prior, ('none', 'logits')) == 'logits',
         start=start_variables(c, model, classes, image_size),
         private=make_private(c, model),
@@ -240,6 +243,15 @@ def make_algorithm(
     if c.privacy.unit == 'client':
         algorithm = algorithm._replace(client_update=silent(algorithm.client_update))
     return averaged(algorithm, c.server.average, c.get('rounds', 0)), local
+
+
+def mix_of_statistics(c: ConfigDict, task: Task) -> str:
+    """`Local.mix`: of predicted classes, which a task without a class an image has not."""
+    mix = choose('statistics_mix', c.statistics_mix, ('natural', 'balanced'))
+    if mix == 'balanced' and task.target == 'labels':
+        raise ValueError(f'statistics_mix=balanced: task={task.name!r} has no one class an image: '
+                         'pass --config.statistics_mix=natural')
+    return mix
 
 
 def start_variables(

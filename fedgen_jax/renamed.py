@@ -69,6 +69,9 @@ def summary(made: Mapping[str, Any]) -> Summary:
     now.setdefault('privacy', {})
     if 'title' not in now:
         now['title'] = _title(now)
+    now.setdefault('headline', '')  # their first metric
+    # All metrics of which less was better were lengths.
+    now.setdefault('units', dict.fromkeys(now['lower_is_better'], 'pixels'))
     now.setdefault('server_model', now['algorithm'] != 'local_only')
     now['controls'] = {'sampled': None, **now['controls']}
     if now.get('finetuned'):  # unseen centers have no labels: theirs repeated `unseen`

@@ -17,6 +17,7 @@ from fedgen_jax.data.check import say, tell
 from fedgen_jax.data.examples import Center, Examples, Source, of_split
 from fedgen_jax.data.smears import smears
 from fedgen_jax.data.source import draw, load
+from fedgen_jax.data.synthetic import CLASSES_OF
 from fedgen_jax.data.virtual import SPREAD, Drawing, drawing_for, without_class
 from fedgen_jax.engine.cohorts import Mix
 from fedgen_jax.engine.processes import is_first, to_host
@@ -89,6 +90,11 @@ def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Sou
     choose('data.images', d.images, ('memory', 'disk'))
     target, cache = make_task(config.task, ()).target, d.cache or None
     if d.source == 'synthetic':
+        if target not in CLASSES_OF:
+            raise ValueError(
+                f'task={config.task!r}: drawn centers have {", ".join(CLASSES_OF)}, and no '
+                f'{target}: train on a folder of your own'
+            )
         return draw(
             d.centers, d.examples, d.image_size, config.seed, d.spread, target, cache=cache,
             images=d.images,

@@ -1,13 +1,20 @@
 """What `summary.json` holds.  docs/summary_json.md explains each field.
 
-A score lies in 0 .. 1 but for the metrics that `lower_is_better` names.
+A score lies in 0 .. 1 but for the metrics that `units` names.
 """
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-# Of one center, as `Task.metrics` returns them: {metric: float}, 'n': images, and of some tasks
-# 'classes' (scores of each class), 'boxes' (of each class) and 'left_out' (classes of few boxes).
+# Of one center, as `Task.metrics` returns them: {metric: float}, 'n': images, and what a task adds:
+# 'classes' (scores of each class), 'confusion', 'boxes' and so on (docs/summary_json.md).
 Scores = dict[str, Any]
+
+
+class Intervals(TypedDict):
+    """95 % intervals [low, high] of the scores of a block."""
+
+    mean: dict[str, list[float]]
+    centers: dict[str, dict[str, list[float]]]
 
 
 class Block(TypedDict):
@@ -16,6 +23,7 @@ class Block(TypedDict):
     mean: dict[str, float]
     worst: dict[str, float]
     centers: dict[str, Scores]
+    intervals: NotRequired[Intervals]
 
 
 class SeenBlock(Block):
@@ -110,6 +118,8 @@ class Summary(TypedDict):
     device: str
     score_on: Literal['test', 'val']
     lower_is_better: list[str]
+    units: dict[str, str]
+    headline: str
     server_model: bool
     seen: SeenBlock
     unseen: Block | None

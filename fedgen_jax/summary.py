@@ -32,7 +32,7 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
     c = run.config
     shared = state.shared
     done = after_training(run, state, private_C)
-    scores = evaluate(done, c.score_on)
+    scores = evaluate(done, c.score_on, with_intervals=not c.finetune.choose)
     if c.oracle.steps:
         scores['oracle'] = score_oracle(done, c.score_on)
     if c.adapt.steps and run.unseen:
@@ -65,7 +65,9 @@ def summarize(run: Run, state, private_C, timing: dict) -> dict:
         'rounds': c.rounds,
         'device': jax.devices()[0].device_kind,
         'score_on': c.score_on,
-        'lower_is_better': run.program.task.lower_is_better,
+        'lower_is_better': list(run.program.task.lower_is_better),
+        'units': dict(run.program.task.units),
+        'headline': run.program.task.headline,
         **scores,
         'cost': {
             'round_seconds': timing['round_seconds'],

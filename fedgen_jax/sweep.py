@@ -83,7 +83,7 @@ def nested(
 
 def _without(run: Summary, center: str) -> float:
     """A pair's score, the larger the better, from all centers but one of the pair."""
-    metric = next(iter(run['seen']['mean']))
+    metric = run['headline'] or next(iter(run['seen']['mean']))
     assert run['unseen'] is not None
     (other,) = (s[metric] for name, s in run['unseen']['centers'].items() if name != center)
     score = (run['seen']['mean'][metric] + other) / 2

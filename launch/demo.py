@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from configs import demo
 from fedgen_jax.data.examples import Center, of_split
 from fedgen_jax.data.source import draw
+from fedgen_jax.data.synthetic import CLASSES_OF
 from fedgen_jax.evaluate import model_of, score, seen_statistics, statistic_of
 from fedgen_jax.files import write_json
 from fedgen_jax.hypernet import descriptor
@@ -31,7 +32,8 @@ from fedgen_jax.train import train
 from launch import cli
 from launch.demo_page import ALONE, BASE, OURS, PUBLISHED, ladder, report
 
-_TASK = flags.DEFINE_string('task', 'classification', f'one of {", ".join(TASKS)}')
+DRAWN = [name for name, make in TASKS.items() if make(()).target in CLASSES_OF]
+_TASK = flags.DEFINE_string('task', 'classification', f'one of {", ".join(DRAWN)}')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where the runs and the report are written')
 
 NEW_SCANNER = 1  # of the first seen center; training saw its scanner 0
@@ -42,7 +44,7 @@ QUICK, KNOWN_TO = '--xla_cpu_use_fusion_emitters=false --xla_backend_optimizatio
 
 
 def main():
-    choose('task', _TASK.value, TASKS)
+    choose('task', _TASK.value, DRAWN)
     if _TASK.value != 'classification' and jax.__version_info__[:2] == KNOWN_TO:
         os.environ['XLA_FLAGS'] = f'{QUICK} {os.environ.get("XLA_FLAGS", "")}'  # the user's rule
     tell(demo.get_config(_TASK.value), pathlib.Path(_WORKDIR.value))

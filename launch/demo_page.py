@@ -4,6 +4,7 @@ import numpy as np
 
 from fedgen_jax.data.examples import of_split, take
 from fedgen_jax.evaluate import canonical
+from fedgen_jax.report.classes import class_sections
 from fedgen_jax.report.gather import cloud_of, read_lines, strip_of
 from fedgen_jax.report.page import COLUMNS, Section, Strip, Table, write_report
 from fedgen_jax.report.words import readable, titled
@@ -87,6 +88,7 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
             ladder_section(summaries, metric),
             *([canonical_section(run.config, fedgen)] if has_canonical(run.config) else []),
             update_section(change, metric),
+            *class_sections(OURS, summaries[OURS]),
         ],
         tiles=tiles(summaries, change, metric),
     )

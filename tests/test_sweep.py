@@ -151,7 +151,7 @@ def test_which_failures_end_a_sweep(monkeypatch, tmp_path, errors, number, kind,
 
 def inner_run(method, pair, seen, unseen):
     return {
-        'method': method, 'held_out': ','.join(pair), 'lower_is_better': [],
+        'method': method, 'held_out': ','.join(pair), 'lower_is_better': [], 'headline': '',
         'seen': {'mean': {'accuracy': seen}},
         'unseen': {'centers': dict(zip(pair, ({'accuracy': u} for u in unseen)))},
     }

@@ -21,7 +21,8 @@ class Examples(NamedTuple):
 
     image:  uint8 [N, H, W, 3].
     target: what the task learns, a dict of arrays that lead with N (`data/targets.py`):
-            'label' int32 [N] (-1: unknown), 'mask' uint8 [N, H, W] (255: unknown) with, where
+            'label' int32 [N] (-1: unknown), 'labels' int8 [N, K] (1: has the class, 0: has it not,
+            -1: unknown), 'mask' uint8 [N, H, W] (255: unknown) with, where
             the source has volumes, 'volume' int32 [N], the number of each slice's (-1: none),
             'box' float32 [N, M, 4] (y0, x0, y1, x1 in pixels) with 'box_class' int32 [N, M]
             (-1: padding).

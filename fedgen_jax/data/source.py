@@ -53,9 +53,10 @@ def load(
       require_train: whether each center must have a training row whose target is known; False for
           a folder to onboard.
       unseen: centers that need none either.
-      target: a kind of target ('label', 'mask', 'box', or as `targets.target_of` takes it) keeps
-          that one alone, all unknown if the folder has none of it.  By default all that the folder
-          has are kept, and `Source.classes` are those of the first of them in this order.
+      target: a kind of target ('label', 'labels', 'mask', 'box', or as `targets.target_of` takes
+          it) keeps that one alone, all unknown if the folder has none of it.  By default all that
+          the folder has are kept, and `Source.classes` are those of the first of them in this
+          order.
       max_boxes: M; default: the most boxes in one image of this folder.
       images: 'memory', or 'disk': images and masks are read from the store as they are indexed.
       columns: which headers stand for our columns, 'label:target,center:hospital'.
@@ -201,9 +202,17 @@ def _with_validation(records, seed) -> tuple[list[Record], tuple[str, ...]]:
 
 
 def _strata(records) -> list[int | None]:
-    """What splits are spread over: the label, None where it is unknown."""
-    label_N = [int(r.target.get('label', -1)) for r in records]
-    return [label if label >= 0 else None for label in label_N]
+    """What splits are spread over, None where it is unknown."""
+    return [_stratum(r) for r in records]
+
+
+def _stratum(record: Record) -> int | None:
+    """What a split keeps the shares of: an image's class, or that some of its classes are known."""
+    if 'label' in record.target:
+        label = int(record.target['label'])
+    else:
+        label = 0 if np.any(record.target.get('labels', -1) >= 0) else -1
+    return label if label >= 0 else None
 
 
 def _check_train(manifest, source, target, unseen):

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedgen_jax.data.examples import UNKNOWN
-from fedgen_jax.data.folder import coco, decode, words
+from fedgen_jax.data.folder import coco, decode, labels
 from fedgen_jax.data.folder.manifest import Manifest, Row
-from fedgen_jax.data.folder.text import DataError, collected, raise_first, row_error
+from fedgen_jax.data.folder.text import DataError, row_error
 from fedgen_jax.registry import look_up
 
 
@@ -68,6 +68,7 @@ class Target(NamedTuple):
     on_disk: the arrays that stay in the store with images='disk'.
     edge:   what surrounds a shrunk image, 'reflect' or 'nearest'.
     by_volume: whether slices of one volume are scored together.
+    empty_counts: whether examples of which nothing is known are scored too: they show nothing.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Target(NamedTuple):
     on_disk: tuple[str, ...] = ()
     edge: str = 'reflect'
     by_volume: bool = False
+    empty_counts: bool = False
 
 
 def _check_size(frame: Frame, width: int, height: int, what: str, way_out: str) -> None:
@@ -108,51 +110,10 @@ def target_of(name: str) -> Target:
 # -- label: one class an image, in the column `label`
 
 
-def _scan_labels(manifest, classes, max_boxes):
+def _scan_label(manifest, classes, max_boxes):
     del max_boxes
-    classes, notes = classes or manifest.names.get('classes'), []
-    if not classes:
-        _check_names(manifest)
-        classes = sorted({row.label for row in manifest.rows} - {''})
-        notes = [
-            f'{manifest.file}: class {name!r} reads like a missing value and is learned: leave '
-            'its cells empty, or list it in "classes" of classes.json if it is meant'
-            for name in classes if words.may_be_missing(name)
-        ]
-    mistakes = []
-    for row in manifest.rows:
-        if row.label and row.label not in classes:
-            with collected(mistakes):
-                row_error(
-                    manifest.file, row.number, 'label',
-                    f'unknown label {row.label!r}: use one of {", ".join(classes)}, or nothing',
-                )
-    raise_first(mistakes, 'rows')
-    return Scanned(tuple(classes), notes=tuple(notes))
-
-
-def _check_names(manifest):
-    """Refuses labels that are missing values, or one class in several spellings.
-
-    classes.json tells that they are meant.
-    """
-    first = {}
-    for row in manifest.rows:
-        first.setdefault(row.label, row.number)
-    first.pop('', None)
-    missing = [label for label in first if words.is_missing(label)]
-    missing += words.negative(first.keys() - missing)
-    groups = words.spellings(first.keys() - missing)
-    said = [f'{words.shown(group)} differ in spelling alone' for group in groups]
-    if missing:
-        said.append(f'{words.shown(missing)} read like missing values')
-    if said:
-        row = min(first[label] for group in (missing, *groups) for label in group)
-        row_error(
-            manifest.file, row, 'label',
-            f'{"; ".join(said)}: write one spelling, leave unknown cells empty, or list the '
-            'names in "classes" of classes.json if they are meant',
-        )
+    classes, notes = labels.scan_one(manifest, classes)
+    return Scanned(classes, notes=notes)
 
 
 def _read_label(scanned, row, frame):
@@ -164,11 +125,40 @@ def _read_label(scanned, row, frame):
 LABEL = Target(
     name='label',
     arrays=('label',),
-    has=lambda manifest: 'label' in manifest.columns,
-    scan=_scan_labels,
+    has=lambda manifest: 'label' in manifest.columns and not labels.has_several(manifest),
+    scan=_scan_label,
     read=_read_label,
     known=lambda target: target['label'] >= 0,
     count=lambda target, k: np.bincount(target['label'][target['label'] >= 0], minlength=k),
+    place=('manifest.csv', 'label'),
+)
+
+
+# -- labels: any number of classes an image, in the column `label`, 'Edema|Effusion'
+
+
+def _scan_labels(manifest, classes, max_boxes):
+    del max_boxes
+    classes, notes = labels.scan_several(manifest, classes)
+    return Scanned(classes, notes=notes)
+
+
+def _read_labels(scanned, row, frame):
+    """1 and 0; of an empty cell nothing is known.  'No Finding', if it is no class, is 0 alone."""
+    del frame
+    names = labels.names_in(row.label)
+    found = [np.int8(name in names) if names else np.int8(-1) for name in scanned.classes]
+    return {'labels': np.array(found, np.int8)}, None
+
+
+LABELS = Target(
+    name='labels',
+    arrays=('labels',),
+    has=labels.has_several,
+    scan=_scan_labels,
+    read=_read_labels,
+    known=lambda target: (target['labels'] >= 0).any(1),
+    count=lambda target, k: (target['labels'] > 0).sum(0),
     place=('manifest.csv', 'label'),
 )
 
@@ -316,6 +306,7 @@ BOX = Target(
     place=('annotations.json', 'annotations'),
     texts=('annotations.json',),
     edge='nearest',  # objects seen in a reflection would have no boxes
+    empty_counts=True,
 )
 
-TARGETS = {target.name: target for target in (LABEL, MASK, BOX)}
+TARGETS = {target.name: target for target in (LABEL, LABELS, MASK, BOX)}

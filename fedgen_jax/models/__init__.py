@@ -30,6 +30,7 @@ MODELS = {
 # Which of them give what a task reads.
 FITTING = {
     'classification': ('cnn', 'resnet', 'efficientnet_lite0'),
+    'multilabel': ('cnn', 'resnet', 'efficientnet_lite0'),
     'segmentation': ('unet', 'efficientnet_lite0_unet'),
     'detection': ('detector', 'efficientnet_lite0_detector'),
 }

@@ -24,7 +24,7 @@ MARKERS = {'seen': 'o', 'unseen': '*', 'updated': 'D', 'joined': 's', 'left': 'X
 
 _SHAPES = ('o', 's', '^', 'v', 'P', 'X', 'p', 'h')  # of centers in a forest plot
 
-_STYLE: Any = {
+STYLE: Any = {
     'svg.fonttype': 'none',  # text stays text: sharp, searchable, in the page's own font
     'svg.hashsalt': 'fedgen_jax',
     'text.parse_math': False,  # a dollar sign in a center's name is a dollar sign
@@ -66,26 +66,43 @@ class Cloud(NamedTuple):
 def curves(
     lines: Mapping[str, Sequence[dict]], colors: Mapping[str, str], metric: str, label: str
 ) -> str:
-    """Validation scores over rounds: the mean of the seen centers, and dotted the worst.
+    """Over rounds the loss of training, and validation scores: mean of the seen centers and worst.
 
-    lines: of each method, those lines of its `metrics.jsonl` that have the metric.
+    The worst is dotted.  A method has only what is known of it.
+
+    lines: of each method, the lines of its `metrics.jsonl`.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(9, 3.6)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.6), layout='constrained')
+        left, right = figure.subplots(1, 2)
         for method, entries in lines.items():
-            if not entries:
-                continue
-            color = colors[method]
-            rounds = [x['round'] for x in entries]
-            mean = [x['seen']['mean'][metric] for x in entries]
-            worst = [x['seen']['worst'][metric] for x in entries]
-            axes.plot(rounds, mean, '-o', markersize=3.5, color=color, label=method)
-            axes.plot(rounds, worst, ':', linewidth=1.3, color=color)
-        axes.set_xlabel('round')
-        axes.set_ylabel(label)
-        axes.grid(axis='y', color='#e6e6e6')
-        axes.legend(frameon=False, loc='lower right')
-        return _svg(figure)
+            style = {'markersize': 3.5, 'color': colors[method], 'label': method}
+            losses = [(x['round'], x['loss']) for x in entries if x.get('loss') is not None]
+            if losses:
+                left.plot(*zip(*losses), '-o', **style)
+            scored = scored_in(entries, metric)
+            if scored:
+                rounds = [x['round'] for x in scored]
+                mean, worst = (
+                    [x['seen'][k][metric] for x in scored] for k in ('mean', 'worst')
+                )
+                right.plot(rounds, mean, '-o', **style)
+                right.plot(rounds, worst, ':', linewidth=1.3, color=colors[method])
+        for axes, name in ((left, 'loss'), (right, label)):
+            axes.set_xlabel('round')
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.set_ylabel(name)
+            axes.grid(axis='y', color='#e6e6e6')
+            if axes.lines:
+                axes.legend(frameon=False, loc='best', fontsize=9)
+            else:
+                axes.text(0.5, 0.5, 'not known', ha='center', transform=axes.transAxes)
+        return svg(figure)
+
+
+def scored_in(lines: Sequence[dict], metric: str) -> list[dict]:
+    """The lines of `metrics.jsonl` in which validation images of a seen center have the metric."""
+    return [x for x in lines if x['seen'] and metric in x['seen']['mean']]
 
 
 def bars(
@@ -101,7 +118,7 @@ def bars(
     centers = list(dict.fromkeys(name for of in scores.values() for name in of))
     unseen = [c for c in centers if c in unseen]
     centers = [c for c in centers if c not in unseen] + unseen
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(min(max(9, 1.25 * len(centers)), 30), 3.6)
         x_C = np.arange(len(centers)) + 0.35 * np.isin(centers, unseen)
         width = 0.82 / len(scores)
@@ -119,7 +136,7 @@ def bars(
         axes.grid(axis='y', color='#e6e6e6')
         axes.set_axisbelow(True)
         axes.legend(frameon=False, ncols=4, loc='lower left', bbox_to_anchor=(0, 1.0))
-        return _svg(figure)
+        return svg(figure)
 
 
 def roc(curves: Sequence[Any]) -> str:
@@ -127,7 +144,7 @@ def roc(curves: Sequence[Any]) -> str:
 
     curves: `audit.base.Curve`; x are false positive rates.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(6, 4)
         least = min(min(v for v in c.x if v > 0) for c in curves) / 2
         for c, color in zip(curves, itertools.cycle(CENTER_COLORS)):
@@ -138,7 +155,7 @@ def roc(curves: Sequence[Any]) -> str:
         axes.set_xlabel('others accused')
         axes.set_ylabel('trained on, and found')
         axes.legend(frameon=False, loc='lower right')
-        return _svg(figure)
+        return svg(figure)
 
 
 def descriptor_map(clouds: Sequence[Cloud]) -> str:
@@ -150,7 +167,7 @@ def descriptor_map(clouds: Sequence[Cloud]) -> str:
     pca = PCA(2).fit(np.concatenate([c.subset_SxE for c in clouds]))
     place = {(c.name, c.kind): pca.transform(c.mean_E[None])[0] for c in clouds}
     color = _center_colors(clouds)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _figure(9, 5.4)
         for c in clouds:
             if not len(c.subset_SxE):
@@ -180,7 +197,7 @@ def descriptor_map(clouds: Sequence[Cloud]) -> str:
         axes.set_xticks([])
         axes.set_yticks([])
         axes.margins(0.12)
-        return _svg(figure)
+        return svg(figure)
 
 
 def forest(panels: Sequence[Panel]) -> str:
@@ -189,13 +206,13 @@ def forest(panels: Sequence[Panel]) -> str:
     Small marks are centers, the diamond their mean, the bar its 95 % interval.
     """
     methods = list(dict.fromkeys(m for panel in panels for m in panel.gaps))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         size = 4.2 * len(panels), 1.9 + 0.34 * len(methods)
         figure = Figure(figsize=size, layout='constrained')
         for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
             _forest_panel(axes, panel, methods)
         figure.axes[0].set_yticks(range(len(methods)), methods)
-        return _svg(figure, background='white')
+        return svg(figure, background='white')
 
 
 def _forest_panel(axes, panel, methods):
@@ -252,7 +269,7 @@ def _figure(width, height):
     return figure, figure.subplots()
 
 
-def _svg(figure, background: str = 'none') -> str:
+def svg(figure: Figure, background: str = 'none') -> str:
     """The <svg> element alone: no document type, no metadata, a size that follows the page."""
     out = io.StringIO()
     nothing = dict.fromkeys(('Date', 'Creator', 'Format', 'Type'))

@@ -15,6 +15,7 @@ from fedgen_jax.files import file_name
 from fedgen_jax.guard import reopened
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.report.classes import class_sections
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Section, Strip, Table, write_report
 from fedgen_jax.report.words import NONE, headline, kilobytes, titled
@@ -265,7 +266,8 @@ def report_run(
     shown = [x for x in centers if x[1] == 'seen'][:STRIPS]
     shown += [x for x in centers if x[1] == 'unseen'][:STRIPS]
     shown = [] if private else shown
-    sections = [privacy_section(first['privacy'])] if private else []
+    sections = class_sections(title, first)
+    sections += [privacy_section(first['privacy'])] if private else []
     sections += [section_of(changes, headline(first))] if changes else []
     path = workdir / 'report.html'
     write_report(

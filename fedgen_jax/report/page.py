@@ -27,6 +27,13 @@ COLORS = (
 )
 
 
+INTERVAL = '95 % interval'
+OF_INTERVALS = (
+    'Intervals are by bootstrap over the patients of a center, or its images where no patient is '
+    'known: they tell nothing of other training runs or other centers.'
+)
+
+
 class Strip(NamedTuple):
     """Example images of a center: of each a column of views, the truth and what models say."""
 
@@ -46,12 +53,13 @@ class Table(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A further section, between the scores and the map: a table, or example images, or both."""
+    """A further section, between the scores and the map: a figure (SVG), a table, images."""
 
     title: str
     text: str
     table: Table | None = None
     strips: Sequence[Strip] = ()
+    figure: str = ''
 
 
 def write_report(
@@ -87,7 +95,8 @@ def write_report(
         for method, blocks in methods.items()
     }
     colors = colors_of(summaries)
-    own = {_own_row(name, summaries[name]): _validated(x, metric) for name, x in lines.items()}
+    own = {_own_row(name, summaries[name]): x for name, x in lines.items()}
+    told = any(figures.scored_in(x, metric) or any(y.get('loss') for y in x) for x in own.values())
     page = template('page.html.j2').render(
         title=title,
         lede=lede,
@@ -97,7 +106,7 @@ def write_report(
         unseen=_unseen_note(summaries) if unseen else '',
         bars=figures.bars(scores, colors, unseen, label),
         tables=[_scores_table(methods, summaries, m) for m in first['seen']['mean']],
-        curves=figures.curves(own, colors, metric, label) if any(own.values()) else '',
+        curves=figures.curves(own, colors, metric, label) if told else '',
         sections=[s._replace(strips=[shown(x) for x in s.strips]) for s in sections],
         map=figures.descriptor_map(clouds) if clouds else '',
         kinds={c.kind for c in clouds},
@@ -134,11 +143,6 @@ def colors_of(summaries: Mapping[str, Summary]) -> dict[str, str]:
 
 def _own_row(name, summary):
     return f'{name}, refined' if center_model_of(summary) else name
-
-
-def _validated(lines, metric):
-    """The lines of `metrics.jsonl` in which validation images of a seen center were scored."""
-    return [x for x in lines if x['seen'] and metric in x['seen']['mean']]
 
 
 def _unseen_note(summaries):
@@ -189,15 +193,36 @@ def _scores_table(methods, summaries, metric):
     numbers = ['', '', '', *(str(counts[c]['n']) for c in centers)]
     kept = [j for j in range(len(head)) if j != 2 or any(tuned.values())]
     lower = metric in next(iter(summaries.values()))['lower_is_better']
-    body = [[name, *(_score(v[j]) for j in kept)] for name, v in zip(rows, value_MxJ)]
-    notes = _notes(controls, any(tuned.values()), counts)
+    best = _best([[v[j] for j in kept] for v in value_MxJ[: len(methods)]], lower)
+    body, bold = [], set()
+    for i, (name, v) in enumerate(zip(rows, value_MxJ)):
+        bold |= {(len(body), j) for row, j in best if row == i}
+        body.append([name, *(_score(v[j]) for j in kept)])
+        interval = _intervals(rows[name], metric, centers)
+        if any(interval):
+            body.append([INTERVAL, *(interval[j] for j in kept)])
+    first = metric == next(iter(next(iter(summaries.values()))['seen']['mean']))
+    known = first and any(row[0] == INTERVAL for row in body)
+    notes = [OF_INTERVALS] * known + _notes(controls, any(tuned.values()), counts)
+    unit = next(iter(summaries.values()))['units'].get(metric)
+    said = [f'in {unit}'] * bool(unit) + ['lower is better'] * lower
     return Table(
-        titled(metric) + (': lower is better' if lower else ''),
+        ': '.join([titled(metric), *([', '.join(said)] if said else [])]),
         ['', *(head[j] for j in kept)],
         [*body, ['images scored', *(numbers[j] for j in kept)]],
         ' '.join(notes),
-        _best([[v[j] for j in kept] for v in value_MxJ[: len(methods)]], lower),
+        frozenset(bold),
     )
+
+
+def _intervals(blocks, metric, centers) -> list[str]:
+    """The cells below a row of `_scores_table`: the mean of seen, two without one, each center."""
+    known = [(blocks[group] or {}).get('intervals') for group in ('seen', 'unseen')]
+    of_centers = {c: x for of in known if of for c, x in of['centers'].items()}
+    found = [(known[0] or {'mean': {}})['mean'], {}, {}, *(of_centers.get(c, {}) for c in centers)]
+    return [
+        '{:.3f}–{:.3f}'.format(*of[metric]) if metric in of else '' for of in found
+    ]
 
 
 def _tuned(summary):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from fedgen_jax.report import figures, tables
 from fedgen_jax.report.compare import paired, reference_of, rows_of
 from fedgen_jax.report.summaries import read_summaries
-from fedgen_jax.report.words import headline, readable
+from fedgen_jax.report.words import headline, measure, readable
 
 _PART = re.compile(
     r'<!-- (?P<kind>\w+) (?P<files>[^>]+?) -->\n(?P<old>.*?)<!-- end -->', re.DOTALL
@@ -66,15 +66,15 @@ def rewritten(
 
 
 def _panel(name, summaries, reference):
-    """Differences of the unseen centers, in points of 100 where more is better."""
+    """Differences of the unseen centers, in points of 100 unless they have a unit."""
     rows, metric = rows_of(summaries), headline(summaries[0])
-    lower, ours = metric in summaries[0]['lower_is_better'], reference_of(rows, reference)
-    unit = 1 if lower else 100
+    of, ours = measure(summaries[0], metric), reference_of(rows, reference)
     gaps = {}
     for method, runs in rows.items():
-        gap = paired(rows[ours], runs, 'own', 'unseen', metric, lower)
+        gap = paired(rows[ours], runs, 'own', 'unseen', metric, of.lower)
         if method != ours and gap:
-            fold = {center: unit * v for center, v in gap.fold.items()}
-            gaps[method] = gap._replace(fold=fold, mean=unit * gap.mean, half=unit * gap.half)
-    label = f'{ours} less the method: {readable(metric)}{"" if lower else ", points"}'
+            fold = {center: of.scale * v for center, v in gap.fold.items()}
+            mean, half = (of.scale * v for v in (gap.mean, gap.half))
+            gaps[method] = gap._replace(fold=fold, mean=mean, half=half)
+    label = f'{ours} less the method: {readable(metric)}{"" if of.unit else ", points"}'
     return figures.Panel(name, label, gaps)

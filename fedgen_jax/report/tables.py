@@ -14,7 +14,16 @@ from fedgen_jax.report.compare import (
     reference_of,
     rows_of,
 )
-from fedgen_jax.report.words import NO_SCORE, NONE, headline, kilobytes, readable, titled
+from fedgen_jax.report.words import (
+    NO_SCORE,
+    NONE,
+    Measure,
+    headline,
+    kilobytes,
+    measure,
+    readable,
+    titled,
+)
 from fedgen_jax.schema import Summary
 
 GROUPS = ('seen', 'unseen')
@@ -40,31 +49,38 @@ def tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
     names = list(dict.fromkeys(k for s in summaries for k in s['seen']['mean']))
     if not names:
         raise ValueError(NO_SCORE)
-    metric, lower = names[0], names[0] in summaries[0]['lower_is_better']
+    metric = headline(summaries[0])
+    of = measure(summaries[0], metric)
     reference = reference_of(rows, reference)
     seeds = len({s['seed'] for s in summaries})
     count = f'{len(summaries)} run{"s" if len(summaries) > 1 else ""}'
     parts = [f'{count}. Scores are in points of 100{_spread(seeds)}.', *_incomplete(rows)]
     for name in names:
-        less = name in summaries[0]['lower_is_better']
-        unit = ' (lower is better, not in points)' if less else ''
-        parts += [f'### {titled(name)}{unit}', _scores(rows, name, less)]
-    by_center = _per_center(rows, metric, lower)
+        own = measure(summaries[0], name)
+        parts += [f'### {titled(name)}{_remark(own)}', _scores(rows, own)]
+    by_center = _per_center(rows, of)
     if by_center:
         parts += [f'### {titled(metric)} of each center as the unseen one', by_center]
-    parts += _oracle(rows, metric)
+    parts += _oracle(rows, of)
     parts += _left_out(summaries)
     if len(rows) > 1:
         title = f'### {titled(metric)}: {reference} less each other method'
-        parts += [title, _paired(rows, reference, metric, lower)]
+        parts += [title, _paired(rows, reference, of)]
     return '\n\n'.join([*parts, '### Cost', _cost(rows)])
 
 
-def _oracle(rows, metric) -> list[str]:
+def _remark(of: Measure) -> str:
+    """What a title says of a metric that is no share, or of which less is better."""
+    said = ['lower is better'] * of.lower + ['not in points'] * bool(of.unit)
+    return f' ({", ".join(said)})' if said else ''
+
+
+def _oracle(rows, of: Measure) -> list[str]:
     """What labels of an unseen center would gain with a part of the weights, where runs tell."""
+    metric = of.name
     kept = {name: runs for name, runs in rows.items() if all(s.get('oracle') for s in runs)}
     found = (s['oracle'] for runs in kept.values() for s in runs)
-    parts = list(dict.fromkeys(part for of in found for part in of))
+    parts = list(dict.fromkeys(part for blocks in found for part in blocks))
     if not parts:
         return []
 
@@ -73,7 +89,7 @@ def _oracle(rows, metric) -> list[str]:
 
     own = block_value('own', 'unseen', 'mean', metric)
     body = [
-        [name, *(cell(over_seeds(runs, of)) for of in (own, *map(value, parts)))]
+        [name, *(cell(over_seeds(runs, get), of) for get in (own, *map(value, parts)))]
         for name, runs in kept.items()
     ]
     title = f'### {titled(metric)} at unseen centers with labels: a bound'
@@ -96,19 +112,19 @@ def overview(sets: Mapping[str, Sequence[Summary]], reference: str | None = None
     body, notes = [], []
     for name, summaries in sets.items():
         rows, metric = rows_of(summaries), headline(summaries[0])
-        lower = metric in summaries[0]['lower_is_better']
+        of = measure(summaries[0], metric)
         notes += [f'{name}: {note}' for note in _incomplete(rows)]
         title = f'{name}: {readable(metric)}, {len({s["held_out"] for s in summaries})} centers'
         columns = [
             Column(group, block_value('own', group, 'mean', metric), True) for group in GROUPS
         ]
-        for method, *scores in _body(rows, columns, lower):
+        for method, *scores in _body(rows, columns, of):
             gaps = [
                 None if method == ours
-                else paired(rows[ours], rows[method], 'own', group, metric, lower)
+                else paired(rows[ours], rows[method], 'own', group, metric, of.lower)
                 for group in GROUPS
             ]
-            body.append([title, method, *scores, *(_interval(g, lower) for g in gaps)])
+            body.append([title, method, *scores, *(_interval(g, of) for g in gaps)])
             title = ''  # once, before the set's first method
     head = ['set', 'method', *GROUPS, *(f'{ours} less it, {group}' for group in GROUPS)]
     return '\n\n'.join([markdown(head, body), *notes])
@@ -132,11 +148,11 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
-def cell(spread: Spread | None, lower: bool = False) -> str:
-    """'71.2 ± 0.8': in points of 100; of lengths and errors, where less is better, as they are."""
+def cell(spread: Spread | None, of: Measure) -> str:
+    """'71.2 ± 0.8': shares in points of 100, what has a unit in that."""
     if spread is None:
         return NONE
-    unit = 1 if lower else 100
+    unit = of.scale
     deviation = f' ± {_one_decimal(unit * spread.deviation)}' if spread.seeds > 1 else ''
     return _one_decimal(unit * spread.mean) + deviation
 
@@ -159,49 +175,49 @@ def _incomplete(rows) -> list[str]:
     ]
 
 
-def _body(rows, columns, lower) -> list[list[str]]:
+def _body(rows, columns, of: Measure) -> list[list[str]]:
     """A line for each method: its name and its cells, the best of a column in bold."""
     spread_MxJ = [[over_seeds(runs, c.value) for c in columns] for runs in rows.values()]
-    lines = [[name, *(cell(x, lower) for x in own)] for name, own in zip(rows, spread_MxJ)]
+    lines = [[name, *(cell(x, of) for x in own)] for name, own in zip(rows, spread_MxJ)]
     for j, column in enumerate(columns):
         spreads = [own[j] for own in spread_MxJ]
         means = [x.mean for x in spreads if x]
         if column.bold and len(rows) > 1 and means:
-            top = cell(Spread((min if lower else max)(means), 0.0, 1), lower)
+            top = cell(Spread((min if of.lower else max)(means), 0.0, 1), of)
             for line, x in zip(lines, spreads):
-                if x and cell(x._replace(seeds=1), lower) == top:
+                if x and cell(x._replace(seeds=1), of) == top:
                     line[j + 1] = f'**{line[j + 1]}**'
     return lines
 
 
-def _table(rows, columns, lower) -> str:
+def _table(rows, columns, of: Measure) -> str:
     """The table of `_body`, without the columns that no method has."""
-    lines = _body(rows, columns, lower)
+    lines = _body(rows, columns, of)
     kept = [0, *(j + 1 for j in range(len(columns)) if any(x[j + 1] != NONE for x in lines))]
     head = ['method', *(c.title for c in columns)]
     return markdown([head[j] for j in kept], [[line[j] for j in kept] for line in lines])
 
 
-def _scores(rows, metric, lower):
+def _scores(rows, of: Measure):
     titles = {'own': '{}', 'fine-tuned': '{}, fine-tuned', 'adapted': '{}, adapted'}
     columns = [
         Column(
             titles[kind].format(group) + (', worst' if level == 'worst' else ''),
-            block_value(kind, group, level, metric, lower),
+            block_value(kind, group, level, of.name, of.lower),
             True,
         )
         for kind, group in COMPARED
         for level in ('mean', 'worst')
     ]
     columns += [
-        Column(f'{kind}: {group}', block_value(kind, group, 'mean', metric))
+        Column(f'{kind}: {group}', block_value(kind, group, 'mean', of.name))
         for kind in ('center model', 'shuffled')
         for group in GROUPS
     ]
-    return _table(rows, columns, lower)
+    return _table(rows, columns, of)
 
 
-def _per_center(rows, metric, lower):
+def _per_center(rows, measured: Measure):
     images = {}
     for runs in rows.values():
         for r in runs:
@@ -211,13 +227,13 @@ def _per_center(rows, metric, lower):
     def value(name):
         def of(runs):
             scores = [(r['unseen'] or {'centers': {}})['centers'].get(name, {}) for r in runs]
-            found = [s[metric] for s in scores if metric in s]
+            found = [s[measured.name] for s in scores if measured.name in s]
             return float(np.mean(found)) if found else None
 
         return of
 
     columns = [Column(f'{n} ({images[n]} images)', value(n), True) for n in sorted(images)]
-    return _table(rows, columns, lower) if columns else ''
+    return _table(rows, columns, measured) if columns else ''
 
 
 def _left_out(summaries) -> list[str]:
@@ -234,10 +250,10 @@ def _left_out(summaries) -> list[str]:
     return [f"Left out of a center's mean, for too few boxes: {'; '.join(sorted(found))}."]
 
 
-def _paired(rows, reference, metric, lower):
+def _paired(rows, reference, of: Measure):
     def text(runs, kind, group):
-        gap = paired(rows[reference], runs, kind, group, metric, lower)
-        return f'{_interval(gap, lower)} ({gap.better} of {gap.pairs})' if gap else NONE
+        gap = paired(rows[reference], runs, kind, group, of.name, of.lower)
+        return f'{_interval(gap, of)} ({gap.better} of {gap.pairs})' if gap else NONE
 
     body = [
         [row, *(text(runs, *kind) for kind in COMPARED)]
@@ -256,10 +272,10 @@ def _paired(rows, reference, metric, lower):
     return f'{table}\n\n{note}'
 
 
-def _interval(gap: Gap | None, lower: bool = False) -> str:
+def _interval(gap: Gap | None, of: Measure) -> str:
     if gap is None:
         return NONE
-    unit = 1 if lower else 100
+    unit = of.scale
     low, high = (_one_decimal(unit * (gap.mean + way * gap.half), '+') for way in (-1, 1))
     between = '' if np.isnan(gap.half) else f' [{low}, {high}]'
     return _one_decimal(unit * gap.mean, '+') + between

@@ -1,10 +1,13 @@
 """How metrics, scores and sizes are written, on the page and in the tables alike."""
 
+from typing import NamedTuple
+
 from fedgen_jax.schema import Summary
 
 ABBREVIATIONS = {
     'map': 'mAP', 'ap50': 'AP50', 'ap75': 'AP75', 'froc': 'FROC', 'iou': 'IoU', 'hd95': 'HD95',
-    'assd': 'ASSD', 'dice': 'Dice', 'dice_volume': 'Dice of volumes',
+    'assd': 'ASSD', 'dice': 'Dice', 'dice_volume': 'Dice of volumes', 'auroc': 'AUROC',
+    'f1': 'F1', 'ece': 'ECE',
 }
 NONE = '–'
 NO_SCORE = (
@@ -25,10 +28,32 @@ def titled(metric: str) -> str:
 
 
 def headline(summary: Summary) -> str:
-    """The metric that stands for the summary's task: its first."""
+    """The metric that stands for the summary's task: the one that it names, else its first."""
     if not summary['seen']['mean']:
         raise ValueError(NO_SCORE)
-    return next(iter(summary['seen']['mean']))
+    return summary['headline'] or next(iter(summary['seen']['mean']))
+
+
+class Measure(NamedTuple):
+    """A metric as tables write it.
+
+    lower: whether less is better.  unit: what it is measured in; '': a share, in points of 100.
+    """
+
+    name: str
+    lower: bool = False
+    unit: str = ''
+
+    @property
+    def scale(self) -> int:
+        """What a score is multiplied with."""
+        return 1 if self.unit else 100
+
+
+def measure(summary: Summary, metric: str) -> Measure:
+    """How a metric of a summary is written."""
+    lower = metric in summary['lower_is_better']
+    return Measure(metric, lower, summary['units'].get(metric, ''))
 
 
 def kilobytes(size: float, decimals: int = 0) -> str:

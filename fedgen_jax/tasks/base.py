@@ -1,10 +1,13 @@
 """What a task is: a value that carries everything the rest of the code asks of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+
+from fedgen_jax.data.examples import Examples
 
 
 class View(NamedTuple):
@@ -19,28 +22,45 @@ class View(NamedTuple):
     wrong: bool = False
 
 
+class Predicted(NamedTuple):
+    """What a model says of images: predictions, targets and weights lead with N, on the host.
+
+    path, unit: of each image, as in `data.examples.Center`.
+    """
+
+    predictions: Any
+    examples: Examples
+    path: tuple[str, ...]
+    unit: tuple[str, ...]
+
+
 class Task(NamedTuple):
     """A task, as pure functions.  Algorithms, engine and scores never look inside a target.
 
     It is made from class names; made from an empty list, it only says what it learns from.
 
     name:        as the configuration spells it.
-    target:      the kind of target it learns from: 'label', 'mask', 'box' or 'module:NAME'
-                 (`data/targets.py`).
+    target:      the kind of target it learns from: 'label', 'labels', 'mask', 'box' or
+                 'module:NAME' (`data/targets.py`).
     num_outputs: channels of the model's last layer.
     loss:        (outputs_Bx..., target, weight_B) -> scalar, the weighted mean over the batch.
     predict:     outputs_Bx... -> a pytree of arrays that lead with B, on the device.
-    metrics:     (predictions, target, weight), host arrays -> scores: {metric: float} with the
-                 headline first, 'n': images scored, and what else a reader should know (counts,
-                 scores of each class), as JSON.  {'n': 0} where nothing can be scored.
+    metrics:     (predictions, target, weight), host arrays -> scores: {metric: float} in the order
+                 in which they are shown, 'n': images scored, and what else a reader should know
+                 (counts, scores of each class), as JSON.  {'n': 0} where nothing can be scored.
     stratum:     target -> int32 [B], the example's class for resampling; -1: none.
     num_strata:  the number of such classes.
     show:        (image uint8 [H, W, 3], target, prediction or None), of one example -> a `View` of
                  the prediction; of the truth, where there is none.
-    lower_is_better: metrics of which less is better: lengths, errors.  All others are shares of 1.
+    lower_is_better: metrics of which less is better: lengths, errors.
+    units:       of the metrics that are no shares of 1, what they are measured in.
+    headline:    the metric that choices, comparisons and curves go by; '': the first.
+    resample:    (predictions, target, weight, count_BxN) -> {metric: [B]}: the scores if image n
+                 counted count_BxN[b, n] times, NaN where there is none.  None: `metrics` is called
+                 for each resample.
     probability: outputs_Bx... -> the classes' probabilities [B, ..., K] of an image, or of each of
-                 its pixels; None where the outputs are none.  Where the target is a label,
-                 `predict` gives them as 'probability'.
+                 its pixels; None where the outputs are none.  They sum to 1 over K.  Where the
+                 target is a label, `predict` gives them as 'probability'.
     """
 
     name: str
@@ -53,4 +73,7 @@ class Task(NamedTuple):
     num_strata: int
     show: Callable[[np.ndarray, dict, Any], View]
     lower_is_better: tuple[str, ...] = ()
+    units: Mapping[str, str] = MappingProxyType({})
+    headline: str = ''
+    resample: Callable[[Any, dict, np.ndarray, np.ndarray], dict] | None = None
     probability: Callable[[jax.Array], jax.Array] | None = None

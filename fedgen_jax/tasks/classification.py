@@ -6,19 +6,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn import metrics as sk
 
+from fedgen_jax.tasks import class_metrics, class_resamples
 from fedgen_jax.tasks.base import Task, View
 
 
 def classification(classes: Sequence[str]) -> Task:
-    """Cross-entropy; balanced accuracy and accuracy.
+    """Cross-entropy; the scores of `class_metrics.of_one_label`.
 
     Where the target has 'log_prior' [B, K], the loss adds it to the logits.
 
-    Balanced accuracy is the mean recall over the classes that the scored images have; a
-    prediction of a class they lack counts as the error it is.  Examples with label -1 are
-    neither learned from nor scored; a center with none that is labelled scores {'n': 0}.
+    Balanced accuracy, by which models are chosen and compared, is the mean recall over the classes
+    that the scored images have; a prediction of a class they lack counts as the error it is.
+    Examples with label -1 are neither learned from nor scored; a center with none that is labelled
+    scores {'n': 0}.
     """
 
     def loss(logits_BxK, target, weight_B):
@@ -32,20 +33,20 @@ def classification(classes: Sequence[str]) -> Task:
     def predict(logits_BxK):
         return {'probability': jax.nn.softmax(logits_BxK)}
 
+    def scored(predictions, target, weight_N):
+        label_N = np.asarray(target['label'])
+        scored_N = (np.asarray(weight_N) > 0) & (label_N >= 0)
+        return np.asarray(predictions['probability'])[scored_N], label_N[scored_N], scored_N
+
     def metrics(predictions, target, weight_N):
-        scored = (np.asarray(weight_N) > 0) & (np.asarray(target['label']) >= 0)
-        label = np.asarray(target['label'])[scored]
-        guess = np.asarray(predictions['probability'])[scored].argmax(-1)
-        if not len(label):
+        probability_NxK, label_N, _ = scored(predictions, target, weight_N)
+        if not len(label_N):
             return {'n': 0}
-        recall = sk.recall_score(
-            label, guess, labels=np.unique(label), average='macro', zero_division=0
-        )
-        return {
-            'balanced_accuracy': float(recall),
-            'accuracy': float(sk.accuracy_score(label, guess)),
-            'n': len(label),
-        }
+        return class_metrics.of_one_label(probability_NxK, label_N, classes)
+
+    def resample(predictions, target, weight_N, count_BxN):
+        probability_NxK, label_N, scored_N = scored(predictions, target, weight_N)
+        return class_resamples.of_one_label(probability_NxK, label_N, count_BxN[:, scored_N])
 
     def show(image_HxWx3, target, prediction):
         truth = int(target['label'])
@@ -64,5 +65,8 @@ def classification(classes: Sequence[str]) -> Task:
         stratum=lambda target: target['label'],
         num_strata=len(classes),
         show=show,
+        lower_is_better=('ece',),
+        headline='balanced_accuracy',
+        resample=resample,
         probability=jax.nn.softmax,
     )

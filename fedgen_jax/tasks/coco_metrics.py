@@ -36,9 +36,8 @@ def scores(predictions: Any, target: dict, weight_N: np.ndarray, classes: Sequen
     count = {name: int(np.sum(truth_NxM == k)) for k, name in enumerate(classes)}
     if not any(count.values()):
         return {'n': 0}
-    truth = to_coco(np.asarray(target['box'])[scored], truth_NxM, classes)
-    found = to_results({k: np.asarray(v)[scored] for k, v in predictions.items()})
-    by_class = dict(zip(classes, _evaluate(truth, found, len(truth_NxM), len(classes))))
+    run = matched(predictions, target, weight_N, classes)
+    by_class = dict(zip(classes, _evaluate(run, len(truth_NxM), len(classes))))
     by_class = {name: by_class[name] for name in classes if count[name]}
     left_out = [name for name in classes if count[name] < MIN_BOXES]
     kept = [s for name, s in by_class.items() if name not in left_out]
@@ -128,8 +127,14 @@ def to_xywh(box_4: np.ndarray) -> list[float]:
     return [x0, y0, x1 - x0, y1 - y0]
 
 
-def _evaluate(truth, found, num_images, num_classes) -> list[dict]:
-    """The scores of each class."""
+def matched(
+    predictions: Any, target: dict, weight_N: np.ndarray, classes: Sequence[str]
+) -> COCOeval:
+    """COCO's evaluation of the images that count, with detections and boxes matched."""
+    scored = np.asarray(weight_N) > 0
+    box_NxMx4, class_NxM = (np.asarray(target[k])[scored] for k in ('box', 'box_class'))
+    truth = to_coco(box_NxMx4, class_NxM, classes)
+    found = to_results({k: np.asarray(v)[scored] for k, v in predictions.items()})
     with contextlib.redirect_stdout(io.StringIO()):  # it reports to the terminal
         data = COCO()
         data.dataset = truth
@@ -138,6 +143,12 @@ def _evaluate(truth, found, num_images, num_classes) -> list[dict]:
         run = COCOeval(data, data.loadRes(found or empty), 'bbox')
         run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ['all']
         run.evaluate()
+    return run
+
+
+def _evaluate(run: COCOeval, num_images: int, num_classes: int) -> list[dict]:
+    """The scores of each class."""
+    with contextlib.redirect_stdout(io.StringIO()):
         run.accumulate()
     precision_TxRxK = run.eval['precision'][:, :, :, 0, -1]
     each = np.array(run.evalImgs, dtype=object).reshape(num_classes, num_images)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedgen_jax.models.unet import NUM_SHAPES
-from fedgen_jax.tasks import coco_metrics, draw
+from fedgen_jax.tasks import coco_metrics, coco_resamples, draw
 from fedgen_jax.tasks.base import Task, View
 
 STRIDE = 4
@@ -47,6 +47,9 @@ def detection(classes: Sequence[str]) -> Task:
     def metrics(predictions, target, weight_N):
         return coco_metrics.scores(predictions, target, weight_N, classes)
 
+    def resample(predictions, target, weight_N, count_BxN):
+        return coco_resamples.scores(predictions, target, weight_N, count_BxN, classes)
+
     def show(image_HxWx3, target, prediction):
         truth = np.asarray(target['box_class'])
         if prediction is None:
@@ -66,6 +69,7 @@ def detection(classes: Sequence[str]) -> Task:
         stratum=lambda target: jnp.zeros(len(target['box']), jnp.int32),
         num_strata=1,
         show=show,
+        resample=resample,
     )
 
 

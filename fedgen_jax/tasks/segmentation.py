@@ -12,6 +12,7 @@ import surface_distance
 from fedgen_jax.data.examples import UNKNOWN
 from fedgen_jax.tasks import draw
 from fedgen_jax.tasks.base import Task, View
+from fedgen_jax.tasks.class_resamples import divide, mean_known
 
 METRICS = ('dice', 'iou', 'hd95', 'assd')
 
@@ -75,6 +76,20 @@ def segmentation(classes: Sequence[str]) -> Task:
             total['dice_volume'] = float(np.mean(of_volumes))
         return {**total, 'n': int(scored.sum()), 'classes': by_class}
 
+    def resample(predictions, target, weight_N, count_BxN):
+        truth_NxHxW, guess_NxHxW = np.asarray(target['mask']), np.asarray(predictions['mask'])
+        known_NxHxW = truth_NxHxW != UNKNOWN
+        scored_N = (np.asarray(weight_N) > 0) & known_NxHxW.any((1, 2))
+        volume_N = np.asarray(target.get('volume', np.full(len(truth_NxHxW), -1)))
+        found = [
+            resampled_class(
+                (truth_NxHxW == k)[scored_N], ((guess_NxHxW == k) & known_NxHxW)[scored_N],
+                volume_N[scored_N], count_BxN[:, scored_N],
+            )
+            for k, _ in foreground
+        ]
+        return {m: mean_known(np.stack([of[m] for of in found], 1)) for m in found[0]}
+
     def show(image_HxWx3, target, prediction):
         truth = np.asarray(target['mask'])
         if prediction is None:
@@ -95,6 +110,8 @@ def segmentation(classes: Sequence[str]) -> Task:
         num_strata=1,
         show=show,
         lower_is_better=('hd95', 'assd'),
+        units={'hd95': 'pixels', 'assd': 'pixels'},
+        resample=resample,
         probability=jax.nn.softmax,
     )
 
@@ -113,6 +130,32 @@ def overlap(truth_HxW: np.ndarray, guess_HxW: np.ndarray) -> tuple[float, float,
     sizes = found['surfel_areas_gt'].sum(), found['surfel_areas_pred'].sum()
     assd = (to_guess * sizes[0] + to_truth * sizes[1]) / sum(sizes)
     return 2 * both / (both + either), both / either, float(hd95), float(assd)
+
+
+def resampled_class(
+    truth_NxHxW, guess_NxHxW, volume_N, count_BxN: np.ndarray
+) -> dict[str, np.ndarray]:
+    """{metric: [B]} of one class, where image n counts count_BxN[b, n] times.
+
+    NaN where no image that counts truly shows the class.
+    """
+    shows_N, said_N = truth_NxHxW.any((1, 2)), guess_NxHxW.any((1, 2))
+    row_NxM = np.zeros((len(shows_N), len(METRICS)))
+    rated = np.flatnonzero(shows_N | said_N)
+    for i in rated:
+        row_NxM[i] = overlap(truth_NxHxW[i], guess_NxHxW[i])
+    shown_B = count_BxN @ shows_N > 0
+    number_B = count_BxN[:, rated].sum(1)
+    mean_BxM = divide(count_BxN @ row_NxM, number_B[:, None])
+    scores = dict(zip(METRICS, np.where(shown_B[:, None], mean_BxM, np.nan).T))
+    if np.any(volume_N >= 0):
+        volumes, first_V = np.unique(volume_N[rated], return_index=True)
+        first_V = rated[first_V[volumes >= 0]]
+        dice_V = np.array(volume_dice(truth_NxHxW, guess_NxHxW, volume_N))
+        count_BxV = count_BxN[:, first_V]  # all slices of a volume count alike
+        of_B = divide(count_BxV @ dice_V, count_BxV.sum(1))
+        scores['dice_volume'] = np.where(shown_B, of_B, np.nan)
+    return scores
 
 
 def volume_dice(truth_NxHxW, guess_NxHxW, volume_N) -> list[float]:

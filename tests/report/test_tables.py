@@ -72,7 +72,7 @@ def test_a_center_model_is_shown_where_it_is_another_one(summaries, make):
 
 def test_lengths_are_worst_and_best_where_they_should_be(summaries):
     for s in summaries:
-        s['lower_is_better'] = ['accuracy']
+        s['lower_is_better'], s['units'] = ['accuracy'], {'accuracy': 'pixels'}
     text = tables.tables(summaries)
     assert '| theirs | **0.8 ± 0.0** | **0.8 ± 0.0** | **0.4 ± 0.0** | **0.5 ± 0.0** |' in text
 

@@ -39,7 +39,12 @@ def test_metrics_of_a_case_done_by_hand():
     label = np.array([0, 0, 0, 0, 1, -1, 1])
     weight = np.array([1, 1, 1, 1, 1, 1, 0], np.float32)
     scores = TASK.metrics({'probability': np.eye(3)[guess]}, {'label': label}, weight)
-    assert scores == {'accuracy': 3 / 5, 'balanced_accuracy': pytest.approx(3 / 8), 'n': 5}
+    known = {'accuracy': 3 / 5, 'balanced_accuracy': pytest.approx(3 / 8), 'n': 5}
+    assert {k: scores[k] for k in known} == known
+    assert scores['confusion'] == [[3, 1, 0], [0, 0, 1], [0, 0, 0]]
+    assert scores['classes']['b'] == {
+        'n': 1, 'sensitivity': 0.0, 'f1': 0.0, 'specificity': 3 / 4, 'auroc': pytest.approx(3 / 8)
+    }
 
 
 def test_a_center_without_labels_scores_only_its_count():
