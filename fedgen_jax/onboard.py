@@ -4,7 +4,6 @@ Works from a run's folder alone: checkpoint, configuration and statistics, no tr
 """
 
 import pathlib
-import shutil
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -22,9 +21,11 @@ from fedgen_jax.files import alone_in, expand, file_name, write_json
 from fedgen_jax.guard import release_anew
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.kept import Kept, remove_model, why_not_kept, write_model
+from fedgen_jax.loaded import stranger
 from fedgen_jax.newcomer import Extras, extras, score_extras, tell_doubts, with_extras
 from fedgen_jax.program import num_bytes
-from fedgen_jax.run import Restored, Trained, check_is_run, restore
+from fedgen_jax.run import Restored, check_is_run, restore
 from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
 
 
@@ -75,8 +76,9 @@ def onboard(
 ) -> dict:
     """Takes in the centers of a folder, replaces one's data, or lets one go.
 
-    Writes `onboard/CENTER/` (the refined weights, an Orbax checkpoint), `center_model/` (the one
-    model for all, from the new pool), the changed `statistics/`, and `onboard.json`, which is
+    Writes `models/CENTER.npz` (the refined model, as `kept` has it; not of a private run),
+    `onboard/CENTER.json` (its entry in the report), `center_model/` (the one model for all, from
+    the new pool, an Orbax checkpoint), the changed `statistics/`, and `onboard.json`, which is
     returned.  CENTER is `files.file_name` of the center's name.
 
     Args:
@@ -141,7 +143,8 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
     checkpoint.save_tree(workdir / 'center_model', {'params': center_model})
     write_statistics(workdir, after.statistics)
     if remove:
-        shutil.rmtree(workdir / 'onboard' / file_name(remove), ignore_errors=True)
+        entry_of(workdir, remove).unlink(missing_ok=True)
+        remove_model(workdir, remove)
     kept = read_statistics(workdir).own
     others = {name: h for name, h in weights_before.items() if name not in (update, remove)}
     report = {
@@ -168,7 +171,7 @@ def _describe(workdir, done: Restored, center: Center) -> tuple[Statistic, float
     started = time.monotonic()
     if done.config.privacy.unit:
         return release_anew(workdir, done, center), time.monotonic() - started
-    statistic = statistic_of(_trained(done, len(center.split)), center.examples)
+    statistic = statistic_of(stranger(done, len(center.split)), center.examples)
     return statistic, time.monotonic() - started
 
 
@@ -182,18 +185,21 @@ def _make(
 ) -> dict:
     """Writes a center's refined model; its entry in the report."""
     started = time.monotonic()
-    trained = _trained(done, len(center.split))
+    trained = stranger(done, len(center.split))
     m_E = after.refined_E[center.name]
     variables, told = with_extras(trained, center.examples, m_E, asked)
     jax.block_until_ready(variables)
     seconds += time.monotonic() - started
-    checkpoint.save_tree(workdir / 'onboard' / file_name(center.name), variables)
+    file = None
+    if not why_not_kept(done.config):
+        kept = Kept(center.name, 'refined', 'onboard', done.round, variables)
+        file = str(write_model(workdir, kept))
     tell_doubts(center.name, told)
     statistic, scores = after.statistics.own[center.name], score_stranger(trained, center, 'test')
     if told:
         told['scores_without'] = scores
         scores = score_extras(trained, center, asked)
-    return {
+    entry = {
         'images': statistic.count,
         'seconds': seconds,
         'steps': asked.steps,
@@ -201,8 +207,17 @@ def _make(
         'bytes_up': statistic.total.nbytes + 8,
         'weights': descriptor.hash_of(variables['params']),
         'scores': scores,
+        'model': file,
         **told,
     }
+    entry_of(workdir, center.name).parent.mkdir(exist_ok=True)
+    write_json(entry_of(workdir, center.name), entry)
+    return entry
+
+
+def entry_of(workdir: pathlib.Path, center: str) -> pathlib.Path:
+    """The file of what the report said of a center that joined or changed."""
+    return workdir / 'onboard' / f'{file_name(center)}.json'
 
 
 def _read_centers(done, data, update, own, columns) -> tuple[Center, ...]:
@@ -228,18 +243,13 @@ def _read_centers(done, data, update, own, columns) -> tuple[Center, ...]:
     return source.centers
 
 
-def _trained(done: Restored, length: int) -> Trained:
-    key = jax.random.key(done.config.seed)
-    return Trained(done.program, done.state.shared, None, (), (), length, key, done.reference)
-
-
 def generated(done: Restored, m_E: np.ndarray) -> Any:
     """The weights that are made from a descriptor [E], of which alone they depend."""
     size = done.config.data.image_size
     blank = Examples(
         np.zeros((1, size, size, 3), np.uint8), {}, np.ones(1, np.float32)
     )
-    return model_of(_trained(done, 1), blank, m_E=m_E)['params']
+    return model_of(stranger(done, 1), blank, m_E=m_E)['params']
 
 
 def _weights_hash(done: Restored, statistic: Statistic) -> str:

@@ -75,16 +75,18 @@ def best_of(scores: Sequence[Scores], metric: str = '') -> int:
     return best if value[best] > value[0] + error else 0
 
 
-def score_own(trained: Trained, split: str, finetune: bool, kinds: Sequence[str]) -> dict:
+def score_own(
+    trained: Trained, split: str, finetune: bool, models: Mapping[str, Sequence]
+) -> dict:
     """What a center's labels add to `evaluate`: 'finetuned', and 'seen' and 'own' of its choice.
 
     Of an algorithm over a base (`Program.base`) also {'base': the same of the base}; what a center
     learns alone is the same for both.
 
-    finetune: whether fine-tuned models are scored.  kinds: what a seen center chooses from.
+    finetune: whether fine-tuned models are scored.  models: what a seen center chooses from, as
+        `own_models` makes them.
     """
-    scores, base = {}, trained.program.base
-    models = own_models(trained, kinds)
+    scores, base, kinds = {}, trained.program.base, list(models)
     if kinds:
         own = choose_own(trained, models, split, with_intervals=True)
         scores = {'seen': own.pop('seen'), 'own': own}

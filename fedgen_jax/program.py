@@ -78,10 +78,12 @@ class Program(NamedTuple):
 
     input:       the canonical input of its centers; None: images as they are.
     describe:    (shared, image uint8 [N, H, W, 3]) -> [N, E] on the host; None as in `Algorithm`.
-    predict:     (variables, image uint8 [N, H, W, 3]) -> predictions on the host.  Where the
-                 variables have 'canonical', a `Change`, the images go through it first, and what
-                 is predicted is carried back to their own places.  Where they have 'prior', a
-                 `tasks.prior.log_ratio`, the probabilities are those under the center's class mix.
+    answer:      (variables, image uint8 [N, H, W, 3]) -> predictions, to be called within a larger
+                 function.  Where the variables have 'canonical', a `Change`, the images go through
+                 it first, and what is predicted is carried back to their own places.  Where they
+                 have 'prior', a `tasks.prior.log_ratio`, the probabilities are those under the
+                 center's class mix.
+    predict:     the same of any number of images, on the host.
     personalize: `Algorithm.personalize`.
     secure:      how sums are taken under masks; None: in the clear.
     base:        the same data and tasks with the algorithm that is refined (`Algorithm.base`): it
@@ -100,6 +102,7 @@ class Program(NamedTuple):
     rounds: jax.stages.Wrapped | Halves
     input: Input | None
     describe: Callable | None
+    answer: Callable
     predict: Callable
     personalize: Callable
     alone: Callable
@@ -156,11 +159,11 @@ def _build(
     canonical = make_canonical(c, target_of(local.task.target).edge, protection)
 
     @jax.jit
-    def predict(variables, image_BxHxWx3):
+    def answer(variables, image_BxHxWx3):
         variables = dict(variables)
         change, prior = (variables.pop(k, None) for k in ('canonical', 'prior'))
         if change is not None:
-            examples = Examples(image_BxHxWx3, {}, jnp.ones(len(image_BxHxWx3)))
+            examples = Examples(image_BxHxWx3, {}, jnp.ones(image_BxHxWx3.shape[0]))
             image_BxHxWx3 = canonical.move(change, examples).image
         outputs = local.model.apply(variables, images_of(image_BxHxWx3), train=False)
         found = local.task.predict(outputs)
@@ -179,7 +182,8 @@ def _build(
         rounds_of(c, algorithm, mesh, protection, secure),
         canonical,
         describe,
-        functools.partial(in_chunks, predict),
+        answer,
+        functools.partial(in_chunks, answer),
         jax.jit(algorithm.personalize),
         jax.jit(functools.partial(alone, local)),
         jax.jit(functools.partial(fitted, local), static_argnames='roles'),

@@ -25,6 +25,8 @@ from fedgen_jax.federation import other_data, other_names
 from fedgen_jax.feed import all_steps, cohort_steps
 from fedgen_jax.files import alone_in, append_line, expand, write_json, write_text
 from fedgen_jax.interrupt import Failed, Stopped
+from fedgen_jax.kept import save_models
+from fedgen_jax.own import own_models
 from fedgen_jax.parties import parties_of
 from fedgen_jax.public import public_config
 from fedgen_jax.run import (
@@ -64,7 +66,7 @@ def train(
     scored; MayPass where a checkpoint cannot be saved, or another process is at work in `workdir`.
 
     Also writes `config.json`, `federation.json`, `metrics.jsonl` (a line an evaluation),
-    `checkpoints/` and, for a learned descriptor, `statistics/` (see there).
+    `checkpoints/`, `models/` (`kept`) and, for a learned descriptor, `statistics/` (see there).
 
     Args:
       progress: whether to tell what a round costs, and how far it is.
@@ -117,9 +119,13 @@ def _train(run: Run, workdir, progress, stop, title):
         state, private_C, timing = train_rounds(
             run, state, private_C, first, checkpoints, workdir, progress, shown, stop
         )
-    summary = summarize(run, state, private_C, {**timing, **_known_timing(workdir, timing)})
+    done = after_training(run, state, private_C)
+    models = own_models(done, run.config.finetune.choose)
+    timing = {**timing, **_known_timing(workdir, timing)}
+    summary = summarize(run, state, private_C, timing, models)
     if not run.discreet:  # of a private run lie there those that were released
-        save_statistics(workdir, after_training(run, state, private_C))
+        save_statistics(workdir, done)
+    save_models(workdir, run, done, models, summary.get('own', {}).get('chosen', {}))
     write_json(workdir / 'summary.json', summary)
     if not summary['seen']['mean']:
         raise Failed(

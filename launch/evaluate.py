@@ -1,29 +1,31 @@
 """Scores a run from its checkpoint alone: python -m launch.evaluate --workdir=RUN."""
 
-import pathlib
-
 from absl import flags
 
-from fedgen_jax.files import write_json
-from fedgen_jax.summary import coco_results, evaluate_run
+from fedgen_jax.files import expand, write_json
+from fedgen_jax.predictions import write_predictions
+from fedgen_jax.summary import answers_of, evaluate_run
 from launch import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')
 _DATA = flags.DEFINE_string('data', None, 'the data folder, if it has moved')
 _PREDICTIONS = flags.DEFINE_string(
     'predictions', None,
-    'detection: a FILE.json for the detections on the scored images, as COCO results; the boxes '
-    'they are scored against go to FILE.truth.json',
+    'a new folder for what the models say of the scored images: probabilities.csv, masks, or COCO '
+    'results with the boxes that they are scored against, truth.json',
 )
 
 
 def main():
-    workdir = pathlib.Path(_WORKDIR.value)
+    workdir = expand(_WORKDIR.value)
     if _PREDICTIONS.value:
-        file = pathlib.Path(_PREDICTIONS.value)
-        results, truth = coco_results(workdir, _DATA.value)
-        for path, content in ((file, results), (file.with_suffix('.truth.json'), truth)):
-            write_json(path, content)
+        folder = expand(_PREDICTIONS.value)
+        answers = answers_of(workdir, _DATA.value)
+        written = write_predictions(folder, answers.said, *answers[1:4])
+        if answers.truth:
+            write_json(folder / 'truth.json', answers.truth)
+            written.append(folder / 'truth.json')
+        for path in written:
             print(f'written: {path}')
     evaluation = evaluate_run(workdir, _DATA.value)
     write_json(workdir / 'evaluation.json', evaluation)

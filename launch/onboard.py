@@ -51,6 +51,12 @@ def main():
             print(f'  under the {source} class mix {mix}')
         if 'scores_without' in entry:
             print(f'  without: {told(entry["scores_without"])}')
+        if entry['model']:
+            print(f'  its model: {entry["model"]}')
+            print(f'  fedgen_jax.load({_WORKDIR.value!r}).model({name!r})')
+        else:
+            print('  its model is not kept, for the run is private; of its images at the center:')
+            print(f'  fedgen_jax.load({_WORKDIR.value!r}).model(images={_DATA.value!r})')
     if report['removed']:
         print(f'{report["removed"]}: removed')
     print(f'center model: re-calculated from {report["center_model"]["images"]} images')

@@ -4,20 +4,26 @@ import csv
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from drawn import cells_folder, dense_folder
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fedgen_jax.config import base, complete
 from fedgen_jax.data.folder.manifest import DataError
+from fedgen_jax.data.inputs import in_own_pixels
 from fedgen_jax.data.source import load
+from fedgen_jax.data.targets import Frame
+from fedgen_jax.loaded import load as load_run
 from fedgen_jax.onboard import onboard
+from fedgen_jax.predictions import Said, coco_of, write_predictions
 from fedgen_jax.report.gather import report_run
 from fedgen_jax.run import prepare
-from fedgen_jax.summary import coco_results, evaluate_run
-from fedgen_jax.tasks.coco_metrics import to_folder_results
+from fedgen_jax.summary import answers_of, evaluate_run
+from fedgen_jax.tasks.coco_metrics import ids_of
 from fedgen_jax.train import train
 
 SETS = {
@@ -157,15 +163,35 @@ def test_a_center_joins_with_and_without_targets(run, sources, tmp_path):
 
 
 @pytest.mark.parametrize('run', ['segmentation'], indirect=True)
-def test_only_detections_have_boxes_to_write(run):
-    with pytest.raises(ValueError, match='task=detection'):
-        coco_results(run[2])
+def test_masks_that_are_written_are_those_that_are_scored(run, tmp_path):
+    _, folder, workdir, summary = run
+    answers = answers_of(workdir)
+    write_predictions(tmp_path / 'found', answers.said, *answers[1:4])
+    with open(folder / 'manifest.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    for group in ('seen', 'unseen'):
+        for name, scores in summary[group]['centers'].items():
+            of = [
+                r for r in rows
+                if r['center'] == name and (group == 'unseen' or r['split'] == 'test')
+            ]
+            found, truth = (
+                np.stack([np.asarray(Image.open(root / r[key])) for r in of])
+                for root, key in ((tmp_path / 'found' / 'masks', 'image'), (folder, 'mask'))
+            )
+            again = answers.task.metrics({'mask': found}, {'mask': truth}, np.ones(len(of)))
+            assert again['n'] == scores['n']
+            assert again['dice'] == pytest.approx(scores['dice'])
+    with pytest.raises(ValueError, match='holds files already'):
+        write_predictions(tmp_path / 'found', answers.said, *answers[1:4])
 
 
 @pytest.mark.parametrize('run', ['detection'], indirect=True)
 def test_detections_are_read_by_pycocotools_against_the_folder_s_own_file(run):
     _, folder, workdir, summary = run
-    results, scored = coco_results(workdir)
+    answers = answers_of(workdir)
+    said, scored = list(answers.said), answers.truth
+    results = coco_of(said, answers.classes, answers.ids)['detections.json']
     truth = COCO(str(folder / 'annotations.json'))
     found = truth.loadRes(results)
     centers = {
@@ -219,17 +245,52 @@ def test_a_moved_folder_may_number_its_classes_anew_but_not_lose_a_center(run, t
 def test_boxes_return_to_the_pixels_of_their_images(run, tmp_path):
     folder, size = run[1], 64
     source = load(folder, size, 0, tmp_path / 'store', target='box')
-    results = []
+    said = []
     for center in source.centers:
         target = center.examples.target
         perfect = {**target, 'score': np.where(target['box_class'] >= 0, 0.9, 0.0)}
-        results += to_folder_results(perfect, center.path, folder, size, source.classes)
+        for i, path in enumerate(center.path):
+            found = {k: x[i] for k, x in perfect.items()}
+            said.append(Said(path, (32, 32), in_own_pixels(found, Frame(32, 32, 1.0, size))))
+    ids = ids_of(folder, [one.name for one in said], source.classes)
     truth = COCO(str(folder / 'annotations.json'))
+    results = coco_of(said, source.classes, ids)['detections.json']
     judge = COCOeval(truth, truth.loadRes(results), 'bbox')
     judge.evaluate()
     judge.accumulate()
     judge.summarize()
     assert judge.stats[0] > 0.99
+
+
+@pytest.mark.parametrize('run', ['segmentation', 'detection'], indirect=True)
+def test_a_kept_model_answers_in_the_pixels_of_a_larger_picture(run, tmp_path):
+    task, folder, workdir, _ = run
+    model = load_run(workdir).model('synthetic-0')
+    small = Image.open(next((folder / 'images' / 'synthetic-0').glob('*.png'))).convert('RGB')
+    wide = Image.new('RGB', (128, 64))
+    wide.paste(small.resize((64, 64), Image.Resampling.BICUBIC), (32, 0))
+    wide.save(tmp_path / 'wide.png')
+    found = model(np.asarray(wide))
+    (named,) = model(tmp_path / 'wide.png').items()
+    assert named[0] == 'wide.png'
+    jax.tree.map(np.testing.assert_array_equal, named[1], found)
+    if task == 'segmentation':
+        assert found['mask'].shape == (64, 128)
+    else:
+        assert (found['box'] >= 0).all() and (found['box'] <= [64, 128, 64, 128]).all()
+    said = [Said('wide.png', wide.size, found, wide)]
+    written = write_predictions(
+        tmp_path / 'found', said, model.program.task, model.classes, overlays=True
+    )
+    assert tmp_path / 'found' / 'overlays' in written
+    with Image.open(tmp_path / 'found' / 'overlays' / 'wide.png') as picture:
+        assert picture.width >= 128 and picture.height > 64
+    if task == 'detection':
+        content = json.loads((tmp_path / 'found' / 'images.json').read_text())
+        ids = {x['id'] for x in content['images']}, {x['id'] for x in content['categories']}
+        results = json.loads((tmp_path / 'found' / 'detections.json').read_text())
+        assert {r['image_id'] for r in results} <= ids[0] == {1}
+        assert {r['category_id'] for r in results} <= ids[1]
 
 
 def test_a_fourth_task_is_one_file(tmp_path, monkeypatch):

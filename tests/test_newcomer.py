@@ -8,7 +8,6 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from drawn import cells_folder, newcomer_folder
 from families import configured
@@ -17,6 +16,7 @@ from configs.common import base
 from fedgen_jax.algorithms.adaptation import uncertainty
 from fedgen_jax.data import synthetic
 from fedgen_jax.evaluate import metrics_in
+from fedgen_jax.loaded import load
 from fedgen_jax.newcomer import extras
 from fedgen_jax.onboard import onboard
 from fedgen_jax.program import make_adapt, make_algorithm
@@ -84,8 +84,7 @@ def test_a_stated_mix_enters_the_decisions_and_nothing_else(run, new):
     right = [row.endswith(f',{next(iter(told["mix"]))}') for row in rows]
     assert entry['scores']['accuracy'] == pytest.approx(np.mean(right))
     assert entry['scores'] != plain['scores']
-    with ocp.StandardCheckpointer() as checkpointer:
-        kept = checkpointer.restore((run / 'onboard' / NEW).absolute())
+    kept = load(run).model(NEW).variables
     p = np.asarray(reweighted(np.full((1, 5), 0.2, np.float32), np.asarray(kept['prior'])))
     np.testing.assert_array_equal(p[0] > 0, [True, False, False, False, False])
 

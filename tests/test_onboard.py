@@ -2,19 +2,27 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 from drawn import cells_folder, newcomer_folder
+from PIL import Image
+from processes import ONE_DEVICE, ROOT
+from rolling import assert_same
 
 from configs.common import base
 from fedgen_jax.files import alone_in
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.interrupt import MayPass
-from fedgen_jax.onboard import onboard, recalculate
+from fedgen_jax.kept import file_of, names_kept, read_model, write_model
+from fedgen_jax.loaded import load
+from fedgen_jax.onboard import entry_of, onboard, recalculate
 from fedgen_jax.statistics import Statistics, read_statistics
 from fedgen_jax.train import train
 
@@ -66,14 +74,19 @@ def test_a_center_joins_and_leaves_and_the_pool_is_as_before(run, cells, tmp_pat
     assert report['others']['weights_before'] == report['others']['weights_after']
     assert set(report['others']['weights_before']) == set(before.own)
     assert joined.pooled.count == before.pooled.count + 40
-    assert (run / 'onboard' / cells.unseen).is_dir() and (run / 'center_model').is_dir()
+    assert report['centers'][cells.unseen]['model'] == str(file_of(run, cells.unseen))
+    assert set(load(run).centers) == {*before.own, cells.unseen} == set(names_kept(run))
+    assert entry_of(run, cells.unseen).is_file() and (run / 'center_model').is_dir()
     assert report == json.loads((run / 'onboard.json').read_text())
 
     left = onboard(run, remove=cells.unseen)
     after = read_statistics(run)
     np.testing.assert_array_equal(after.pooled.total, before.pooled.total)
     assert after.pooled.count == before.pooled.count
-    assert cells.unseen not in after.own and not (run / 'onboard' / cells.unseen).exists()
+    assert cells.unseen not in after.own and not entry_of(run, cells.unseen).exists()
+    assert set(load(run).centers) == set(before.own) == set(names_kept(run))
+    with pytest.raises(ValueError, match=f'center={cells.unseen!r}: one of'):
+        load(run).model(cells.unseen)
     assert left['center_model']['weights'] != report['center_model']['weights']
 
 
@@ -104,6 +117,78 @@ def test_labels_do_not_reach_the_model(run, cells, tmp_path):
     one, other = (r['centers'][cells.unseen] for r in (with_labels, without))
     assert one['weights'] == other['weights']
     assert other['scores'] == {'n': 0}
+
+
+def test_a_new_center_s_model_is_that_of_its_images_alone(run, cells, tmp_path):
+    folder = center_folder(cells, tmp_path / 'new', labelled=False)
+    made = load(run).model(images=folder)
+    joined = onboard(run, str(folder))['centers'][cells.unseen]
+    assert descriptor.hash_of(made.variables['params']) == joined['weights']
+    kept = load(run).model(cells.unseen)
+    assert_same(kept.variables, made.variables)
+    found = kept(folder)
+    assert len(found) == joined['images'] == 40
+    image = np.asarray(Image.open(folder / next(iter(found))).convert('RGB'))
+    np.testing.assert_array_equal(
+        kept(np.stack([image, image]))['probability'], 2 * [next(iter(found.values()))[
+            'probability']]
+    )
+    np.testing.assert_array_equal(kept(image)['probability'], made(image)['probability'])
+
+
+def test_a_command_writes_what_a_new_center_s_model_says(run, cells, tmp_path):
+    folder = center_folder(cells, tmp_path / 'new', labelled=False)
+
+    def call(*args):
+        command = [sys.executable, '-m', 'launch.predict', f'--workdir={run}', *args]
+        return subprocess.run(
+            [*command, f'--to={tmp_path / "out"}'], cwd=ROOT, env={**os.environ, **ONE_DEVICE},
+            capture_output=True, text=True,
+        )
+
+    done = call(f'--data={folder}', '--overlays')
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / 'out' / 'probabilities.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    classes, found = load(run).classes, load(run).model(images=folder)(folder)
+    assert [r['image'] for r in rows] == list(found)
+    for row, said in zip(rows, found.values()):
+        p_K = [float(row[name]) for name in classes]
+        np.testing.assert_allclose(p_K, said['probability'], atol=1e-5)
+    assert len([*(tmp_path / 'out' / 'overlays').rglob('*.png')]) == len(rows)
+    again = call(f'--data={folder}')
+    assert again.returncode == 2 and 'holds files already' in again.stderr
+
+
+def test_a_seen_center_s_model_is_kept_and_the_same_if_it_is_made_anew(run, cells):
+    kept = load(run).model(cells.seen)
+    file_of(run, cells.seen).unlink()
+    assert cells.seen in load(run).centers
+    assert_same(load(run).model(cells.seen).variables, kept.variables)
+
+
+def test_a_damaged_model_or_one_of_other_weights_is_refused(run, cells):
+    done = load(run)
+    file = file_of(run, cells.seen)
+    kept = read_model(file, done.done.program.input, done.done.reference)
+    write_model(run, kept._replace(round=1))
+    with pytest.raises(ValueError, match='made at round 1, and the run has reached 2'):
+        done.model(cells.seen)
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(ValueError, match=f'{file.name}: no model of this run, or damaged'):
+        done.model(cells.seen)
+
+
+def test_calling_training_again_leaves_newer_models(run, cells, tmp_path):
+    folder = center_folder(cells, tmp_path / 'new', as_name=cells.seen)
+    onboard(run, str(folder), update=cells.seen)
+    newer = file_of(run, cells.seen).read_bytes()
+    gone, other = (name for name in load(run).centers if name != cells.seen)
+    onboard(run, remove=gone)
+    file_of(run, other).unlink()
+    train(load(run).config, run, progress=False)
+    assert file_of(run, cells.seen).read_bytes() == newer
+    assert set(names_kept(run)) == {cells.seen, other}
 
 
 def test_an_update_replaces_one_statistic_and_nobody_elses(run, cells, tmp_path):

@@ -1,11 +1,19 @@
 """What labels add after training: a seen center's own model, and the oracle at an unseen one."""
 
+import shutil
+
 import numpy as np
 import pytest
 from families import configured
+from rolling import assert_same
 
+from fedgen_jax import kept
+from fedgen_jax.kept import file_of
+from fedgen_jax.loaded import load
 from fedgen_jax.own import best_of
-from fedgen_jax.summary import evaluate_run
+from fedgen_jax.predictions import row_of, write_predictions
+from fedgen_jax.run import after_training, reopen
+from fedgen_jax.summary import answers_of, evaluate_run
 from fedgen_jax.train import train
 
 
@@ -45,6 +53,43 @@ def test_the_checkpoint_gives_the_same_scores(run):
     again = evaluate_run(workdir)
     for field in ('seen', 'own', 'unseen', 'oracle', 'finetuned'):
         assert again[field] == summary[field]
+
+
+def test_the_chosen_model_is_kept_and_its_answers_are_those_that_are_scored(run):
+    workdir, summary = run
+    loaded = load(workdir)
+    answers = answers_of(workdir)
+    said = list(answers.said)
+    for center, kind in summary['own']['chosen'].items():
+        model = loaded.model(center)
+        assert model.kind == kind
+        place = file_of(workdir, center)
+        hidden = place.rename(place.with_suffix('.hidden'))
+        assert_same(loaded.model(center).variables, model.variables)
+        hidden.rename(place)
+    centers = {**summary['seen']['centers'], **summary['unseen']['centers']}
+    for center, scores in centers.items():
+        of = [x for x in said if x.more['center'] == center]
+        rows = [row_of(x, answers.task, answers.classes) for x in of]
+        right = [row['predicted'] == row['truth'] for row in rows]
+        assert len(rows) == scores['n'] and np.mean(right) == pytest.approx(scores['accuracy'])
+        assert all(abs(sum(float(row[k]) for k in answers.classes) - 1) < 1e-4 for row in rows)
+    (workdir.parent / 'out').mkdir()
+    (written,) = write_predictions(workdir.parent / 'out', said, *answers[1:4])
+    assert len(written.read_text().splitlines()) == 1 + len(said)
+
+
+def test_more_models_than_there_is_room_for_are_not_kept(run, tmp_path, monkeypatch, capsys):
+    workdir, _ = run
+    copy = shutil.copytree(workdir, tmp_path / 'run')
+    shutil.rmtree(copy / 'models')
+    monkeypatch.setattr(kept, 'MOST_BYTES', 1000)
+    done, opened = reopen(copy)
+    kept.save_models(copy, opened, after_training(opened, done.state, done.private_C), {}, {})
+    assert 'not written: 2 models take' in capsys.readouterr().err
+    assert not (copy / 'models').exists()
+    made, read = (load(place).model('synthetic-0').variables for place in (copy, workdir))
+    assert_same(made, read)
 
 
 def test_the_first_stands_unless_another_is_better_by_a_standard_error():

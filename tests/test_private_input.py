@@ -1,5 +1,6 @@
 """Private runs on canonical input, and statistics of drawn smears: nothing exact of a center."""
 
+import csv
 import json
 
 import jax
@@ -19,6 +20,8 @@ from fedgen_jax.data.smears import smears
 from fedgen_jax.evaluate import change_of
 from fedgen_jax.feed import training_examples
 from fedgen_jax.guard import protect
+from fedgen_jax.kept import check_outside
+from fedgen_jax.loaded import load
 from fedgen_jax.models import MODELS
 from fedgen_jax.models.layers import LAST_NORM, last_features
 from fedgen_jax.models.start import flat
@@ -94,6 +97,20 @@ def test_moments_are_charged_once_and_only_the_released_ones_are_kept(finished):
 def test_it_is_scored_by_what_was_released(finished):
     _, workdir, told = finished
     assert evaluate_run(workdir)['seen'] == told['seen']
+
+
+def test_models_stay_at_their_centers(finished, cells, tmp_path):
+    c, workdir, told = finished
+    assert not [*workdir.rglob('models')]
+    model = load(workdir).model(SEEN[0])  # made of the center's images, and of what it released
+    with open(cells / 'manifest.csv', newline='') as file:
+        rows = [r for r in csv.DictReader(file) if (r['center'], r['split']) == (SEEN[0], 'test')]
+    found = [model(str(cells / r['image'])).popitem()[1]['probability'].argmax() for r in rows]
+    right = [model.classes[k] == r['label'] for k, r in zip(found, rows)]
+    assert np.mean(right) == pytest.approx(told['seen']['centers'][SEEN[0]]['accuracy'])
+    check_outside(workdir, c, tmp_path / 'there')
+    with pytest.raises(ValueError, match="which is the server's"):
+        check_outside(workdir, c, workdir / 'export' / 'a.onnx')
 
 
 def test_nobody_else_is_moved_by_a_patients_images(cells, finished):

@@ -281,7 +281,7 @@ def newcomer(cells, folder, name, limit=24, skip=0):
 def test_centers_that_join_change_and_leave_are_charged(cells, run, tmp_path):
     before = read_statistics(run)
     first = newcomer(cells, tmp_path / 'first', 'synthetic-3')
-    onboard(run, first)
+    assert onboard(run, first)['centers']['synthetic-3']['model'] is None
     file = ledger_file(run, 'synthetic-3')
     own = read_statistics(run).own['synthetic-3']
     assert own.variance > 0 and spent(read_ledger(file), 'descriptor') == 1

@@ -93,7 +93,7 @@ def _pool_backward(kept, g):
     quarters = (x_tiles[:, :, a, :, b] for a in range(2) for b in range(2))
     share = g / sum(jnp.where(q == y, 1.0, 0.0) for q in quarters)
     tiles = jnp.where(x_tiles == y[:, :, None, :, None], share[:, :, None, :, None], 0)
-    whole = tiles.reshape(len(x), 2 * y.shape[1], 2 * y.shape[2], -1)
+    whole = tiles.reshape(x.shape[0], 2 * y.shape[1], 2 * y.shape[2], -1)
     return (jnp.pad(whole, [(0, n - m) for n, m in zip(x.shape, whole.shape)]),)
 
 

@@ -61,7 +61,7 @@ def by_tiles(x_BxHxWxI: jax.Array, kernel_3x3xIxO: jax.Array) -> jax.Array:
     product_4x4 = [list(map(rows_times_matrix, d, g)) for d, g in zip(window_4x4, kernel_4x4)]
     rows_2x4 = zip(*(_tile(*column) for column in zip(*product_4x4)))
     y = jnp.stack([jnp.stack(_tile(*row), 3) for row in rows_2x4], 2)  # [B, H/2, 2, W/2, 2, O]
-    y = y.reshape(len(x), x.shape[1] - 2, x.shape[2] - 2, -1)
+    y = y.reshape(x.shape[0], x.shape[1] - 2, x.shape[2] - 2, -1)
     return y[:, :height, :width]
 
 

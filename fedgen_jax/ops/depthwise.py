@@ -46,7 +46,7 @@ def _unpadded(x, kernel_KxLxI, strides):
 def met(x, row, column, strides, size) -> jax.Array:
     """What of x the kernel's weight at (row, column) meets, [B, *size, I]."""
     extent = [s * (n - 1) + 1 for s, n in zip(strides, size)]
-    block = jax.lax.dynamic_slice(x, (0, row, column, 0), (len(x), *extent, x.shape[-1]))
+    block = jax.lax.dynamic_slice(x, (0, row, column, 0), (x.shape[0], *extent, x.shape[-1]))
     return block[:, :: strides[0], :: strides[1]].astype(jnp.float32)
 
 

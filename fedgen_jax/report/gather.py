@@ -11,10 +11,10 @@ import numpy as np
 from fedgen_jax import renamed
 from fedgen_jax.data.examples import Center, Examples, of_split, take
 from fedgen_jax.evaluate import canonical, model_of
-from fedgen_jax.files import file_name
 from fedgen_jax.guard import reopened
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.onboard import entry_of
 from fedgen_jax.report.classes import class_sections
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Section, Strip, Table, write_report
@@ -123,7 +123,7 @@ def changes_of(workdir: pathlib.Path, seen: Sequence[str]) -> Changes | None:
     updated = tuple(
         name for name in own
         if name in seen
-        and (name in last['centers'] or (workdir / 'onboard' / file_name(name)).is_dir())
+        and (name in last['centers'] or entry_of(workdir, name).is_file())
     )
     gone = [*(name for name in seen if name not in own), last['removed']]
     removed = tuple(dict.fromkeys(name for name in gone if name and name not in own))

@@ -4,13 +4,13 @@ import contextlib
 import io
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fedgen_jax.data.folder import coco_forms, decode
+from fedgen_jax.data.folder import coco_forms
 from fedgen_jax.data.folder.text import read_json
 
 MIN_BOXES = 10  # a class with fewer true boxes is left out of a center's mean
@@ -77,31 +77,30 @@ def to_results(predictions: dict) -> list[dict]:
     ]
 
 
-def to_folder_results(
-    predictions: dict, path_N: Sequence[str], root: pathlib.Path, size: int, classes: Sequence[str]
-) -> list[dict]:
-    """Detections as COCO's results for a folder's own `annotations.json`: its ids, its pixels.
+class Ids(NamedTuple):
+    """What a folder's own `annotations.json` calls images and classes.
 
-    size: of the square images on which the boxes were found.
+    image: {path of the manifest: its id}.  category: of each class, in the order of their numbers.
     """
+
+    image: dict[str, Any]
+    category: tuple[Any, ...]
+
+
+def ids_of(root: pathlib.Path, paths: Sequence[str], classes: Sequence[str]) -> Ids:
+    """The ids of a folder's images and of a model's classes.  Raises ValueError where some lack."""
     file = root / 'annotations.json'
     truth = read_json(file)
-    paths = coco_forms.find_paths([x['file_name'] for x in truth['images']], path_N)
-    image_of = dict(zip(paths, truth['images']))
+    named = coco_forms.find_paths([x['file_name'] for x in truth['images']], paths)
+    image_of = {path: x['id'] for path, x in zip(named, truth['images']) if path}
     category_of = {x['name']: x['id'] for x in truth['categories']}
-    unknown = [name for name in classes if name not in category_of]
-    if unknown:
-        raise ValueError(f'{file}: field categories: no {unknown[0]!r}, which the model detects')
-    images = [image_of[path] for path in path_N]
-    boxes = [
-        decode.original_boxes(box, x['width'], x['height'], size)
-        for box, x in zip(predictions['box'], images)
-    ]
-    results = to_results({**predictions, 'box': boxes})
-    for r in results:
-        r['image_id'] = images[r['image_id'] - 1]['id']
-        r['category_id'] = category_of[classes[r['category_id'] - 1]]
-    return results
+    for name in classes:
+        if name not in category_of:
+            raise ValueError(f'{file}: field categories: no {name!r}, which the model detects')
+    for path in paths:
+        if path not in image_of:
+            raise ValueError(f'{file}: field images: no {path!r}, which manifest.csv lists')
+    return Ids(image_of, tuple(category_of[name] for name in classes))
 
 
 def only_images(root: pathlib.Path, paths: set[str]) -> dict:

@@ -8,8 +8,11 @@ from pycocotools import mask as rle
 
 from fedgen_jax.data.folder.coco_forms import bbox_of, key_of
 from fedgen_jax.data.folder.manifest import DataError
+from fedgen_jax.data.inputs import in_own_pixels
 from fedgen_jax.data.source import load
-from fedgen_jax.tasks.coco_metrics import only_images, to_folder_results
+from fedgen_jax.data.targets import Frame
+from fedgen_jax.predictions import Said, coco_of
+from fedgen_jax.tasks.coco_metrics import ids_of, only_images
 
 
 @pytest.fixture
@@ -223,7 +226,13 @@ def test_detections_go_back_by_the_ids_of_the_file(read, change, small_folder):
     center = source.centers[1]
     target = center.examples.target
     found = {**target, 'score': np.where(target['box_class'] >= 0, 0.9, 0)}
-    results = to_folder_results(found, center.path, small_folder, 12, source.classes)
+    ids = ids_of(small_folder, center.path, source.classes)
+    frame = Frame(12, 10, 1.0, 12)
+    said = [
+        Said(path, (12, 10), in_own_pixels({k: x[i] for k, x in found.items()}, frame))
+        for i, path in enumerate(center.path)
+    ]
+    results = coco_of(said, source.classes, ids)['detections.json']
     truth = only_images(small_folder, set(center.path))
     ids = {entry['id'] for entry in content['images']}
     assert len(results) == len(truth['annotations']) == 9 and len(truth['images']) == 6

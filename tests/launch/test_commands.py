@@ -35,6 +35,8 @@ def call(*args, **environment):
         (['launch.train', '--workdir=x'], '--config'),
         (['launch.evaluate', '--workdir=nowhere'], 'nowhere/config.json'),
         (['launch.onboard', '--workdir=nowhere', '--data=x'], 'nowhere/config.json'),
+        (['launch.predict', '--workdir=nowhere', '--to=x'], 'nowhere/config.json'),
+        (['launch.export', '--workdir=nowhere', '--format=h5'], 'stablehlo'),
         (['launch.audit', '--workdir=nowhere'], 'nowhere/config.json'),
         (['launch.audit', '--workdir=nowhere', '--which=lyra'], 'lira'),
         (['launch.sweep', '--config=configs/wbc_cls.py', '--sweep=nosuch', '--workdir=x'],

@@ -10,6 +10,7 @@ from configs.common import base
 from fedgen_jax.files import write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.onboard import entry_of
 from fedgen_jax.report.gather import changes_of, distinct, read_summary, report_run, section_of
 from fedgen_jax.schema import Summary
 from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
@@ -63,7 +64,8 @@ def test_who_came_and_went_is_shown(run):
     like = kept.own['synthetic-0']
     own = {'synthetic-0': like, 'newcomer': Statistic(like.total, 12, like.psi)}
     write_statistics(run, Statistics(own, descriptor.pool(own.values())))
-    (run / 'onboard' / 'synthetic-0').mkdir(parents=True)
+    entry_of(run, 'synthetic-0').parent.mkdir()
+    write_json(entry_of(run, 'synthetic-0'), {})
     entry = {'scores': {'balanced_accuracy': 0.4321, 'n': 12}, 'seconds': 1.5}
     entry |= {'bytes_up': 1264, 'bytes_down': 512_345, 'images': 12}
     write_json(run / 'onboard.json', {'centers': {'newcomer': entry}, 'removed': None})

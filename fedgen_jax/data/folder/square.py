@@ -46,12 +46,36 @@ def square_boxes(box_Mx4: np.ndarray, width: int, height: int, size: int) -> np.
     return ((box_Mx4 + offset) * np.float32(size / side)).astype(np.float32)
 
 
-def original_boxes(box_Mx4: np.ndarray, width: int, height: int, size: int) -> np.ndarray:
-    """The inverse of `square_boxes`, clipped to the image."""
-    side, y0, x0 = square_frame(width, height)
+def original_mask(
+    mask_SxS: np.ndarray, width: int, height: int, aspect: float = 1.0
+) -> np.ndarray:
+    """uint8 [height, width]: a mask of the square, in the pixels of the image within it.
+
+    Each class is resampled linearly, and the largest stands, so that its edges have no steps.
+    """
+    size = mask_SxS.shape[0]
+    inner = square_pixels(width, height, aspect)
+    side, y0, x0 = square_frame(*inner)
+    part = tuple(v * size / side for v in (x0, y0, x0 + inner[0], y0 + inner[1]))
+    best, found = np.full((height, width), -1, np.float32), np.zeros((height, width), np.uint8)
+    for value in np.unique(mask_SxS):
+        of_class = Image.fromarray((mask_SxS == value).astype(np.float32))
+        cover = np.asarray(of_class.resize((width, height), Image.Resampling.BILINEAR, part))
+        found[cover > best] = value
+        best = np.maximum(best, cover)
+    return found
+
+
+def original_boxes(
+    box_Mx4: np.ndarray, width: int, height: int, size: int, aspect: float = 1.0
+) -> np.ndarray:
+    """The inverse of `square_boxes`, clipped to the image, whose pixels may not be square."""
+    inner = square_pixels(width, height, aspect)
+    side, y0, x0 = square_frame(*inner)
     offset = np.array([y0, x0, y0, x0], np.float32)
+    pixel = np.array([height / inner[1], width / inner[0]] * 2, np.float32)
     limit = np.array([height, width, height, width], np.float32)
-    return np.clip(np.asarray(box_Mx4) * np.float32(side / size) - offset, 0, limit)
+    return np.clip((np.asarray(box_Mx4) * np.float32(side / size) - offset) * pixel, 0, limit)
 
 
 def square_frame(width: int, height: int) -> tuple[int, int, int]:
