@@ -19,10 +19,12 @@ class Modality(NamedTuple):
 
     device: what takes the images, in the words of a report.
     fields: of a configuration, each with its value.
+    gray:   whether images have no color, which networks that know photographs expect.
     """
 
     device: str
     fields: Mapping[str, Any]
+    gray: bool = False
 
 
 def _fields(preset, flips, turns, canonical, standardize) -> dict[str, Any]:
@@ -41,11 +43,11 @@ MODALITIES = {
     ),
     'fundus': Modality('fundus camera', _fields('photo', True, False, 'fundus', 'channel')),
     'dermoscopy': Modality('camera', _fields('photo', True, True, 'none', 'image')),
-    'xray': Modality('X-ray machine', _fields('xray', False, False, 'gray', 'image')),
-    'mri': Modality('MR scanner', _fields('mri', False, False, 'gray', 'image')),
-    'ct': Modality('CT scanner', _fields('ct', False, False, 'gray', 'image')),
+    'xray': Modality('X-ray machine', _fields('xray', False, False, 'gray', 'image'), True),
+    'mri': Modality('MR scanner', _fields('mri', False, False, 'gray', 'image'), True),
+    'ct': Modality('CT scanner', _fields('ct', False, False, 'gray', 'image'), True),
     'ultrasound': Modality(
-        'ultrasound machine', _fields('ultrasound', True, False, 'gray', 'image')
+        'ultrasound machine', _fields('ultrasound', True, False, 'gray', 'image'), True
     ),
 }
 

