@@ -9,16 +9,22 @@ from ml_collections import ConfigDict
 def settings_of(config: ConfigDict) -> dict[str, Any]:
     """All that decides a run's result, as JSON.
 
-    The configuration but for where its data and secrets lie, and for how clients are spread over
-    devices, which only rounds otherwise.
+    The configuration but for where its data and secrets lie, where its scores are shown too, and
+    how clients are spread over devices, which only rounds otherwise.
     """
     values = config.to_dict()
-    for field in ('devices', 'client_map'):
+    for field in ('devices', 'client_map', 'tracker'):
         values.pop(field, None)
     where = ('root', 'cache', 'images')
     values['data'] = {k: v for k, v in values['data'].items() if k not in where}
     values['privacy'].pop('secrets', None)
     return json.loads(json.dumps(values, default=list))
+
+
+def name_of(c: ConfigDict) -> str:
+    """A run's name among others."""
+    held_out = f'held out {c.data.held_out}' if c.data.held_out else 'none held out'
+    return f'{c.method or c.algorithm}, {held_out}, seed {c.seed}'
 
 
 AFTERWARDS = ('adapt', 'finetune', 'oracle')  # groups of fields: a finished run is scored again

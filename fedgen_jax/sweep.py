@@ -15,7 +15,7 @@ from fedgen_jax.interrupt import Failed, MayPass, Stopped, disk_is_full
 from fedgen_jax.registry import choose
 from fedgen_jax.run import load_source, names_in
 from fedgen_jax.schema import Summary
-from fedgen_jax.settings import differences, refusal, settings_of
+from fedgen_jax.settings import differences, name_of, refusal, settings_of
 from fedgen_jax.train import train
 
 
@@ -170,12 +170,6 @@ def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -
         raise kind(
             f'{len(failed)} of {len(waiting)} runs failed; the first: {run.workdir}: {first}'
         )
-
-
-def name_of(c: ConfigDict) -> str:
-    """A run's name in a sweep."""
-    held_out = f'held out {c.data.held_out}' if c.data.held_out else 'none held out'
-    return f'{c.method or c.algorithm}, {held_out}, seed {c.seed}'
 
 
 def _finished(config, file, defaults):
