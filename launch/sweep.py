@@ -68,7 +68,8 @@ def runs_of_sweep(config: ConfigDict) -> list[dict]:
 
 
 def main():
-    config = chosen.chosen(_WORKDIR.value, held_out='')
+    to_pipe = _PRINT.value or _JOBSET.value  # its output is for another command
+    config = chosen.chosen(_WORKDIR.value, held_out='', told=sys.stderr if to_pipe else None)
     runs = part_of(runs_of_sweep(config), _PART.value)
     given = jobs.without(sys.argv[1:], 'print', 'slurm', 'jobset', 'part')
     if _JOBSET.value:
