@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 LAUNCH = pathlib.Path(__file__).parents[1] / 'launch'
-ASKS = ([], ['--help'], ['-h'], ['help'])
+ASKS = ('--help', '-h', 'help')
 IN_CHECKOUT = """\
 Federated learning across medical centers, with a model generated for each.
 
@@ -53,8 +53,9 @@ def text() -> str:
 
 def main(arguments: list[str]) -> int:
     """Prints the help, or what was not understood; returns the exit code."""
-    if arguments not in ASKS:
-        print(f'error: {arguments[0]!r}: python -m fedgen_jax --help lists the commands',
+    unknown = [x for x in arguments if x not in ASKS]
+    if unknown:
+        print(f'error: {unknown[0]!r}: python -m fedgen_jax --help lists the commands',
               file=sys.stderr)
         return 2
     print(text())

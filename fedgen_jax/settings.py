@@ -27,6 +27,9 @@ def name_of(c: ConfigDict) -> str:
     return f'{c.method or c.algorithm}, {held_out}, seed {c.seed}'
 
 
+ANEW = (
+    'a new one can start from it: --config.start.weights=THIS_RUN --config.start.generator=True'
+)
 AFTERWARDS = ('adapt', 'finetune', 'oracle')  # groups of fields: a finished run is scored again
 
 
@@ -45,14 +48,14 @@ def refusal(made: dict, now: dict, defaults: dict) -> str:
     if longer and now['server'].get('average'):
         return (
             f'{found[0]}: with server.average the last round has left the mean of the last ones, '
-            'so such a run cannot be made longer'
+            f'so such a run cannot be made longer; {ANEW}'
         )
     if not found or longer and schedule == 'constant':
         return ''
     if longer:
         return (
             f'{found[0]}: with client.schedule={schedule!r} the learning rate follows their number '
-            "from the first one on, so only a run with 'constant' can be made longer"
+            f"from the first one on, so only a run with 'constant' can be made longer; {ANEW}"
         )
     return found[0]
 

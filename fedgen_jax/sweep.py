@@ -221,7 +221,7 @@ def time_left(seconds: float, done: int, remaining: int) -> str:
     return f', about {left:.0f} s left'
 
 
-def _scores(summary: Summary) -> str:
+def _scores(summary: dict) -> str:
     """The first metric of seen and unseen centers, for a terminal."""
     seen, unseen = summary['seen'], summary.get('unseen')
     name = next(iter(seen['mean']))

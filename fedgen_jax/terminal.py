@@ -80,7 +80,8 @@ def _score(line) -> dict[str, float]:
 
 
 def _bar(title, score) -> Display:
-    bar, told = [], {}
+    bar: list[tqdm] = []
+    told: dict[str, str] = {}
 
     def compiling(what, last):
         if bar:

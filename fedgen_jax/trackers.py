@@ -17,17 +17,18 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from fedgen_jax.data.check import say
 from fedgen_jax.engine.processes import is_first
 from fedgen_jax.files import write_json
 from fedgen_jax.interrupt import Stopped
 from fedgen_jax.registry import choose
-from fedgen_jax.schema import Summary
 from fedgen_jax.settings import name_of, settings_of
 
 Scalars = dict[str, float]
 QUIET = {  # of Weights & Biases
     'silent': True, 'console': 'off', 'disable_git': True, 'disable_code': True, 'host': '',
     'x_disable_meta': True, 'x_disable_machine_info': True, 'x_disable_stats': True,
+    'x_save_requirements': False,
 }
 PACKAGES = {'tensorboard': 'tensorboardX', 'wandb': 'wandb'}
 
@@ -60,7 +61,7 @@ def chosen(c: ConfigDict) -> list[str]:
 @contextlib.contextmanager
 def tracking(
     c: ConfigDict, workdir: pathlib.Path
-) -> Iterator[Callable[[dict | Summary], None]]:
+) -> Iterator[Callable[[dict], None]]:
     """Yields what takes a line of metrics.jsonl, or at the end a summary.
 
     Of many processes the first alone tells.  Raises ValueError as `chosen`, and where Weights &
@@ -94,7 +95,7 @@ def scalars_of(line: dict) -> Scalars:
     return {**own, **{f'val/seen/{k}': v for k, v in mean.items()}}
 
 
-def final_of(summary: Summary) -> Scalars:
+def final_of(summary: dict) -> Scalars:
     """The mean scores of a summary, by name: 'test/unseen/accuracy', 'test/center_model/seen/...'.
     """
     split = summary['score_on']
@@ -158,6 +159,7 @@ def _wandb(c, workdir) -> Tracker:
             f'tracker=wandb: {error}: call `wandb login`, or set WANDB_MODE=offline'
         ) from error
     write_json(file, known)
+    say(f'wandb: {run.url or f"offline, in {workdir}/wandb; `wandb sync` sends it"}')
 
     def write(round_, scalars):
         if round_ > known['round']:  # else it was told before the run was cut

@@ -98,7 +98,7 @@ def _train(run: Run, workdir, progress, stop, title):
         name = title or run.config.method or title_of(run)
         shown = stack.enter_context(display(name, bool(progress or title) and is_first()))
         with checkpoint.manager(workdir) as checkpoints:
-            first, state, private_C = _begun(run, checkpoints)
+            first, state, private_C = begun(run, checkpoints)
             write_json(workdir / 'config.json', run.config.to_dict())
             write_json(workdir / 'federation.json', federation)
             write_reference(workdir, run)
@@ -128,7 +128,7 @@ def _train(run: Run, workdir, progress, stop, title):
     return summary
 
 
-def _begun(run: Run, checkpoints: ocp.CheckpointManager) -> tuple[int, State, Any]:
+def begun(run: Run, checkpoints: ocp.CheckpointManager) -> tuple[int, State, Any]:
     """(rounds done, state, private states) that a run begins with, or goes on from."""
     id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(
@@ -252,14 +252,14 @@ def train_rounds(
         last = next_stop(first, length, c)
         if run.guard:
             guard.pay(run.guard, first, last)
-        begun = time.monotonic()
+        sent = time.monotonic()
         state, private_C, metrics = advance(state, private_C, first, last)
         loss = float(metrics['loss']) if 'loss' in metrics else None
         checkpoint.seal_if_done(checkpoints)
         left_out += int(metrics['left_out'])
         secure += metrics.get('secure', [])
         check_metrics(metrics, c.max_left_out, first, last, workdir)
-        round_seconds.append((time.monotonic() - begun) / (last - first))
+        round_seconds.append((time.monotonic() - sent) / (last - first))
         if not run.mix:
             length = from_first(max(1, int(_DISPATCH / round_seconds[-1])))
         first = last
@@ -315,7 +315,8 @@ def compile_rounds(run: Run, state, private_C, first, workdir, progress, shown: 
 def score_rounds(run: Run, state, private_C, workdir: pathlib.Path, shown: Display) -> dict:
     """Scores of the seen centers' validation images; a program's first ones compile, which is told.
     """
-    first, known, started = _unscored(run.program.rounds), _compiled(workdir), time.monotonic()
+    known, started = _compiled(workdir), time.monotonic()
+    first = _unscored(run.program.rounds)  # type: ignore[arg-type]  # hashable both
     if first:
         shown.compiling('the scores', known.get('scores'))
     seen = score_seen(after_training(run, state, private_C), 'val')
@@ -334,7 +335,7 @@ def _compiled(workdir: pathlib.Path) -> dict[str, float]:
 
 
 @functools.lru_cache(maxsize=4)  # as many as there are programs
-def _unscored(rounds) -> list[bool]:
+def _unscored(rounds: Any) -> list[bool]:
     """[True] until it is cleared: of a program that has not scored in this process."""
     del rounds
     return [True]

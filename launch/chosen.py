@@ -84,6 +84,9 @@ def _planned(c: ConfigDict, given: dict, file: pathlib.Path, told: TextIO) -> Co
     if modality != 'auto':
         given['modality'] = modality
     fields |= {k: (v, 'as stated') for k, v in given.items()}
+    start = given.get('start.weights')
+    if start and expand(start).is_dir() and 'start.keep' not in given:
+        fields['start.keep'] = (), 'a run to start from has all its layers'
     if is_first():
         print(text(Plan(**{**made, 'fields': fields})), file=told, flush=True)
     if _ONLY_PLAN.value:

@@ -4,6 +4,7 @@ import csv
 import json
 import pathlib
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -12,13 +13,14 @@ from events import scalars
 from PIL import Image
 from processes import small_run
 
+from fedgen_jax import checkpoint, terminal
 from fedgen_jax.interrupt import Failed
 from fedgen_jax.onboard import onboard
 from fedgen_jax.run import names_in, reopen, restore
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.summary import evaluate_run
 from fedgen_jax.terminal import display, scoring
-from fedgen_jax.train import score_rounds, train
+from fedgen_jax.train import begun, prepare_to_train, score_rounds, train
 
 
 @pytest.fixture(scope='module')
@@ -179,9 +181,21 @@ def test_where_the_rate_follows_the_rounds_their_number_stays(config, run):
     c = on(config, config.data.root, **{'client.schedule': 'cosine'})
     (run / 'config.json').write_text(c.to_json())
     c.rounds = 6
-    with pytest.raises(ValueError, match="rounds=4, now 6: with client.schedule='cosine'") as error:
+    with pytest.raises(ValueError, match="rounds=4, now 6: .*'cosine'.*start.weights=") as error:
         train(c, run, progress=False)
     assert '\n' not in str(error.value)
+
+
+def test_a_new_run_starts_where_another_ended(config, whole, tmp_path):
+    c = on(config, config.data.root, **{
+        'client.schedule': 'cosine', 'start.weights': str(whole), 'start.generator': True,
+    })
+    with checkpoint.manager(tmp_path) as checkpoints:
+        first, state, _ = begun(prepare_to_train(c), checkpoints)
+    ended = restore(whole).state.shared
+    assert first == 0 and {'theta', 'phi', 'psi'} <= ended.keys()
+    for name in ('theta', 'phi', 'psi'):
+        jax.tree.map(np.testing.assert_array_equal, state.shared[name], ended[name])
 
 
 def test_what_is_compiled_and_how_long_it_took_last_time(capsys):
@@ -194,22 +208,21 @@ def test_what_is_compiled_and_how_long_it_took_last_time(capsys):
     ]
 
 
-def test_a_program_tells_of_a_compilation_once(config, run, whole):
-    took = json.loads((whole / 'compiled.json').read_text())
-    assert took.keys() == {'seconds', 'scores'} and min(took.values()) > 0
-    compiled, again = [], []
+def test_a_program_s_first_scores_are_told_and_timed(run):
+    done, opened = reopen(run)
+    fresh = opened._replace(program=opened.program._replace(rounds=object()))
+    told = []
     with display('a run', False) as silent:
-        for said in (compiled, again):
-            opened = reopen(run)
-            done, data = opened
-            shown = silent._replace(compiling=lambda what, last, said=said: said.append(what))
-            score_rounds(data, done.state, done.private_C, run, shown)
-    assert again == []
+        shown = silent._replace(compiling=lambda what, last: told.append((what, last)))
+        first = score_rounds(fresh, done.state, done.private_C, run, shown)
+        assert score_rounds(fresh, done.state, done.private_C, run, shown) == first
+    (what, last), took = told[0], json.loads((run / 'compiled.json').read_text())
+    assert len(told) == 1 and what == 'the scores' and last != took['scores'] > 0
 
 
 def test_parts_of_a_long_scoring_are_lines_now_and_then(capsys, monkeypatch):
     clock = iter((0.0, 0.0, 4.0, 14.0, 14.0))
-    monkeypatch.setattr('fedgen_jax.terminal.time.monotonic', lambda: next(clock))
+    monkeypatch.setattr(terminal, 'time', types.SimpleNamespace(monotonic=lambda: next(clock)))
     with scoring('a run') as tell:
         for what in ('seen', 'unseen', 'the rest'):
             tell(what)
