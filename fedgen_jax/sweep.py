@@ -103,7 +103,11 @@ def named_grid(
     """
     names = [c.name for c in load_source(config).centers]
     centers = names if held_out == 'all' else names_in(held_out, names)
-    of = {name: choose('--methods', name, methods) for name in names_in(chosen, methods)}
+    of = {}
+    for name in names_in(chosen, methods):
+        if name not in methods:  # names hold commas
+            raise ValueError(f'--methods={name!r}: one of {"; ".join(methods)}')
+        of[name] = methods[name]
     for name in centers:
         choose('--held_out', name, names)
     return grid(of, centers, range(num_seeds))
@@ -160,12 +164,13 @@ def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -
         if any_of(stop is not None and stop.is_set()):
             raise Stopped('stopped between two runs: run again to go on')
         left = time_left(time.monotonic() - begun, trained, len(waiting) - i)
-        title = f'run {i + 1} of {len(waiting)}{left}: {name_of(run.config)}'
+        number, name = f'run {i + 1} of {len(waiting)}', name_of(run.config)
+        title = f'{number}{left}: {name}'
         try:
             summary = train(run.config, run.workdir, progress=False, stop=stop, title=title)
             trained += 1
             if is_first():
-                print(f'{title}: done, {_scores(summary)}', flush=True)
+                print(f'{number}: {name}: done, {_scores(summary)}', flush=True)
         except (ValueError, OSError) as error:
             failed.append((run, error))
             if disk_is_full(error):
@@ -177,7 +182,7 @@ def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -
                     f'{i + 1} runs failed alike, and {len(waiting) - i - 1} were left: {error}'
                 ) from error
             if i + 1 < len(waiting):
-                say(f'{title}: failed: {error}')
+                say(f'{number}: {name}: failed: {error}')
     if failed:
         run, first = failed[0]
         kind = MayPass if all(isinstance(e, MayPass) for _, e in failed) else ValueError

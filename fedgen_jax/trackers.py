@@ -159,7 +159,8 @@ def _wandb(c, workdir) -> Tracker:
             f'tracker=wandb: {error}: call `wandb login`, or set WANDB_MODE=offline'
         ) from error
     write_json(file, known)
-    say(f'wandb: {run.url or f"offline, in {workdir}/wandb; `wandb sync` sends it"}')
+    offline = f'offline, in {workdir}/wandb; `wandb sync` sends it'
+    say(f'wandb: {offline if run.offline else run.url}')
 
     def write(round_, scalars):
         if round_ > known['round']:  # else it was told before the run was cut

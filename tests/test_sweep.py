@@ -7,7 +7,7 @@ import re
 import pytest
 from processes import small_run
 
-from configs.common import METHODS, base
+from configs.common import METHODS, NAMED, base
 from fedgen_jax import sweep
 from fedgen_jax.interrupt import Failed, MayPass
 from fedgen_jax.settings import settings_of
@@ -95,6 +95,8 @@ def test_a_grid_by_names(config):
     assert runs[4]['shifts.acquisition'] == 0.0
     (one,) = sweep.named_grid(config, METHODS, 'fedavg', 'west', 1)
     assert one['data.held_out'] == 'west' and one['algorithm'] == 'fedavg'
+    (other,) = sweep.named_grid(config, NAMED, 'fedprox', 'west', 1)
+    assert {**one, 'method': 'fedprox', 'algorithm': 'fedprox'} == other  # the same shifts
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class Wandb(types.SimpleNamespace):
         self.begun.append(given)
         return types.SimpleNamespace(
             log=lambda values, step: self.logged.append((step, values)), summary=self.summary,
-            finish=lambda exit_code: self.ended.append(exit_code), url=None,
+            finish=lambda exit_code: self.ended.append(exit_code), offline=True,
         )
 
 
