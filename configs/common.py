@@ -67,6 +67,13 @@ METHODS = {
     'drawn only': {'algorithm': 'fedavg', 'data.virtual': 64, 'data.virtual_share': 1.0},
 }
 
+# Further ones that a sweep may name.
+NAMED = METHODS | {
+    f'{name}{title}': {'algorithm': name, **shifts}
+    for name in ('fedprox', 'scaffold', 'ditto')
+    for title, shifts in (('', NO_SHIFTS), (' + shifts', {}))
+}
+
 
 def trials(changes: dict[str, dict]) -> dict[str, dict]:
     """Methods that have something to choose, each with each change; of shifts if it has any."""

@@ -28,6 +28,7 @@ def base() -> ConfigDict:
     c.weighting = 'examples'  # of clients in the sum: examples | uniform
     c.eval_every = 20  # rounds
     c.checkpoint_every = 50  # rounds
+    c.tracker = ''  # where scores are shown too: tensorboard | wandb, comma-separated; '': nowhere
     c.score_on = 'test'  # test | val; val for development: the unseen center too
 
     c.data = ConfigDict()

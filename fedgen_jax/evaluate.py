@@ -348,16 +348,30 @@ def score_shuffled(trained: Trained, split: str) -> dict | None:
     }
 
 
-def evaluate(trained: Trained, split: str, with_intervals: bool = False) -> dict:
+def evaluate(
+    trained: Trained, split: str, with_intervals: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
+) -> dict:
     """The scores of models that are generated, without a label of the center they are for.
 
     with_intervals: of 'seen' and 'unseen', as `score_seen` has them.
+    tell: called with the name of each part as it begins.
     """
+    tell('the seen centers')
+    seen = score_seen(trained, split, with_intervals=with_intervals)
+    if trained.unseen:
+        tell('the unseen centers')
+    unseen = score_unseen(trained, split, with_intervals)
+    if trained.program.algorithm.server_model:
+        tell('the center model')
+    center_model = score_center_model(trained, split)
+    if trained.program.describe:
+        tell("the control, others' descriptors")
     shuffled = score_shuffled(trained, split)
     sampled = shuffled and others_of(len(trained.seen)).shape[1]
     return {
-        'seen': score_seen(trained, split, with_intervals=with_intervals),
-        'unseen': score_unseen(trained, split, with_intervals),
-        'center_model': score_center_model(trained, split),
+        'seen': seen,
+        'unseen': unseen,
+        'center_model': center_model,
         'controls': {'shuffled': shuffled, 'sampled': sampled},
     }

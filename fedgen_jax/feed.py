@@ -21,10 +21,11 @@ from fedgen_jax.program import Program
 from fedgen_jax.run import Run, client_ids
 
 
-def all_steps(run: Run, state, private_C, first: int):
+def all_steps(run: Run, state, private_C, first: int, telling: Callable[[], None]):
     """(advance, its compiled rounds function) where all clients learn in every round.
 
     advance(state, private_C, first, last) -> (state, private_C, metrics) of rounds first .. last-1.
+    telling: called where the function is to be compiled first, and not at hand.
     """
     del first
     mesh = run.program.mesh
@@ -41,11 +42,11 @@ def all_steps(run: Run, state, private_C, first: int):
     def advance(state, private_C, first, last):
         return rounds(*arguments(state, private_C), np.int32(first), np.int32(last))
 
-    rounds = rounds_of_run(run, arguments(state, private_C))
+    rounds = rounds_of_run(run, arguments(state, private_C), telling)
     return advance, rounds
 
 
-def cohort_steps(run: Run, state, private_C, first: int):
+def cohort_steps(run: Run, state, private_C, first: int, telling: Callable[[], None]):
     """`all_steps`, where each round has a cohort and is dispatched by itself.
 
     `private_C` are arrays on the host, changed in place.  A virtual center begins its round with a
@@ -76,7 +77,7 @@ def cohort_steps(run: Run, state, private_C, first: int):
 
     feed = cohorts(run, first)
     begin = [next(feed)]
-    rounds = rounds_of_run(run, arguments(state, private_C, *begin))
+    rounds = rounds_of_run(run, arguments(state, private_C, *begin), telling)
     return advance, rounds
 
 
@@ -168,18 +169,19 @@ def training_examples(run: Run, number: int) -> Examples:
 _COMPILED: dict[tuple, Any] = {}
 
 
-def compiled(program: Program, args) -> Any:
+def compiled(program: Program, args, telling: Callable[[], None] = lambda: None) -> Any:
     """The rounds function compiled ahead of time, once for each program and shapes."""
     shapes = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(args))
     found = (program.rounds, shapes)
     if found not in _COMPILED:
         if len(_COMPILED) == 8:  # a long sweep has many
             del _COMPILED[next(iter(_COMPILED))]
+        telling()
         _COMPILED[found] = program.rounds.lower(*args, np.int32(0), np.int32(1)).compile()
     return _COMPILED[found]
 
 
-def rounds_of_run(run: Run, args) -> Any:
+def rounds_of_run(run: Run, args, telling: Callable[[], None]) -> Any:
     """`compiled`, with the run's own parties where its sums are taken under masks."""
-    rounds = compiled(run.program, args)
+    rounds = compiled(run.program, args, telling)
     return rounds._replace(parties=run.parties) if run.program.secure else rounds

@@ -41,7 +41,7 @@ def public_config(c: ConfigDict) -> ConfigDict:
     made.privacy, made.secure = base().privacy, base().secure
     if made.algorithm == 'local_only':  # it has no server's model to start from
         made.algorithm = 'fedavg'
-    made.method = 'public start'
+    made.method, made.tracker = 'public start', ''
     made.rounds = c.privacy.public_rounds or ROUNDS
     made.eval_every = made.checkpoint_every = -(-made.rounds // 4)
     made.local_steps = 1

@@ -9,11 +9,11 @@ from ml_collections import ConfigDict
 def settings_of(config: ConfigDict) -> dict[str, Any]:
     """All that decides a run's result, as JSON.
 
-    The configuration but for where its data and secrets lie, and for how clients are spread over
-    devices, which only rounds otherwise.
+    The configuration but for where its data and secrets lie, where its scores are shown too, and
+    how clients are spread over devices, which only rounds otherwise.
     """
     values = config.to_dict()
-    for field in ('devices', 'client_map'):
+    for field in ('devices', 'client_map', 'tracker'):
         values.pop(field, None)
     where = ('root', 'cache', 'images')
     values['data'] = {k: v for k, v in values['data'].items() if k not in where}
@@ -21,6 +21,15 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
     return json.loads(json.dumps(values, default=list))
 
 
+def name_of(c: ConfigDict) -> str:
+    """A run's name among others."""
+    held_out = f'held out {c.data.held_out}' if c.data.held_out else 'none held out'
+    return f'{c.method or c.algorithm}, {held_out}, seed {c.seed}'
+
+
+ANEW = (
+    'a new one can start from it: --config.start.weights=THIS_RUN --config.start.generator=True'
+)
 AFTERWARDS = ('adapt', 'finetune', 'oracle')  # groups of fields: a finished run is scored again
 
 
@@ -39,14 +48,14 @@ def refusal(made: dict, now: dict, defaults: dict) -> str:
     if longer and now['server'].get('average'):
         return (
             f'{found[0]}: with server.average the last round has left the mean of the last ones, '
-            'so such a run cannot be made longer'
+            f'so such a run cannot be made longer; {ANEW}'
         )
     if not found or longer and schedule == 'constant':
         return ''
     if longer:
         return (
             f'{found[0]}: with client.schedule={schedule!r} the learning rate follows their number '
-            "from the first one on, so only a run with 'constant' can be made longer"
+            f"from the first one on, so only a run with 'constant' can be made longer; {ANEW}"
         )
     return found[0]
 

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -36,32 +36,42 @@ from fedgen_jax.settings import settings_of
 from fedgen_jax.tasks import Task
 from fedgen_jax.tasks.coco_metrics import Ids, ids_of, only_images
 
+Tell = Callable[[str], None]
+
 
 def summarize(
-    run: Run, state, private_C, timing: dict, models: Mapping[str, Sequence] | None = None
+    run: Run, state, private_C, timing: dict, models: Mapping[str, Sequence] | None = None,
+    tell: Tell = lambda _: None,
 ) -> dict:
     """The content of `summary.json`.
 
     models: what seen centers choose from (`own.own_models`); default: they are made.
+    tell: called with the name of each part that is scored, as it begins.
     """
     c = run.config
     shared = state.shared
     done = after_training(run, state, private_C)
     if models is None:
+        if c.finetune.choose:
+            tell("the seen centers' own models, made first")
         models = own_models(done, c.finetune.choose)
-    scores = evaluate(done, c.score_on, with_intervals=not c.finetune.choose)
+    scores = evaluate(done, c.score_on, not c.finetune.choose, tell)
     if c.oracle.steps:
+        tell('the bound, of labels at unseen centers')
         scores['oracle'] = score_oracle(done, c.score_on)
     if c.adapt.steps and run.unseen:
         check_adapt(run.program, f'adapt.steps={c.adapt.steps}')
+        tell('the unseen centers, adapted')
         scores['adapted'] = score_adapted(done, c.score_on, c.adapt.steps)
+    if c.finetune.steps or c.finetune.choose:
+        tell("the seen centers' own models")
     own = score_own(done, c.score_on, c.finetune.steps > 0, models)
     algorithm, base = run.program.algorithm, run.program.base
     if base:
         below = done._replace(program=base)
         scores['base'] = {
             'title': titled(run, base.algorithm),
-            **evaluate(below, c.score_on),
+            **evaluate(below, c.score_on, tell=lambda what: tell(f'the base alone, {what}')),
             **({'adapted': score_adapted(below, c.score_on, c.adapt.steps)}
                if c.adapt.steps and run.unseen else {}),
             **own.pop('base', {}),
@@ -144,15 +154,18 @@ def titled(run: Run, algorithm: Algorithm) -> str:
     return title
 
 
-def evaluate_run(workdir: str | pathlib.Path, data: str | None = None) -> dict:
+def evaluate_run(
+    workdir: str | pathlib.Path, data: str | None = None, tell: Tell = lambda _: None
+) -> dict:
     """The scores of a run's last checkpoint, in the shape of `summary.json`.
 
     data: the folder of its images, if it is no longer where the configuration says.
+    tell: as of `summarize`.
     """
     done, run = reopen(workdir, data)
     run = reopened(run, expand(workdir))
     timing = {'round_seconds': None, 'compile_seconds': None}
-    return {**summarize(run, done.state, done.private_C, timing), 'rounds': done.round}
+    return {**summarize(run, done.state, done.private_C, timing, tell=tell), 'rounds': done.round}
 
 
 class Answers(NamedTuple):

@@ -4,19 +4,21 @@ import json
 import pathlib
 import re
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from fedgen_jax.engine.processes import any_of
+from fedgen_jax.data.check import say
+from fedgen_jax.engine.processes import any_of, is_first
 from fedgen_jax.files import expand, file_name, is_plain
 from fedgen_jax.interrupt import Failed, MayPass, Stopped, disk_is_full
 from fedgen_jax.registry import choose
 from fedgen_jax.run import load_source, names_in
 from fedgen_jax.schema import Summary
-from fedgen_jax.settings import differences, refusal, settings_of
-from fedgen_jax.train import train
+from fedgen_jax.settings import differences, name_of, refusal, settings_of
+from fedgen_jax.train import prepare_to_train, train
 
 
 def grid(methods: dict[str, dict], centers: Sequence[str], seeds: Sequence[int]) -> list[dict]:
@@ -101,7 +103,11 @@ def named_grid(
     """
     names = [c.name for c in load_source(config).centers]
     centers = names if held_out == 'all' else names_in(held_out, names)
-    of = {name: choose('--methods', name, methods) for name in names_in(chosen, methods)}
+    of = {}
+    for name in names_in(chosen, methods):
+        if name not in methods:  # names hold commas
+            raise ValueError(f'--methods={name!r}: one of {"; ".join(methods)}')
+        of[name] = methods[name]
     for name in centers:
         choose('--held_out', name, names)
     return grid(of, centers, range(num_seeds))
@@ -147,23 +153,36 @@ def unfinished(
 def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -> None:
     """Trains them, one after another; `stop` as in `train`.
 
-    A first run that fails before it trains would mostly not be the last one, and ends the sweep, as
-    a full disk does.  Else a run that fails leaves the others to go on.
+    A failure that all runs share ends the sweep (`_is_shared`), as a full disk does.  Else a run
+    that fails is told, and leaves the others to go on.
 
     Raises ValueError at the end, where some failed; MayPass, where all that failed may pass.
     """
     failed: list[tuple[Waiting, Exception]] = []
+    begun, trained = time.monotonic(), 0
     for i, run in enumerate(waiting):
         if any_of(stop is not None and stop.is_set()):
             raise Stopped('stopped between two runs: run again to go on')
+        left = time_left(time.monotonic() - begun, trained, len(waiting) - i)
+        number, name = f'run {i + 1} of {len(waiting)}', name_of(run.config)
+        title = f'{number}{left}: {name}'
         try:
-            title = f'run {i + 1} of {len(waiting)}: {name_of(run.config)}'
-            train(run.config, run.workdir, progress=False, stop=stop, title=title)
+            summary = train(run.config, run.workdir, progress=False, stop=stop, title=title)
+            trained += 1
+            if is_first():
+                print(f'{number}: {name}: done, {_scores(summary)}', flush=True)
         except (ValueError, OSError) as error:
-            before_training = isinstance(error, ValueError) and not isinstance(error, Failed)
-            if disk_is_full(error) or (before_training and i == 0):
-                raise
             failed.append((run, error))
+            if disk_is_full(error):
+                raise
+            if len(failed) == i + 1 and _is_shared(failed, waiting):
+                if not i:
+                    raise
+                raise ValueError(
+                    f'{i + 1} runs failed alike, and {len(waiting) - i - 1} were left: {error}'
+                ) from error
+            if i + 1 < len(waiting):
+                say(f'{number}: {name}: failed: {error}')
     if failed:
         run, first = failed[0]
         kind = MayPass if all(isinstance(e, MayPass) for _, e in failed) else ValueError
@@ -172,10 +191,49 @@ def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -
         )
 
 
-def name_of(c: ConfigDict) -> str:
-    """A run's name in a sweep."""
-    held_out = f'held out {c.data.held_out}' if c.data.held_out else 'none held out'
-    return f'{c.method or c.algorithm}, {held_out}, seed {c.seed}'
+def _is_shared(failed: Sequence[tuple[Waiting, Exception]], waiting: Sequence[Waiting]) -> bool:
+    """Whether the runs that wait would fail as all before them did.
+
+    They would where the first one failed before it trained, and the last one cannot begin either;
+    or where runs failed with the same words, in training of more than one method if there are.
+    """
+    last, (first, error) = waiting[-1], failed[0]
+    if len(failed) == 1:
+        if not isinstance(error, ValueError) or isinstance(error, Failed):
+            return False
+        try:
+            if last is not first:
+                prepare_to_train(last.config)
+        except ValueError:
+            return True
+        return last is first
+    words = {str(e).replace(str(run.workdir), '') for run, e in failed}
+    methods = {run.config.method for run, _ in failed}
+    of_one = isinstance(error, Failed) and len(methods) == 1
+    more = any(run.config.method not in methods for run in waiting)
+    return len(words) == 1 and not isinstance(error, MayPass) and not (of_one and more)
+
+
+def time_left(seconds: float, done: int, remaining: int) -> str:
+    """', about 12 min left' where so many runs were done in so many seconds; '' before the first.
+    """
+    if not done:
+        return ''
+    left = seconds / done * remaining
+    for unit, size in (('h', 3600), ('min', 60)):
+        if left >= 1.5 * size:
+            return f', about {left / size:.0f} {unit} left'
+    return f', about {left:.0f} s left'
+
+
+def _scores(summary: dict) -> str:
+    """The first metric of seen and unseen centers, for a terminal."""
+    seen, unseen = summary['seen'], summary.get('unseen')
+    name = next(iter(seen['mean']))
+    told = [f'seen {seen["mean"][name]:.3f}']
+    if unseen and name in unseen['mean']:
+        told.append(f'unseen {unseen["mean"][name]:.3f}')
+    return f'{name}: {", ".join(told)}'
 
 
 def _finished(config, file, defaults):

@@ -1,10 +1,13 @@
 """One run: data in, rounds, checkpoints, scores out."""
 
+import contextlib
+import functools
 import json
 import pathlib
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from fedgen_jax import checkpoint, guard
+from fedgen_jax import checkpoint, guard, trackers
 from fedgen_jax.algorithms.base import State
 from fedgen_jax.config import complete
 from fedgen_jax.data.examples import SPLITS
@@ -91,8 +94,42 @@ def _train(run: Run, workdir, progress, stop, title):
     if run.config.privacy.unit:
         run = guard.protect(run, workdir, _public_start(run, workdir, progress, stop))
     run = run._replace(parties=parties_of(run, workdir))
-    name = title or run.config.method or title_of(run)
-    shown = display(name, bool(progress or title) and is_first())
+    with contextlib.ExitStack() as stack:
+        name = title or run.config.method or title_of(run)
+        shown = stack.enter_context(display(name, bool(progress or title) and is_first()))
+        with checkpoint.manager(workdir) as checkpoints:
+            first, state, private_C = begun(run, checkpoints)
+            write_json(workdir / 'config.json', run.config.to_dict())
+            write_json(workdir / 'federation.json', federation)
+            write_reference(workdir, run)
+            keep_lines(workdir / 'metrics.jsonl', first, run.config)
+            if first < run.config.rounds and is_first():
+                (workdir / 'summary.json').unlink(missing_ok=True)  # of a shorter run
+            track = stack.enter_context(trackers.tracking(run.config, workdir))
+            state, private_C, timing = train_rounds(
+                run, state, private_C, first, checkpoints, workdir, progress, shown, track, stop
+            )
+        done, choose = after_training(run, state, private_C), run.config.finetune.choose
+        if choose:
+            shown.scoring("the seen centers' own models, made first")
+        models = own_models(done, choose)
+        timing |= _known_timing(workdir, timing)
+        summary = summarize(run, state, private_C, timing, models, shown.scoring)
+        if not run.discreet:  # of a private run lie there those that were released
+            save_statistics(workdir, done)
+        save_models(workdir, run, done, models, summary.get('own', {}).get('chosen', {}))
+        write_json(workdir / 'summary.json', summary)
+        track(summary)
+    if not summary['seen']['mean']:
+        raise Failed(
+            f'{workdir}: trained, but no score: the task found nothing to score in the '
+            f'{run.config.score_on} images of the seen centers: look at their targets'
+        )
+    return summary
+
+
+def begun(run: Run, checkpoints: ocp.CheckpointManager) -> tuple[int, State, Any]:
+    """(rounds done, state, private states) that a run begins with, or goes on from."""
     id_C = client_ids(len(run.seen), run.program)
     state, private_C = init_run(
         run.program.algorithm, run.program.mesh, run.key, id_C, run.program.protection
@@ -102,37 +139,14 @@ def _train(run: Run, workdir, progress, stop, title):
     elif run.config.start.generator:
         named = guard.start_of(expand(run.config.start.weights))
         state, private_C = guard.begun(run, state, named)
-    with checkpoint.manager(workdir) as checkpoints:
-        like = state, own_states(private_C, len(run.seen))
-        first, (state, own_C) = checkpoint.restore(checkpoints, like)
-        state = guard.armed(run, state)
-        if run.mix:
-            private_C = jax.tree.map(np.array, own_C)  # Orbax's and JAX's are read-only
-        else:
-            private_C = on_devices(own_C, private_C, run.program)
-        write_json(workdir / 'config.json', run.config.to_dict())
-        write_json(workdir / 'federation.json', federation)
-        write_reference(workdir, run)
-        keep_lines(workdir / 'metrics.jsonl', first, run.config)
-        if first < run.config.rounds and is_first():
-            (workdir / 'summary.json').unlink(missing_ok=True)  # of a shorter run
-        state, private_C, timing = train_rounds(
-            run, state, private_C, first, checkpoints, workdir, progress, shown, stop
-        )
-    done = after_training(run, state, private_C)
-    models = own_models(done, run.config.finetune.choose)
-    timing = {**timing, **_known_timing(workdir, timing)}
-    summary = summarize(run, state, private_C, timing, models)
-    if not run.discreet:  # of a private run lie there those that were released
-        save_statistics(workdir, done)
-    save_models(workdir, run, done, models, summary.get('own', {}).get('chosen', {}))
-    write_json(workdir / 'summary.json', summary)
-    if not summary['seen']['mean']:
-        raise Failed(
-            f'{workdir}: trained, but no score: the task found nothing to score in the '
-            f'{run.config.score_on} images of the seen centers: look at their targets'
-        )
-    return summary
+    like = state, own_states(private_C, len(run.seen))
+    first, (state, own_C) = checkpoint.restore(checkpoints, like)
+    state = guard.armed(run, state)
+    if run.mix:
+        private_C = jax.tree.map(np.array, own_C)  # Orbax's and JAX's are read-only
+    else:
+        private_C = on_devices(own_C, private_C, run.program)
+    return first, state, private_C
 
 
 def _known_timing(workdir: pathlib.Path, timing: dict) -> dict:
@@ -162,7 +176,8 @@ def _public_start(run: Run, workdir, progress, stop) -> pathlib.Path | None:
 
 
 def prepare_to_train(config: ConfigDict) -> Run:
-    """As `prepare`; raises ValueError where nothing could be scored afterwards."""
+    """As `prepare`; raises ValueError where nothing could be scored afterwards, or tracked."""
+    trackers.chosen(config)
     if config.start.generator and not expand(config.start.weights or '-').is_dir():
         named = config.start.weights
         raise ValueError(f"start.generator: is that of a run's folder, no start.weights={named!r}")
@@ -212,6 +227,7 @@ def train_rounds(
     workdir: pathlib.Path,
     progress: bool,
     shown: Display,
+    track: Callable[[dict], None],
     stop: threading.Event,
 ) -> tuple[State, Any, dict]:
     """Rounds first .. config.rounds - 1, evaluated and saved at their intervals.
@@ -228,6 +244,7 @@ def train_rounds(
     advance, compile_seconds = compile_rounds(
         run, state, private_C, first, workdir, progress, shown
     )
+    score = functools.partial(score_rounds, run, workdir=workdir, shown=shown)
     round_seconds, left_out, length = [], 0, 1
     secure: list[dict] = []
     shown.begin(first, c.rounds)
@@ -235,26 +252,27 @@ def train_rounds(
         last = next_stop(first, length, c)
         if run.guard:
             guard.pay(run.guard, first, last)
-        begun = time.monotonic()
+        sent = time.monotonic()
         state, private_C, metrics = advance(state, private_C, first, last)
         loss = float(metrics['loss']) if 'loss' in metrics else None
         checkpoint.seal_if_done(checkpoints)
         left_out += int(metrics['left_out'])
         secure += metrics.get('secure', [])
         check_metrics(metrics, c.max_left_out, first, last, workdir)
-        round_seconds.append((time.monotonic() - begun) / (last - first))
+        round_seconds.append((time.monotonic() - sent) / (last - first))
         if not run.mix:
             length = from_first(max(1, int(_DISPATCH / round_seconds[-1])))
         first = last
         shown.advance(first, loss)
         if first % c.eval_every == 0 or first == c.rounds:
-            seen = score_seen(after_training(run, state, private_C), 'val')
+            seen = score(state, private_C)
             seconds = round(time.monotonic() - started, 2)
             line = {
                 'round': first, 'seconds': seconds, 'loss': loss, 'left_out': left_out, 'seen': seen
             }
             left_out = 0
             append_line(workdir / 'metrics.jsonl', json.dumps(line))
+            track(line)
             shown.scored(first, c.rounds, line)
         told = any_of(stop.is_set())  # all processes stop at one round
         if first % c.checkpoint_every == 0 or first == c.rounds or told:
@@ -275,17 +293,52 @@ def train_rounds(
 
 def compile_rounds(run: Run, state, private_C, first, workdir, progress, shown: Display):
     """(advance, seconds) of `feed`'s steps, told as it begins and with what a round costs."""
-    c, file = run.config, workdir / 'compiled.json'
-    shown.compiling(json.loads(file.read_text())['seconds'] if file.exists() else None)
-    started = time.monotonic()
-    advance, rounds = (cohort_steps if run.mix else all_steps)(run, state, private_C, first)
+    c, known = run.config, _compiled(workdir)
+    started, told = time.monotonic(), []
+
+    def telling():
+        shown.compiling('the rounds', known.get('seconds'))
+        told.append(True)
+
+    steps = cohort_steps if run.mix else all_steps
+    advance, rounds = steps(run, state, private_C, first, telling)
     seconds = time.monotonic() - started
-    write_json(file, {'seconds': seconds})
+    if told:
+        write_json(workdir / COMPILED, {**known, 'seconds': seconds})
     if progress and is_first():
         all_seen = len(client_ids(len(run.seen), run.program))
         num_clients = run.mix.size if run.mix else all_seen
         print(line_of(cost_of(rounds, num_clients, run.program.mesh, c)), flush=True)
     return advance, seconds
+
+
+def score_rounds(run: Run, state, private_C, workdir: pathlib.Path, shown: Display) -> dict:
+    """Scores of the seen centers' validation images; a program's first ones compile, which is told.
+    """
+    known, started = _compiled(workdir), time.monotonic()
+    first = _unscored(run.program.rounds)  # type: ignore[arg-type]  # hashable both
+    if first:
+        shown.compiling('the scores', known.get('scores'))
+    seen = score_seen(after_training(run, state, private_C), 'val')
+    if first:
+        first.clear()
+        write_json(workdir / COMPILED, {**known, 'scores': time.monotonic() - started})
+    return seen
+
+
+COMPILED = 'compiled.json'  # seconds that compiling took last time
+
+
+def _compiled(workdir: pathlib.Path) -> dict[str, float]:
+    file = workdir / COMPILED
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+@functools.lru_cache(maxsize=4)  # as many as there are programs
+def _unscored(rounds: Any) -> list[bool]:
+    """[True] until it is cleared: of a program that has not scored in this process."""
+    del rounds
+    return [True]
 
 
 def check_metrics(metrics: dict, limit: float, first: int, last: int, workdir) -> None:

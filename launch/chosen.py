@@ -10,6 +10,7 @@ workdir.  There it is read again when the command is, so that a run goes on as i
 import json
 import pathlib
 import sys
+from typing import TextIO
 
 import jax
 from absl import flags
@@ -34,10 +35,13 @@ _ONLY_PLAN = flags.DEFINE_bool('only_plan', False, 'of --data: plan, and do not 
 _MINUTES = flags.DEFINE_float('minutes', MINUTES, 'of --data: what training may take here')
 
 
-def chosen(workdir: str, held_out: str | None = None) -> ConfigDict:
+def chosen(
+    workdir: str, held_out: str | None = None, told: TextIO | None = None
+) -> ConfigDict:
     """The configuration that the flags name; planned, if that is what they ask for.
 
     held_out: in place of --held_out, for a sweep, whose runs hold out what they will.
+    told:     where the plan is printed; default: standard output.
 
     Raises ValueError where the flags do not go together, or the data cannot be read.
     """
@@ -60,10 +64,11 @@ def chosen(workdir: str, held_out: str | None = None) -> ConfigDict:
         given['data.held_out'] = held_out
     c = folder.get_config(task)
     c.update_from_flattened_dict(given)
-    return _planned(c, given, expand(_PLAN.value or pathlib.Path(workdir) / 'plan.json'))
+    file = expand(_PLAN.value or pathlib.Path(workdir) / 'plan.json')
+    return _planned(c, given, file, told or sys.stdout)
 
 
-def _planned(c: ConfigDict, given: dict, file: pathlib.Path) -> ConfigDict:
+def _planned(c: ConfigDict, given: dict, file: pathlib.Path, told: TextIO) -> ConfigDict:
     """The configuration of the plan in `file`, which is made if it is not there."""
     modality = given.pop('modality', 'auto')
     if not file.exists():
@@ -79,8 +84,11 @@ def _planned(c: ConfigDict, given: dict, file: pathlib.Path) -> ConfigDict:
     if modality != 'auto':
         given['modality'] = modality
     fields |= {k: (v, 'as stated') for k, v in given.items()}
+    start = given.get('start.weights')
+    if start and expand(start).is_dir() and 'start.keep' not in given:
+        fields['start.keep'] = (), 'a run to start from has all its layers'
     if is_first():
-        print(text(Plan(**{**made, 'fields': fields})), flush=True)
+        print(text(Plan(**{**made, 'fields': fields})), file=told, flush=True)
     if _ONLY_PLAN.value:
         print(f'written: {file}')
         sys.exit(0)

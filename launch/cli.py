@@ -82,6 +82,9 @@ def run(main: Callable, takes: str | None = None) -> None:
             sys.exit(_STOPPED.value)
         except interrupt.MayPass as error:
             fail(error, 1)
+        except BrokenPipeError:  # who reads, as `head` does, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         except (ValueError, OSError) as error:
             if interrupt.disk_is_full(error):
                 fail(f'{error}: free some space and run again', 1)

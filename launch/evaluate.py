@@ -5,6 +5,7 @@ from absl import flags
 from fedgen_jax.files import expand, write_json
 from fedgen_jax.predictions import write_predictions
 from fedgen_jax.summary import answers_of, evaluate_run
+from fedgen_jax.terminal import scoring
 from launch import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'a run of launch.train')
@@ -27,7 +28,8 @@ def main():
             written.append(folder / 'truth.json')
         for path in written:
             print(f'written: {path}')
-    evaluation = evaluate_run(workdir, _DATA.value)
+    with scoring(str(workdir)) as tell:
+        evaluation = evaluate_run(workdir, _DATA.value, tell)
     write_json(workdir / 'evaluation.json', evaluation)
     print(cli.show(evaluation))
     print(f'written: {workdir}/evaluation.json')

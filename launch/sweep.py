@@ -28,8 +28,8 @@ from launch import chosen, cli, jobs
 _SWEEP = flags.DEFINE_string('sweep', None, "the configuration file's sweep_NAME(); default: main")
 _METHODS = flags.DEFINE_string(
     'methods', None,
-    f'without sweep_NAME(): some of {"; ".join(common.METHODS)}; comma-separated; default: all '
-    'that need no drawn cells',
+    f'without sweep_NAME(): some of {"; ".join(common.NAMED)}; comma-separated; default: all '
+    'of its tables that need no drawn cells',
 )
 _SEEDS = flags.DEFINE_integer('seeds', None, 'without sweep_NAME(): how many; default: 1', 1)
 _PART = flags.DEFINE_string('part', '1/1', 'this process runs the i-th of n parts, as i/n')
@@ -50,7 +50,7 @@ def runs_of_sweep(config: ConfigDict) -> list[dict]:
         of_any_data = [name for name, x in common.METHODS.items() if not x.get('data.virtual')]
         methods = _METHODS.value or ','.join(of_any_data)
         return named_grid(
-            config, common.METHODS, methods, held_out or 'all', _SEEDS.value or 1
+            config, common.NAMED, methods, held_out or 'all', _SEEDS.value or 1
         )
     name = _SWEEP.value or 'main'
     file = config_flags.get_config_filename(flags.FLAGS['config'])
@@ -68,7 +68,8 @@ def runs_of_sweep(config: ConfigDict) -> list[dict]:
 
 
 def main():
-    config = chosen.chosen(_WORKDIR.value, held_out='')
+    to_pipe = _PRINT.value or _JOBSET.value  # its output is for another command
+    config = chosen.chosen(_WORKDIR.value, held_out='', told=sys.stderr if to_pipe else None)
     runs = part_of(runs_of_sweep(config), _PART.value)
     given = jobs.without(sys.argv[1:], 'print', 'slurm', 'jobset', 'part')
     if _JOBSET.value:
@@ -88,6 +89,7 @@ def main():
         return
     with cli.told_to_stop() as stop:
         run_sweep(waiting, stop)
+    print(f'{len(runs)} runs are finished; tables: python -m launch.summarize {_WORKDIR.value}')
 
 
 if __name__ == '__main__':

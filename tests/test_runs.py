@@ -4,26 +4,30 @@ import csv
 import json
 import pathlib
 import shutil
+import types
 
 import jax
 import numpy as np
 import pytest
+from events import scalars
 from PIL import Image
 from processes import small_run
 
+from fedgen_jax import checkpoint, terminal
 from fedgen_jax.interrupt import Failed
 from fedgen_jax.onboard import onboard
 from fedgen_jax.run import names_in, reopen, restore
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.summary import evaluate_run
-from fedgen_jax.terminal import display
-from fedgen_jax.train import train
+from fedgen_jax.terminal import display, scoring
+from fedgen_jax.train import begun, prepare_to_train, score_rounds, train
 
 
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
     c = small_run(tmp_path_factory.mktemp('data'))
     c.rounds, c.eval_every, c.checkpoint_every, c.devices = 4, 3, 2, 1
+    c.tracker = 'tensorboard'
     return c
 
 
@@ -145,15 +149,20 @@ def lines(workdir):
     return [{**json.loads(x), 'seconds': 0} for x in text.splitlines()]
 
 
+def without_seconds(folder):
+    return [x for x in scalars(folder) if x[1] != 'seconds']
+
+
 def test_more_rounds_end_as_a_run_of_that_many_does_and_tell_how_far_they_are(
     config, run, tmp_path, capsys
 ):
     longer = on(config, config.data.root, rounds=6)
     extended = train(longer, run)
-    compiling, cost, last = capsys.readouterr().out.splitlines()
-    assert compiling.startswith('FedGen: compiling ...') and 'GFLOP' in cost
+    told = capsys.readouterr().out.splitlines()
+    (cost,), (last,) = ([x for x in told if part in x] for part in ('GFLOP', 'round '))
     assert last.startswith('FedGen; round 6 of 6: loss 0.')
     assert 'balanced_accuracy' in last
+    assert told[told.index(last) + 1] == 'FedGen: scoring the seen centers ...'
     at_once = train(longer, tmp_path / 'once', progress=False)
     assert capsys.readouterr() == ('', '')
     a, b = restore(run), restore(tmp_path / 'once')
@@ -161,6 +170,9 @@ def test_more_rounds_end_as_a_run_of_that_many_does_and_tell_how_far_they_are(
     jax.tree.map(np.testing.assert_array_equal, (a.state, a.private_C), (b.state, b.private_C))
     assert {**extended, 'cost': 0} == {**at_once, 'cost': 0}
     assert lines(run) == lines(tmp_path / 'once')  # that of round 4 is gone
+    shown, again = (without_seconds(x / 'tensorboard') for x in (run, tmp_path / 'once'))
+    assert shown == again and len(shown) == len(set(shown))
+    assert {step for step, _, _ in shown} == {x['round'] for x in lines(run)}
     with pytest.raises(ValueError, match='rounds=6, now 4'):
         train(config, run, progress=False)
 
@@ -169,17 +181,53 @@ def test_where_the_rate_follows_the_rounds_their_number_stays(config, run):
     c = on(config, config.data.root, **{'client.schedule': 'cosine'})
     (run / 'config.json').write_text(c.to_json())
     c.rounds = 6
-    with pytest.raises(ValueError, match="rounds=4, now 6: with client.schedule='cosine'") as error:
+    with pytest.raises(ValueError, match="rounds=4, now 6: .*'cosine'.*start.weights=") as error:
         train(c, run, progress=False)
     assert '\n' not in str(error.value)
 
 
-def test_how_long_compiling_took_last_time(capsys):
-    display('a run', True).compiling(12.3)
-    display('a run', True).compiling(None)
-    display('a run', False).compiling(12.3)
+def test_a_new_run_starts_where_another_ended(config, whole, tmp_path):
+    c = on(config, config.data.root, **{
+        'client.schedule': 'cosine', 'start.weights': str(whole), 'start.generator': True,
+    })
+    with checkpoint.manager(tmp_path) as checkpoints:
+        first, state, _ = begun(prepare_to_train(c), checkpoints)
+    ended = restore(whole).state.shared
+    assert first == 0 and {'theta', 'phi', 'psi'} <= ended.keys()
+    for name in ('theta', 'phi', 'psi'):
+        jax.tree.map(np.testing.assert_array_equal, state.shared[name], ended[name])
+
+
+def test_what_is_compiled_and_how_long_it_took_last_time(capsys):
+    for shown in (True, False):
+        with display('a run', shown) as told:
+            told.compiling('the rounds', 12.3)
+            told.compiling('the scores', None)
     assert capsys.readouterr().out.splitlines() == [
-        'a run: compiling ... (12 s last time)', 'a run: compiling ...'
+        'a run: compiling the rounds ... (12 s last time)', 'a run: compiling the scores ...'
+    ]
+
+
+def test_a_program_s_first_scores_are_told_and_timed(run):
+    done, opened = reopen(run)
+    fresh = opened._replace(program=opened.program._replace(rounds=object()))
+    told = []
+    with display('a run', False) as silent:
+        shown = silent._replace(compiling=lambda what, last: told.append((what, last)))
+        first = score_rounds(fresh, done.state, done.private_C, run, shown)
+        assert score_rounds(fresh, done.state, done.private_C, run, shown) == first
+    (what, last), took = told[0], json.loads((run / 'compiled.json').read_text())
+    assert len(told) == 1 and what == 'the scores' and last != took['scores'] > 0
+
+
+def test_parts_of_a_long_scoring_are_lines_now_and_then(capsys, monkeypatch):
+    clock = iter((0.0, 0.0, 4.0, 14.0, 14.0))
+    monkeypatch.setattr(terminal, 'time', types.SimpleNamespace(monotonic=lambda: next(clock)))
+    with scoring('a run') as tell:
+        for what in ('seen', 'unseen', 'the rest'):
+            tell(what)
+    assert capsys.readouterr().out.splitlines() == [
+        'a run: scoring seen ...', 'a run: scoring the rest ...'
     ]
 
 

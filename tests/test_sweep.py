@@ -7,7 +7,7 @@ import re
 import pytest
 from processes import small_run
 
-from configs.common import METHODS, base
+from configs.common import METHODS, NAMED, base
 from fedgen_jax import sweep
 from fedgen_jax.interrupt import Failed, MayPass
 from fedgen_jax.settings import settings_of
@@ -95,6 +95,8 @@ def test_a_grid_by_names(config):
     assert runs[4]['shifts.acquisition'] == 0.0
     (one,) = sweep.named_grid(config, METHODS, 'fedavg', 'west', 1)
     assert one['data.held_out'] == 'west' and one['algorithm'] == 'fedavg'
+    (other,) = sweep.named_grid(config, NAMED, 'fedprox', 'west', 1)
+    assert {**one, 'method': 'fedprox', 'algorithm': 'fedprox'} == other  # the same shifts
 
 
 @pytest.mark.parametrize(
@@ -110,17 +112,31 @@ def test_a_name_that_is_none_is_refused(config, methods, held_out, message):
     assert '\n' not in str(error.value)
 
 
-def trained_with(monkeypatch, tmp_path, *errors):
-    """Seeds of the runs that a sweep begins, where each ends with an error or (None) well."""
+DONE = {'seen': {'mean': {'accuracy': 0.75}}, 'unseen': {'mean': {'accuracy': 0.5}}}
+
+
+def trained_with(monkeypatch, tmp_path, *errors, methods='m', beginnable=False):
+    """Seeds of the runs that a sweep begins, where each ends with an error or (None) well.
+
+    methods: a letter a run, or one for all.  beginnable: whether the last one could begin.
+    """
     begun = []
 
     def train(config, *_, title, **__):
         begun.append((config.seed, title))
         if errors[config.seed]:
             raise errors[config.seed]
+        return DONE
+
+    def prepare(config):
+        assert config.seed == len(errors) - 1
+        if not beginnable:
+            raise ValueError('no')
 
     monkeypatch.setattr(sweep, 'train', train)
-    runs = [{'seed': i, 'method': 'm', 'data.held_out': 'x'} for i in range(len(errors))]
+    monkeypatch.setattr(sweep, 'prepare_to_train', prepare)
+    methods = methods * (len(errors) if len(methods) == 1 else 1)
+    runs = [{'seed': i, 'method': m, 'data.held_out': 'x'} for i, m in enumerate(methods)]
     waiting = sweep.unfinished(base(), runs, tmp_path, base())
     try:
         sweep.run_sweep(waiting)
@@ -185,3 +201,41 @@ def test_a_choice_needs_both_inner_runs_of_a_center():
     runs = inner_runs({'a': 0.9, 'b': 0.2, 'c': 0.2}, {'a': 0.1, 'b': 0.3, 'c': 0.3})
     with pytest.raises(ValueError, match='m, q: 1 of 2 inner runs hold a out'):
         sweep.nested(TRIALS, runs[:-1], ['a'], [0])
+
+
+@pytest.mark.parametrize(
+    ('errors', 'methods', 'number', 'message'),
+    [
+        # The last one can begin: it was the first one's own fault.
+        ([ValueError('no test image'), None, None], 'm', 3, '1 of 3 runs failed'),
+        ([OSError('odd file'), OSError('odd file'), None], 'm', 2, '2 runs failed alike, and 1 '),
+        ([Failed('NaN'), Failed('NaN'), None, None], 'mmnn', 4, '2 of 4'),  # n may go well
+        ([Failed('NaN'), Failed('NaN'), None], 'mnn', 2, '2 runs failed alike, and 1 were left'),
+        ([MayPass('locked'), MayPass('locked'), None], 'mno', 3, '2 of 3'),
+        ([None, OSError('odd'), OSError('odd'), None], 'm', 4, '2 of 4'),
+    ],
+)
+def test_only_what_all_runs_share_ends_a_sweep(
+    monkeypatch, tmp_path, errors, methods, number, message
+):
+    begun, error = trained_with(
+        monkeypatch, tmp_path, *errors, methods=methods, beginnable=True
+    )
+    assert len(begun) == number and message in str(error)
+
+
+def test_a_sweep_tells_of_each_run_and_of_the_time_left(monkeypatch, tmp_path, capsys):
+    begun, _ = trained_with(monkeypatch, tmp_path, None, OSError('odd'), None)
+    told = capsys.readouterr()
+    assert begun[1][1].startswith('run 2 of 3, about 0 s left: m, held out x')
+    assert 'run 1 of 3: m, held out x, seed 0: done, accuracy: seen 0.750, unseen 0.500' in told.out
+    assert 'held out x, seed 1: failed: odd' in told.err
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'done', 'remaining', 'told'),
+    [(50, 0, 3, ''), (60, 2, 1, ', about 30 s left'), (600, 1, 2, ', about 20 min left'),
+     (3600, 1, 5, ', about 5 h left')],
+)
+def test_the_time_left_is_that_of_the_runs_before(seconds, done, remaining, told):
+    assert sweep.time_left(seconds, done, remaining) == told

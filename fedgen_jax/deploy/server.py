@@ -48,6 +48,7 @@ from fedgen_jax.interrupt import Failed
 from fedgen_jax.privacy import Message
 from fedgen_jax.run import Trained
 from fedgen_jax.statistics import Statistics, write_statistics
+from fedgen_jax.trackers import chosen, tracking
 from fedgen_jax.train import check_metrics, check_same_run, keep_lines
 
 
@@ -74,6 +75,7 @@ def train(
     usable, after the rounds before are saved; MayPass where a center does not come.
     """
     check_deployable(config)
+    chosen(config)
     workdir, config.devices = expand(workdir), 1
     workdir.mkdir(parents=True, exist_ok=True)
     with alone_in(workdir):
@@ -96,7 +98,8 @@ def _train(done: Deployed, workdir: pathlib.Path, found: Found) -> dict:
     keeps = program.algorithm.keeps
     counted_C = np.full(clients, NEVER, np.int32)
     kept = counted_C if keeps else jax.device_get(private_C)
-    with checkpoint.manager(workdir / 'server' if keeps else workdir) as checkpoints:
+    folder = workdir / 'server' if keeps else workdir
+    with checkpoint.manager(folder) as checkpoints:
         first, (state, kept) = checkpoint.restore(checkpoints, (state, kept))
         if keeps:
             counted_C = np.array(kept)
@@ -105,7 +108,8 @@ def _train(done: Deployed, workdir: pathlib.Path, found: Found) -> dict:
         def save(round_, state, counted_C):
             checkpoint.save(checkpoints, round_, (state, counted_C.copy() if keeps else kept))
 
-        state, found, told = _rounds(done, workdir, found, state, counted_C, first, save)
+        with tracking(c, workdir) as track:
+            state, found, told = _rounds(done, workdir, found, state, counted_C, first, save, track)
     return _finish(done, workdir, found, state, counted_C, told)
 
 
@@ -114,7 +118,7 @@ NEVER = -1  # of a center whose message has not counted yet
 
 def _rounds(
     done: Deployed, workdir, found: Found, state: State, counted_C: np.ndarray, first: int,
-    save: Callable,
+    save: Callable, track: Callable,
 ) -> tuple[State, Found, dict]:
     """Rounds first .. config.rounds - 1.
 
@@ -154,10 +158,12 @@ def _rounds(
         )
         if (r + 1) % c.eval_every == 0 or r + 1 == c.rounds:
             asked = of_state(done, 'score', state, counted_C, split='val')
-            append_line(workdir / 'metrics.jsonl', json.dumps({
+            line = {
                 'round': r + 1, 'seconds': round(sum(seconds), 2), 'loss': loss,
                 'left_out': left_out, 'seen': scores_of(done, ask_centers(done, found, asked)),
-            }))
+            }
+            append_line(workdir / 'metrics.jsonl', json.dumps(line))
+            track(line)
             left_out = 0
         if (r + 1) % c.checkpoint_every == 0 or r + 1 == c.rounds:
             save(r + 1, state, counted_C)

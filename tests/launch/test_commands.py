@@ -3,6 +3,8 @@
 import os
 import pathlib
 import pwd
+import re
+import shutil
 import subprocess
 import sys
 
@@ -65,6 +67,30 @@ def test_help_tells_what_a_command_takes(command, told):
     assert done.returncode == 0 and done.stderr == ''
     assert all(x in done.stdout for x in told)
     assert max(map(len, done.stdout.splitlines())) <= 100
+
+
+def test_the_package_tells_its_commands():
+    done = call('fedgen_jax', '--help')
+    assert done.returncode == 0 and done.stderr == ''
+    told = re.findall(r'python -m launch\.(\w+) +\w', done.stdout)
+    assert set(told) >= {'train', 'evaluate', 'sweep', 'onboard', 'check', 'report'}
+    for name in told:
+        assert "if __name__ == '__main__':" in (ROOT / 'launch' / f'{name}.py').read_text()
+    refused = call('fedgen_jax', 'trian')
+    assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
+
+
+def test_an_installed_package_tells_where_the_commands_are(tmp_path):
+    shutil.copytree(
+        ROOT / 'fedgen_jax', tmp_path / 'fedgen_jax', ignore=shutil.ignore_patterns('__pycache__')
+    )
+    (tmp_path / 'launch').mkdir()  # of somebody else
+    (tmp_path / 'launch' / 'rocket.py').write_text("if __name__ == '__main__':\n    pass\n")
+    done = subprocess.run(
+        [sys.executable, '-m', 'fedgen_jax'], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0 and 'rocket' not in done.stdout
+    assert 'fedgen_jax.train(' in done.stdout and 'a checkout' in done.stdout
 
 
 def test_help_has_every_field_with_its_comment():
