@@ -4,7 +4,8 @@ import re
 
 from griffe import Extension
 
-FIELD = re.compile(r'^(\s+\S|[\w, *.\[\]]+:\s)', re.MULTILINE)
+# A name or several before a colon, or a line that is set in.
+FIELD = re.compile(r'^([*\w.]+(, [*\w.]+)*:\s|\s+\S)', re.MULTILINE)
 
 
 def shown(text: str) -> str:
