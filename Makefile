@@ -6,7 +6,7 @@ PY = $(VENV)/bin/python
 TASK ?= classification
 WORKDIR ?= runs/demo_$(TASK)
 
-.PHONY: demo test test-survival test-flower test-all lint bench-peers
+.PHONY: demo docs test test-survival test-flower test-all lint bench-peers
 
 $(VENV): $(VENV)/installed
 
@@ -26,6 +26,10 @@ lint: $(VENV)/installed
 
 test: lint
 	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
+
+# The pages of docs/ as a site, in site/; `python -m http.server -d site` shows it.
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 # Runs killed at random moments, and what they end with: minutes.
 test-survival: $(VENV)/installed

@@ -106,3 +106,14 @@ def test_rooms_import_downwards_only():
         for room in imported_by(file) if level[room] < level[own]
     ]
     assert not upwards
+
+
+def test_the_troubles_are_in_the_code_s_words():
+    # Strings that go on in the next line are one.
+    code = ''.join(file.read_text() for file in sorted((ROOT / 'fedgen_jax').rglob('*.py')))
+    code = re.sub(r"""['"]\s*\n\s*f?['"]""", '', code)
+    page = (ROOT / 'docs' / 'troubleshooting.md').read_text()
+    said = re.findall(r'^\| `(.*?)` \|', page, re.MULTILINE)
+    assert said and not [
+        part for line in said for part in re.split(r'\(?\.\.\.\)?', line) if part not in code
+    ]

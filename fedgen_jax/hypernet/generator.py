@@ -20,6 +20,7 @@ import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fedgen_jax.models.roles import by_name
 
@@ -60,8 +61,8 @@ class Normal(NamedTuple):
     change them, so the other centers' models stay as they were.
     """
 
-    mean: jax.Array
-    var: jax.Array
+    mean: jax.Array | np.ndarray
+    var: jax.Array | np.ndarray
 
 
 class Generator(nn.Module):
