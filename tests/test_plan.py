@@ -143,8 +143,11 @@ def test_a_plan_is_told_kept_and_read_again(masks, tmp_path):
     made = json.loads(file.read_text())
     assert made['fields']['model.widths'] == {'value': [8, 8], 'reason': 'as stated'}
     made['fields']['rounds']['value'] = 12345
+    made['fields']['start.keep'] = {'value': ['params/head'], 'reason': 'a pretrained network'}
     file.write_text(json.dumps(made))
-    assert 'rounds=12345' in call(*args, cache=tmp_path / 'cache').stdout
+    from_run = f'--config.start.weights={tmp_path / "run"}'  # whose head is wanted too
+    again = call(*args, from_run, cache=tmp_path / 'cache').stdout
+    assert 'rounds=12345' in again and 'start.keep=(): a run' in again
 
 
 @pytest.mark.parametrize(('args', 'message'), [
