@@ -118,8 +118,8 @@ def make_plan(c: ConfigDict, modality: str, minutes: float, given: Mapping[str, 
             break
         reason = f'{first} pixels would take more than {minutes:g} minutes'
     steps = max(least, min(wanted, steps))
-    local = max(2, min(8, math.ceil(np.median(facts.train) / batch)))
-    rounds = max(4, math.ceil(steps / local))
+    local = given.get('local_steps', max(2, min(8, math.ceil(np.median(facts.train) / batch))))
+    rounds = given.get('rounds', max(4, math.ceil(steps / local)))
     told = f'{least} to {wanted} steps of a center are of use, and {minutes:g} minutes to have'
     counted: Fields = {
         'data.image_size': (size, reason),
@@ -131,8 +131,7 @@ def make_plan(c: ConfigDict, modality: str, minutes: float, given: Mapping[str, 
         'checkpoint_every': (max(1, rounds // 4), 'four times a run'),
     }
     fields = {**fields, **counted, **stated}
-    steps = fields['rounds'][0] * fields['local_steps'][0]
-    return Plan(fields, seconds * steps / 60, megabytes)
+    return Plan(fields, seconds * rounds * local / 60, megabytes)
 
 
 def configured(c: ConfigDict, fields: Fields) -> ConfigDict:
