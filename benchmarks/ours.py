@@ -54,7 +54,7 @@ def begun(run: Run) -> tuple[Any, Any, Any, Any]:
     steps = all_steps
     if run.mix:
         private_C, steps = jax.tree.map(np.array, private_C), cohort_steps
-    return *steps(run, state, private_C, 0), state, private_C
+    return *steps(run, state, private_C, 0, lambda: None), state, private_C
 
 
 def timed(run: Run) -> tuple[list[float], Any]:

@@ -40,7 +40,7 @@ def collimation(most: float = 0.12) -> Shift:
 
     def apply(width, key, image_HxWx3, target):
         top, bottom, left, right = width * jax.random.uniform(key, (4,))
-        y_H, x_W = ((jnp.arange(n) + 0.5) / n for n in image_HxWx3.shape[:2])
+        y_H, x_W = (jnp.float32((np.arange(n) + 0.5) / n) for n in image_HxWx3.shape[:2])
         rows_H, cols_W = (y_H >= top) & (y_H <= 1 - bottom), (x_W >= left) & (x_W <= 1 - right)
         lit_HxW = (rows_H[:, None] & cols_W[None]).astype(image_HxWx3.dtype)
         return image_HxWx3 * lit_HxW[..., None], target

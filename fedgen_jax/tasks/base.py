@@ -1,7 +1,6 @@
 """What a task is: a value that carries everything the rest of the code asks of it."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -53,7 +52,7 @@ class Task(NamedTuple):
     show:        (image uint8 [H, W, 3], target, prediction or None), of one example -> a `View` of
                  the prediction; of the truth, where there is none.
     lower_is_better: metrics of which less is better: lengths, errors.
-    units:       of the metrics that are no shares of 1, what they are measured in.
+    units:       pairs of a metric that is no share of 1, and what it is measured in.
     headline:    the metric that choices, comparisons and curves go by; '': the first.
     resample:    (predictions, target, weight, count_BxN) -> {metric: [B]}: the scores if image n
                  counted count_BxN[b, n] times, NaN where there is none.  None: `metrics` is called
@@ -73,7 +72,7 @@ class Task(NamedTuple):
     num_strata: int
     show: Callable[[np.ndarray, dict, Any], View]
     lower_is_better: tuple[str, ...] = ()
-    units: Mapping[str, str] = MappingProxyType({})
+    units: tuple[tuple[str, str], ...] = ()
     headline: str = ''
     resample: Callable[[Any, dict, np.ndarray, np.ndarray], dict] | None = None
     probability: Callable[[jax.Array], jax.Array] | None = None

@@ -110,7 +110,7 @@ def segmentation(classes: Sequence[str]) -> Task:
         num_strata=1,
         show=show,
         lower_is_better=('hd95', 'assd'),
-        units={'hd95': 'pixels', 'assd': 'pixels'},
+        units=(('hd95', 'pixels'), ('assd', 'pixels')),
         resample=resample,
         probability=jax.nn.softmax,
     )

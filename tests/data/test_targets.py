@@ -73,7 +73,7 @@ def test_the_built_in_kinds_do_not_see_it(small_folder, manifest_writer):
 def test_names_of_kinds():
     assert all(target_of(name) is target for name, target in TARGETS.items())
     assert target_of(NAME) is AGE
-    with pytest.raises(ValueError, match="target='maks': one of label, mask, box"):
+    with pytest.raises(ValueError, match="target='maks': one of label, labels, mask, box"):
         target_of('maks')
 
 
