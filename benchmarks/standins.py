@@ -1,10 +1,13 @@
 """Folders to try defaults on: drawn vessels, drawn chests with lungs, and two views of them.
 
-python -m benchmarks.standins --root=FOLDER
+python -m benchmarks.standins --root=FOLDER [--npz=pneumoniamnist.npz]
 
 Writes FOLDER/vessels (masks), FOLDER/lungs (boxes) and FOLDER/views (labels), each with centers
 that differ in color, contrast, field and size.  They are drawings: they show that a default works
 at all on such images, not how good it is on real ones.
+
+With MedMNIST's file also FOLDER/pneumonia: real radiographs of 28 pixels from one hospital, shared
+out among seven centers, whose tone, contrast, noise and black borders are drawn.
 """
 
 import csv
@@ -17,6 +20,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 _ROOT = flags.DEFINE_string('root', None, 'where the folders are written')
+_NPZ = flags.DEFINE_string('npz', None, "MedMNIST's pneumoniamnist.npz")
 
 # (center, images, pixels, background red, green, blue; contrast of vessels; noise)
 VESSELS = (
@@ -30,6 +34,11 @@ CHESTS = (
     ('d', 60, 0.9, 0.6, 10.0, 0.12), ('e', 40, 1.2, 1.3, 6.0, 0.08), ('f', 70, 0.6, 1.0, 7.0, 0.03),
 )
 VIEWS = ('PA', 'AP', 'lateral')
+# Gamma, contrast, noise and widest black border of the centers of real radiographs.
+LOOKS = (
+    (1.0, 1.0, 0, 0), (0.7, 0.8, 3, 2), (1.4, 1.1, 6, 0), (0.9, 0.6, 8, 3), (1.2, 1.3, 4, 1),
+    (0.6, 1.0, 5, 2), (1.6, 0.7, 8, 0),
+)
 
 
 def vessels(rng: np.random.Generator, size: int, color, contrast: float, noise: float):
@@ -162,12 +171,39 @@ def write_chests(root: pathlib.Path, views) -> None:
     )
 
 
+def write_pneumonia(root: pathlib.Path, npz: str, each: int = 90) -> None:
+    with np.load(npz) as file:
+        images, labels = (
+            np.concatenate([file[f'{split}_{what}'] for split in ('train', 'val', 'test')])
+            for what in ('images', 'labels')
+        )
+    rng, rows = np.random.default_rng(0), []
+    order = rng.permutation(len(images))
+    for c, (gamma, contrast, noise, border) in enumerate(LOOKS):
+        (root / 'images' / f'c{c}').mkdir(parents=True, exist_ok=True)
+        for i in range(each):
+            k = order[each * c + i]
+            x = np.clip(0.5 + contrast * (images[k] / 255 - 0.5), 0, 1) ** gamma
+            small = Image.fromarray((x * 255).astype(np.uint8))
+            x = np.asarray(small.resize((96, 96), Image.Resampling.BICUBIC)).astype(float)
+            edge = 3 * rng.integers(0, border + 1)
+            x[:edge], x[:, 96 - edge :] = 0, 0
+            x = np.clip(x + rng.normal(0, noise, x.shape), 0, 255).astype(np.uint8)
+            path = f'images/c{c}/{i}.png'
+            Image.fromarray(x).save(root / path)
+            label = ('normal', 'pneumonia')[int(labels[k].item())]
+            rows.append({'image': path, 'center': f'c{c}', 'label': label})
+    write(root, rows, {'classes': ['normal', 'pneumonia']})
+
+
 def main(argv):
     del argv
     root = pathlib.Path(_ROOT.value)
     write_vessels(root / 'vessels')
     write_chests(root / 'lungs', ('PA', 'AP'))
     write_chests(root / 'views', VIEWS)
+    if _NPZ.value:
+        write_pneumonia(root / 'pneumonia', _NPZ.value)
 
 
 if __name__ == '__main__':
