@@ -59,10 +59,9 @@ def configured(cells, tmp, **changes):
     c.eval_every = c.checkpoint_every = 1
     c.weighting, c.fedgen.support, c.fedgen.modes = 'uniform', 4, ('film',)
     c.data.virtual_examples, c.shifts.acquisition = 16, 0.0
-    c.privacy.update({
-        'unit': 'patient', 'delta': 1e-3, 'rate': 0.5, 'public_centers': 2, 'public_rounds': 2,
-        'secrets': str(tmp / 'keys'),
-    })
+    c.privacy.public_centers, c.privacy.public_rounds = 2, 2
+    c.privacy.secrets = str(tmp / 'keys')
+    c.privacy.update({'unit': 'patient', 'delta': 1e-3, 'rate': 0.5})
     c.update_from_flattened_dict(changes)
     return c
 
@@ -397,5 +396,5 @@ def test_drawn_clients_are_units_too(cells, tmp_path):
     told = train(c, tmp_path / 'run', progress=False)['privacy']
     assert told['by_center']['clients']['units'] == 20
     (state,) = reopen(tmp_path / 'run')[0].state.protection
-    assert not state['secret'].any()  # the noise could be drawn again
     assert float(state['clip']) != 0.5 and float(state['expected']) == pytest.approx(18)
+    assert not state['secret'].any()  # the noise could be drawn again
