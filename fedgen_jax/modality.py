@@ -17,19 +17,15 @@ from fedgen_jax.registry import choose
 class Modality(NamedTuple):
     """A kind of image.
 
-    device: what takes the images, in the words of a report.
     fields: of a configuration, each with its value.
     gray:   whether images have no color, which networks that know photographs expect.
     """
 
-    device: str
     fields: Mapping[str, Any]
     gray: bool = False
 
 
-def _modality(
-    device, preset, canonical, flips, turns, standardize='image', gray=False
-) -> Modality:
+def _modality(preset, canonical, flips, turns, standardize='image', gray=False) -> Modality:
     # Strong shifts hide place and size, by which much is told in a body: on radiographs, weak ones
     # are better at centers that did not train.
     strength, zoom = (0.3, 1.1) if gray else (0.5, 1.25)
@@ -40,18 +36,18 @@ def _modality(
         'input.canonical': canonical, 'input.zoom': (1.0, 1.0),
         'model.standardize': standardize,
     }
-    return Modality(device, fields, gray)
+    return Modality(fields, gray)
 
 
 # Left and right, up and down: where they matter, there are neither flips nor turns.
 MODALITIES = {
-    'brightfield': _modality('microscope', 'brightfield', 'brightfield', True, True),
-    'fundus': _modality('fundus camera', 'photo', 'fundus', True, False, 'channel'),
-    'dermoscopy': _modality('camera', 'photo', 'none', True, True),
-    'xray': _modality('X-ray machine', 'xray', 'gray', False, False, gray=True),
-    'mri': _modality('MR scanner', 'mri', 'gray', False, False, gray=True),
-    'ct': _modality('CT scanner', 'ct', 'gray', False, False, gray=True),
-    'ultrasound': _modality('ultrasound machine', 'ultrasound', 'gray', True, False, gray=True),
+    'brightfield': _modality('brightfield', 'brightfield', True, True),
+    'fundus': _modality('photo', 'fundus', True, False, 'channel'),
+    'dermoscopy': _modality('photo', 'none', True, True),
+    'xray': _modality('xray', 'gray', False, False, gray=True),
+    'mri': _modality('mri', 'gray', False, False, gray=True),
+    'ct': _modality('ct', 'gray', False, False, gray=True),
+    'ultrasound': _modality('ultrasound', 'gray', True, False, gray=True),
 }
 
 # The attribute Modality of a DICOM file.

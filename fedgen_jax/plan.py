@@ -99,6 +99,11 @@ def make_plan(c: ConfigDict, modality: str, minutes: float, given: Mapping[str, 
     """
     if minutes <= 0:
         raise ValueError(f'--minutes={minutes:g}: above 0')
+    if c.privacy.unit:
+        raise ValueError(
+            f'privacy.unit={c.privacy.unit!r}: a plan tells of the images what no budget pays for: '
+            'write the settings into a file and name it by --config'
+        )
     facts = facts_of(c, modality)
     stated = {k: (v, 'as stated') for k, v in given.items()}
     fields = {**of_modality(facts), **of_network(c, facts, stated), **of_method(c, facts), **stated}

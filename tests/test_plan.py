@@ -157,6 +157,7 @@ def test_a_plan_is_told_kept_and_read_again(masks, tmp_path):
     (['--data=nowhere'], 'nowhere'),
     (['--data={masks}', '--task=segmentation', '--config.modality=sonar'], 'sonar'),
     (['--data={masks}', '--task=segmentation', '--minutes=0'], '--minutes'),
+    (['--data={masks}', '--task=segmentation', '--config.privacy.unit=patient'], 'privacy.unit'),
 ])
 def test_a_mistake_is_one_line(args, message, masks, tmp_path):
     args = [arg.format(masks=masks) for arg in args]
