@@ -67,7 +67,12 @@ def test_the_order_of_clients_does_not_matter(rolled, clients):
     assert_close(again, private_C, 2e-4)
 
 
-@pytest.fixture(scope='module', params=ALGORITHMS)
+# Whole runs of these are made in `make test`; of every other with `pytest -m families`.
+ALWAYS = ('fedgen', 'fedavg', 'local_only', 'ditto')
+RUNS = [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.families) for x in ALGORITHMS]
+
+
+@pytest.fixture(scope='module', params=RUNS)
 def finished(request, tmp_path_factory):
     """(folder, summary, configuration) of a whole small run, one center unseen."""
     c = configured({
@@ -147,7 +152,7 @@ def test_scaffold_begins_as_fedavg_to_the_bit_and_its_variates_sum_to_zero(clien
 @pytest.mark.parametrize('momentum', [0.0, 0.9])
 def test_scaffold_s_variate_is_the_mean_gradient(clients, momentum):
     """Of a loss with one gradient everywhere it is that gradient, momentum or none."""
-    from fedgen_jax.algorithms.scaffold import steps_with
+    from fedgen_jax.baselines.scaffold import steps_with
 
     rate, steps, gradient = 0.1, 5, 3.0
     velocity = place = 0.0

@@ -1,0 +1,1 @@
+"""Methods of the literature, one file each, with their papers and equations."""
