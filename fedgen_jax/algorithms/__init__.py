@@ -2,7 +2,8 @@
 
 A family is a module with `defaults() -> ConfigDict`, the fields that are its own (the entry of its
 name in a configuration), and `build(config, local, num_clients) -> Algorithm`.  Methods of the
-literature are in `fedgen_jax.baselines`.  One of your own may live in any module: `algorithm='my_package.my_module:my_family'`.
+literature are in `fedgen_jax.baselines`.  One of your own may live in any module:
+`algorithm='my_package.my_module:my_family'`.
 """
 
 from fedgen_jax.algorithms import fedavg, fedgen, local_only

@@ -9,11 +9,11 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.algorithms.fedavg import fedavg
-from fedgen_jax.baselines.fedprox import proximal
 from fedgen_jax.algorithms.finish import finish
 from fedgen_jax.algorithms.learning import Update, learn
 from fedgen_jax.algorithms.local import Local, mean_of_steps
 from fedgen_jax.algorithms.optimizers import optimizer
+from fedgen_jax.baselines.fedprox import proximal
 from fedgen_jax.random import stream
 
 
