@@ -20,6 +20,7 @@ from fedgen_jax.sweep import grid, inner, nested
 
 CENTERS = ('bccd', 'cellavision', 'jtsc-jiangxi', 'pbc-barcelona', 'raabin-iran')
 SEEDS = (0, 1, 2)
+MORE_SEEDS = (3, 4)  # of FedGen
 
 
 def get_config():
@@ -53,6 +54,7 @@ PUBLISHED = {
     'start.keep': ('params/head',), 'finetune.choose': (), 'finetune.steps': 0,
     'adapt.steps': 0,
 }
+NO_DRAWN = {'data.virtual': 0, 'data.virtual_share': -1.0}
 METHODS = {
     'fedgen': {},
     'fedavg + shifts': {'algorithm': 'fedavg', **PUBLISHED},
@@ -62,8 +64,9 @@ METHODS = {
         'algorithm': 'fedavg', 'data.virtual_share': 1.0, 'finetune.choose': (),
         'finetune.steps': 0,
     },
-    'fedgen, one-hot': {'fedgen.descriptor': 'onehot'},
-    'fedgen, no drawn centers': {'data.virtual': 0, 'data.virtual_share': -1.0},
+    'fedgen, constant': {'fedgen.descriptor': 'constant'},
+    'fedgen, no drawn centers': NO_DRAWN,
+    'fedgen, one-hot, no drawn centers': {'fedgen.descriptor': 'onehot', **NO_DRAWN},
     'fedgen, no canonical input': {'input.canonical': 'none'},
     'fedgen, no shifts': NO_SHIFTS,
 }
@@ -78,17 +81,18 @@ INNER = pathlib.Path(__file__).parents[1] / 'results' / 'wbc_cls_inner.jsonl'
 
 
 def sweep_main():
-    """The table: every method on every unseen center, three seeds; the first seed first.
+    """The table: every method on every unseen center, three seeds (FedGen five); the first first.
 
     A baseline has the rate that the inner runs chose for the center; all others have
     `get_config`'s.
     """
     others = {name: x for name, x in METHODS.items() if name not in TRIALS}
     inner_runs = read_summaries([INNER])
-    return [
+    runs = [
         run for seed in SEEDS
         for run in [*grid(others, CENTERS, (seed,)), *nested(TRIALS, inner_runs, CENTERS, (seed,))]
     ]
+    return [*runs, *grid({'fedgen': {}}, CENTERS, MORE_SEEDS)]
 
 
 def sweep_inner():

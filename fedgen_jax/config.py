@@ -13,6 +13,7 @@ def base() -> ConfigDict:
     """All fields with their defaults."""
     c = ConfigDict()
     c.method = ''  # the run's row in a table; empty: the algorithm's title
+    c.trial = ''  # which trial of the method inner runs chose for the held-out center; empty: none
     c.task = 'classification'  # a name of fedgen_jax.tasks.TASKS | module:function
     c.modality = ''  # a name of modality.MODALITIES, whose fields a command sets | auto, of a plan
     c.algorithm = 'fedgen'  # a name of fedgen_jax.algorithms.ALGORITHMS | module:name

@@ -18,11 +18,10 @@ from fedgen_jax.data.examples import SPLITS, Center, Examples, of_split, pad, ta
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.intervals import of_block
 from fedgen_jax.run import Trained
+from fedgen_jax.schema import OF_ONE_MODEL
 from fedgen_jax.tasks.base import Predicted
 
 Scores = dict[str, Any]  # as `Task.metrics` returns them
-
-OF_ONE_MODEL = ('confusion', 'reliability')  # among scores
 
 
 def halves(center: Center) -> np.ndarray:

@@ -53,8 +53,8 @@ from fedgen_jax.tasks.prior import reweighted
 
 # What may differ between runs that share a program.
 _RUN_FIELDS = (
-    'method', 'seed', 'eval_every', 'checkpoint_every', 'score_on', 'cohort', 'max_left_out',
-    'data', 'tracker',
+    'method', 'trial', 'seed', 'eval_every', 'checkpoint_every', 'score_on', 'cohort',
+    'max_left_out', 'data', 'tracker',
 )
 
 

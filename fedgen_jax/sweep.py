@@ -75,10 +75,11 @@ def nested(
         return max(trials[method], key=lambda trial: of(method, trial, center))
 
     return [
-        {'method': method, 'data.held_out': center, 'seed': seed,
-         **trials[method][best(method, center)]}
+        {'method': method, 'trial': trial, 'data.held_out': center, 'seed': seed,
+         **trials[method][trial]}
         for method in trials
         for center in centers
+        for trial in [best(method, center)]
         for seed in seeds
     ]
 

@@ -192,6 +192,7 @@ def test_a_center_gets_the_trial_that_is_best_at_the_others():
         ('a', 0, 2.0), ('a', 1, 2.0), ('b', 0, 1.0), ('b', 1, 1.0)
     ]
     assert {r['method'] for r in runs} == {'m'}
+    assert [r['trial'] for r in runs] == ['q', 'q', 'p', 'p']
     # Its own scores have no part in it.
     worse = sweep.nested(TRIALS, inner_runs({**of_p, 'a': 1.0}, {**of_q, 'a': 0.0}), ['a'], [0])
     assert worse == runs[:1]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from fedgen_jax import renamed
-from fedgen_jax.schema import Groups, Summary
+from fedgen_jax.schema import OF_ONE_MODEL, Groups, Summary
 
 _OWN = 'own'  # in a line: a center model that is the run's own models
 _FREE = {'seed', 'data.held_out', 'devices', 'client_map'}  # fields in which a row's runs differ
@@ -60,7 +60,11 @@ def in_order(summaries: Iterable[Summary], order: Sequence[str]) -> list[Summary
 
 
 def to_lines(summaries: Sequence[Summary]) -> str:
-    """JSON lines: first what all runs share, then a line a run.  `from_lines` reads them."""
+    """JSON lines: first what all runs share, then a line a run.  `from_lines` reads them.
+
+    Confusions, calibration and the classes of each center are left out: no table has them, and they
+    are two thirds of a summary.
+    """
     short = [_short(s) for s in summaries]
     common = _common([{k: v for k, v in s.items() if not isinstance(v, dict)} for s in short])
     common['config'] = _common([s['config'] for s in short])
@@ -115,7 +119,10 @@ def _read(path, order):
 
 
 def _check_rows(summaries, where):
-    """The runs of a method differ in held-out centers and seed, and in nothing else."""
+    """The runs of a method differ in held-out centers and seed, and in nothing else.
+
+    Where a center's trial was chosen by inner runs, those of one center and trial do.
+    """
     names, first = set(), dict[str, dict]()
     for s in summaries:
         name = s['method'], s['held_out'], s['seed']
@@ -127,7 +134,8 @@ def _check_rows(summaries, where):
             )
         names.add(name)
         own = _flat(s['config'])
-        known = first.setdefault(s['method'], own)
+        trial = own.get('trial') and f'{own["trial"]} at {s["held_out"]}'
+        known = first.setdefault(f'{s["method"]}, {trial}' if trial else s['method'], own)
         for field in own.keys() & known.keys() - _FREE:
             if own[field] != known[field]:
                 raise ValueError(
@@ -137,7 +145,7 @@ def _check_rows(summaries, where):
 
 
 def _short(summary):
-    short = {**_rounded({**summary, 'config': None}), 'config': _flat(summary['config'])}
+    short = {**_rounded(_scores({**summary, 'config': None})), 'config': _flat(summary['config'])}
     if short.get('center_model') == same_models(short):
         short['center_model'] = _OWN
     return short
@@ -161,6 +169,14 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _rounded(v) for k, v in value.items()}
     return [_rounded(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _scores(tree: Any, of_center: bool = False) -> Any:
+    """What tables have of a summary."""
+    if not isinstance(tree, dict):
+        return tree
+    gone = (*OF_ONE_MODEL, 'classes') if of_center else OF_ONE_MODEL
+    return {k: _scores(x, of_center or k == 'centers') for k, x in tree.items() if k not in gone}
 
 
 def _flat(settings: dict, prefix: str = '') -> dict:

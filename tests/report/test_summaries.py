@@ -57,6 +57,30 @@ def test_runs_that_a_table_would_mix_are_refused(summaries, tmp_path, change, me
         read_summaries([folder])
 
 
+def test_rates_that_inner_runs_chose_may_differ_between_centers_and_not_within_one(make, tmp_path):
+    def run(held_out, seed, rate):
+        made = make('m', held_out, seed, 0.5, 0.5)
+        return {**made, 'config': {'trial': f'rate {rate}', 'client': {'lr': rate}}}
+
+    chosen = [run('x', 0, 0.1), run('y', 0, 0.2), run('x', 1, 0.1)]
+    assert len(read_summaries([write(tmp_path / 'a', chosen)])) == 3
+    chosen[2]['config']['client']['lr'] = 0.2
+    with pytest.raises(ValueError, match='have client.lr=0.1 and 0.2: give'):
+        read_summaries([write(tmp_path / 'b', chosen)])
+
+
+def test_lines_leave_out_what_no_table_has(make):
+    run = make('m', 'x', 0, 0.5, 0.5)
+    name, center = next(iter(run['seen']['centers'].items()))
+    center.update({'confusion': [[1]], 'reliability': [], 'classes': {'a': {'n': 1}}})
+    run['seen']['pooled'] = {'classes': {'a': {'n': 1}}, 'confusion': [[1]]}
+    (short,) = from_lines(to_lines([run]))
+    assert short['seen']['pooled'] == {'classes': {'a': {'n': 1}}}
+    assert set(short['seen']['centers'][name]) == set(center) - {
+        'confusion', 'reliability', 'classes'
+    }
+
+
 def test_what_is_no_summary_is_one_line_with_the_file(summaries, tmp_path):
     with pytest.raises(ValueError, match='nowhere: no summary.json below'):
         read_summaries([tmp_path / 'nowhere'])
