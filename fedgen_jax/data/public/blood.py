@@ -9,7 +9,8 @@
     SOURCE/BCCD.mat                                wbc_nucleus_seg_localz/BCCD.mat of the
                                                    repository of P. P. Banik
 
-centers.csv is the authors' metadata_file.xlsx, row for row, under these headers: image, the file's name; center, one of CENTERS; label, the white cell's class (wbc_cls alone).
+centers.csv is the authors' metadata_file.xlsx, row for row, under these headers: image, the file's
+name; center, one of CENTERS; label, the white cell's class (wbc_cls alone).
 
 The images are reduced to the size that RESULTS read, which `SIZE` of each set tells.
 """
