@@ -1,1 +1,1 @@
-"""Public sets without centers, cut into clients."""
+"""Public data: forms without centers, cut into clients, and sets by name (`catalog`)."""

@@ -1,5 +1,7 @@
 """Files .npz as MedMNIST has them: {train,val,test}_{images,labels}, a center each.
 
+Labels are [N, 1] numbers of classes, or [N, K] of 0 and 1, several classes an image.
+
 Reference: Yang et al., 2023, MedMNIST v2, Scientific Data 10:41.
 """
 
@@ -12,11 +14,15 @@ import numpy as np
 
 from fedgen_jax.data.examples import SPLITS
 from fedgen_jax.data.folder.headers import none_for
+from fedgen_jax.data.folder.labels import BETWEEN
 from fedgen_jax.data.folder.manifest import Table, read_classes
 from fedgen_jax.data.folder.text import DataError, state_of
 
 # What readers of a damaged or foreign file raise.
-_DAMAGED = (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (
+    OSError, ValueError, EOFError, TypeError, KeyError, zipfile.BadZipFile, zlib.error,
+)
+NOTHING = 'No Finding'  # of an image that shows none of several classes
 
 
 def has(path: pathlib.Path) -> bool:
@@ -35,22 +41,39 @@ def read_table(path: pathlib.Path, columns: dict[str, str]) -> Table:
     names = read_classes(table_file.parent)
     parts = [(file, split) for file in files for split in _splits(file)]
     labels = [_labels(file, split) for file, split in parts]
-    classes = names.get('classes') or tuple(map(str, range(1 + max(x.max() for x in labels))))
+    classes = _agreed(parts, labels, names.get('classes', ()))
     lines: list[tuple[int, list[str]]] = [(0, ['image', 'center', 'split', 'label'])]
-    for (file, split), label_N in zip(parts, labels):
-        if label_N.max() >= len(classes):
-            raise DataError(
-                f'{file}: field {split}_labels: up to {label_N.max()}, but classes.json has '
-                f'{len(classes)} classes: name all of them'
-            )
-        for i, k in enumerate(label_N):
-            name = f'{file.stem}/{split}/{i}'
-            lines.append((len(lines), [name, file.stem, split, classes[k]]))
+    for (file, split), label_NxK in zip(parts, labels):
+        for i, label_K in enumerate(label_NxK):
+            of = label_K if len(label_K) == 1 else np.flatnonzero(label_K)
+            cell = BETWEEN.join(classes[k] for k in of) or NOTHING
+            lines.append((len(lines), [f'{file.stem}/{split}/{i}', file.stem, split, cell]))
     return Table(
         table_file, lines, {**names, 'classes': classes},
         images=lambda: (x for file, split in parts for x in _images(file, split)),
         state=state_of(files),
     )
+
+
+def _agreed(parts, labels, names) -> tuple[str, ...]:
+    """The classes, by default numbers; refuses labels of another kind, or too many."""
+    several = labels[0].shape[1]
+    highest = several - 1 if several > 1 else max(int(x.max()) for x in labels)
+    classes = names or tuple(map(str, range(1 + highest)))
+    for (file, split), label_NxK in zip(parts, labels):
+        field = f'{file}: field {split}_labels'
+        if label_NxK.shape[1] != several:
+            raise DataError(
+                f'{field}: {label_NxK.shape[1]} numbers an image, elsewhere {several}: pass one '
+                'data set'
+            )
+        own = highest if several > 1 else label_NxK.max()
+        if own >= len(classes) or several > 1 and several != len(classes):
+            raise DataError(
+                f'{field}: up to {own}, but classes.json has {len(classes)} classes: name all of '
+                'them'
+            )
+    return classes
 
 
 def _files(path):
@@ -82,8 +105,8 @@ def _splits(file) -> list[str]:
 
 
 def _labels(file, split) -> np.ndarray:
-    """int [N], from 0."""
-    shape, dtype = _head(file, f'{split}_images')
+    """int [N, 1], numbers from 0; or [N, K], 0 and 1."""
+    shape, dtype = head(file, f'{split}_images')
     if dtype != np.uint8 or len(shape) not in (3, 4) or shape[3:] not in ((), (1,), (3,)):
         raise DataError(
             f'{file}: field {split}_images: {dtype} {list(shape)}: must be uint8 [N, H, W] or '
@@ -95,15 +118,20 @@ def _labels(file, split) -> np.ndarray:
             label_N = archive[field]
     except _DAMAGED as error:
         raise _unreadable(file, field, error) from error
-    label_N = label_N.reshape(len(label_N), -1) if label_N.ndim else label_N
-    if label_N.shape != (shape[0], 1) or label_N.dtype.kind not in 'iu':
+    label_NxK = label_N.reshape(len(label_N), -1) if label_N.ndim else label_N
+    if label_NxK.shape[:1] != shape[:1] or label_NxK.dtype.kind not in 'iu':
         raise DataError(
-            f'{file}: field {field}: {label_N.dtype} {list(label_N.shape)}: must be one integer '
-            f'for each of the {shape[0]} images'
+            f'{file}: field {field}: {label_N.dtype} {list(label_N.shape)}: must be integers, a '
+            f'row for each of the {shape[0]} images'
         )
-    if not len(label_N) or label_N.min() < 0:
+    if not label_NxK.size or label_NxK.min() < 0:
         raise DataError(f'{file}: field {field}: empty, or below 0: number classes from 0')
-    return label_N[:, 0].astype(int)
+    if label_NxK.shape[1] > 1 and label_NxK.max() > 1:
+        raise DataError(
+            f'{file}: field {field}: {label_NxK.shape[1]} numbers an image, up to '
+            f'{label_NxK.max()}: must be one class, or 0 and 1 for each of several'
+        )
+    return label_NxK.astype(int)
 
 
 def _images(file, split) -> Iterator[np.ndarray]:
@@ -122,8 +150,8 @@ def _images(file, split) -> Iterator[np.ndarray]:
         raise _unreadable(file, name, error) from error
 
 
-def _head(file, name):
-    """Shape and type of an array, which is not read."""
+def head(file: pathlib.Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array, which is not read.  Raises DataError."""
     try:
         with zipfile.ZipFile(file) as archive, archive.open(f'{name}.npy') as stream:
             shape, _, dtype = _read_head(stream)
