@@ -319,7 +319,9 @@ def test_what_tells_of_images_is_not_made_for_a_newcomer(cells, run, tmp_path, a
     assert not ledger_file(run, 'synthetic-3').exists()
 
 
-@pytest.mark.parametrize('algorithm', ['fedavg', 'local_only'])
+@pytest.mark.parametrize(
+    'algorithm', ['fedavg', pytest.param('local_only', marks=pytest.mark.extended)]
+)
 def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorithm):
     public = finished.workdir / 'public'
     c = configured(cells, tmp_path, algorithm=algorithm, **{

@@ -1,11 +1,18 @@
 """Scores of classes' probabilities, by scikit-learn."""
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
-from sklearn import metrics as sk
 
 BINS = 10  # of confidence, equally wide
+
+
+def _sk() -> ModuleType:
+    """scikit-learn's metrics, imported late: they take longer than all else that a command does."""
+    from sklearn import metrics
+
+    return metrics
 
 
 def of_one_label(probability_NxK: np.ndarray, label_N: np.ndarray, classes: Sequence[str]) -> dict:
@@ -25,9 +32,9 @@ def of_one_label(probability_NxK: np.ndarray, label_N: np.ndarray, classes: Sequ
     probability_NxK = finite(probability_NxK)
     every, num = range(len(classes)), len(label_N)
     guess_N = probability_NxK.argmax(-1)
-    confusion_KxK = sk.confusion_matrix(label_N, guess_N, labels=every)
+    confusion_KxK = _sk().confusion_matrix(label_N, guess_N, labels=every)
     wrong_K = confusion_KxK.sum(0) - confusion_KxK.diagonal()
-    _, recall_K, f1_K, of_K = sk.precision_recall_fscore_support(
+    _, recall_K, f1_K, of_K = _sk().precision_recall_fscore_support(
         label_N, guess_N, labels=every, average=None, zero_division=0
     )
     area_K = areas(label_N[:, None] == np.arange(len(classes)), probability_NxK)
@@ -45,7 +52,7 @@ def of_one_label(probability_NxK: np.ndarray, label_N: np.ndarray, classes: Sequ
     return {
         **({k: two[k] for k in ('auroc',) if k in two} if two else mean_of(by_class, 'auroc')),
         'balanced_accuracy': float(recall_K[present].mean()),
-        'accuracy': float(sk.accuracy_score(label_N, guess_N)),
+        'accuracy': float(_sk().accuracy_score(label_N, guess_N)),
         'f1': float(f1_K[present].mean()),
         **{k: two[k] for k in ('sensitivity', 'specificity') if k in two},
         'ece': calibration_error(confidence_N, right_N),
@@ -77,7 +84,7 @@ def of_many_labels(
     for k, name in enumerate(classes):
         known_N = known_NxK[:, k]
         truth_N, probability_N = truth_NxK[known_N, k] > 0, probability_NxK[known_N, k]
-        (right_no, wrong), (missed, found) = sk.confusion_matrix(
+        (right_no, wrong), (missed, found) = _sk().confusion_matrix(
             truth_N, probability_N >= 0.5, labels=(False, True)
         ).tolist()
         (area,) = areas(truth_N[:, None], probability_N[:, None])
@@ -85,8 +92,8 @@ def of_many_labels(
         if found + missed:
             scores |= {
                 'sensitivity': found / (found + missed),
-                'average_precision': float(sk.average_precision_score(truth_N, probability_N)),
-                'f1': float(sk.f1_score(truth_N, probability_N >= 0.5, zero_division=0)),
+                'average_precision': float(_sk().average_precision_score(truth_N, probability_N)),
+                'f1': float(_sk().f1_score(truth_N, probability_N >= 0.5, zero_division=0)),
             }
         if right_no + wrong:
             scores['specificity'] = right_no / (right_no + wrong)
@@ -114,7 +121,7 @@ def areas(truth_NxK: np.ndarray, score_NxK: np.ndarray) -> np.ndarray:
     if both_K.any():
         truth_NxK, score_NxK = truth_NxK[:, both_K], score_NxK[:, both_K]
         # One column alone is to scikit-learn no table of classes, but one class.
-        area_K[both_K] = sk.roc_auc_score(truth_NxK.squeeze(), score_NxK.squeeze(), average=None)
+        area_K[both_K] = _sk().roc_auc_score(truth_NxK.squeeze(), score_NxK.squeeze(), average=None)
     return area_K
 
 

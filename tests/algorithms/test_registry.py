@@ -67,9 +67,9 @@ def test_the_order_of_clients_does_not_matter(rolled, clients):
     assert_close(again, private_C, 2e-4)
 
 
-# Whole runs of these are made in `make test`; of every other with `pytest -m families`.
+# Whole runs of these are made in `make test`; of every other with `make test-extended`.
 ALWAYS = ('fedgen', 'fedavg', 'local_only', 'ditto')
-RUNS = [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.families) for x in ALGORITHMS]
+RUNS = [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.extended) for x in ALGORITHMS]
 
 
 @pytest.fixture(scope='module', params=RUNS)

@@ -145,6 +145,7 @@ def test_the_job_set_s_processes_meet_at_its_first_pod():
     assert mounts == {v['name'] for v in job['template']['spec']['volumes']}
 
 
+@pytest.mark.extended
 def test_slurm_runs_a_sweep_as_an_array(config, stand_in, tmp_path):
     stand_in('srun', SRUN)
     environment = stand_in('sbatch', SBATCH)
