@@ -31,6 +31,7 @@ from fedgen_jax.train import train
 pytest.importorskip('dp_accounting', reason='the extra `privacy`')
 
 SEEN = ('synthetic-0', 'synthetic-1', 'synthetic-2')
+LOCAL = pytest.param('local_only', marks=pytest.mark.extended)
 
 
 @pytest.fixture(scope='module')
@@ -319,9 +320,7 @@ def test_what_tells_of_images_is_not_made_for_a_newcomer(cells, run, tmp_path, a
     assert not ledger_file(run, 'synthetic-3').exists()
 
 
-@pytest.mark.parametrize(
-    'algorithm', ['fedavg', pytest.param('local_only', marks=pytest.mark.extended)]
-)
+@pytest.mark.parametrize('algorithm', ['fedavg', LOCAL])
 def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorithm):
     public = finished.workdir / 'public'
     c = configured(cells, tmp_path, algorithm=algorithm, **{
@@ -333,9 +332,8 @@ def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorith
     (charge,) = told['privacy']['charges']
     assert charge['count'] == 4 and told['privacy']['by_center'][SEEN[0]]['units'] == 23
     assert not (tmp_path / 'run' / 'statistics').exists()
-    assert {p.name for p in (tmp_path / 'run' / 'privacy').iterdir()} == {
-        f'{file_name(name)}.jsonl' for name in SEEN
-    }
+    ledgers = {p.name for p in (tmp_path / 'run' / 'privacy').iterdir()}
+    assert ledgers == {f'{file_name(name)}.jsonl' for name in SEEN}
     start = checkpoint.server_shared(public)['theta']
     done, _ = reopen(tmp_path / 'run')
     thetas = done.private_C['theta'] if algorithm == 'local_only' else jax.tree.map(
