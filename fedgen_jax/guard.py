@@ -161,8 +161,11 @@ def reopened(run: Run, workdir: pathlib.Path) -> Run:
         return run._replace(guard=Guard(ledgers, 1, {}, None, {}))
     released = None
     if _size(c, run.program, run.key):
-        kept = read_statistics(workdir).own
-        released = {s.name: kept[s.name] for s in sites}
+        kept = read_statistics(workdir)
+        # Whoever left has no descriptor here any more, and none is made anew: a mean center's.
+        released = {s.name: kept.own.get(s.name, kept.pooled) for s in sites}
+        if left := [s.name for s in sites if s.name not in kept.own]:
+            say(f'note: {", ".join(left)} left: scored by the mean of the other descriptors')
     own_C = own_of(sites, 0.0, {s.name: bytes(32) for s in sites}, released)
     moments = read_moments(workdir) if run.program.input else None
     return run._replace(guard=Guard(ledgers, _steps(c, run.program), {}, own_C, released, moments))

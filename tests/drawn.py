@@ -77,3 +77,19 @@ def dense_folder(root, target, num_centers, num_examples, size):
 def _save(file, array):
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.asarray(array)).save(file)
+
+
+def newcomer(cells, folder, name, limit=24, skip=0):
+    """A folder of one center of `cells`: some of its images."""
+    folder.mkdir()
+    with open(cells / 'manifest.csv', newline='') as file:
+        rows = [r for r in csv.DictReader(file) if r['center'] == name][skip : skip + limit]
+    with open(folder / 'manifest.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        target = folder / row['image']
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(cells / row['image'], target)
+    return str(folder)

@@ -9,7 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from drawn import cells_folder
+from drawn import cells_folder, newcomer
 
 from fedgen_jax import checkpoint
 from fedgen_jax.budget import ledger_file, site_of
@@ -18,6 +18,7 @@ from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import of_split
 from fedgen_jax.evaluate import statistic_of
 from fedgen_jax.files import file_name
+from fedgen_jax.guard import reopened
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.onboard import onboard
 from fedgen_jax.privacy.accounting import epsilon
@@ -262,22 +263,6 @@ def test_what_breaks_the_promise_is_refused_and_nothing_is_spent(
     assert not (tmp_path / 'run').exists() and not (tmp_path / 'keys').exists()
 
 
-def newcomer(cells, folder, name, limit=24, skip=0):
-    """A folder of one center."""
-    folder.mkdir()
-    with open(cells / 'manifest.csv', newline='') as file:
-        rows = [r for r in csv.DictReader(file) if r['center'] == name][skip : skip + limit]
-    with open(folder / 'manifest.csv', 'w', newline='') as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
-        target = folder / row['image']
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(cells / row['image'], target)
-    return str(folder)
-
-
 def test_centers_that_join_change_and_leave_are_charged(cells, run, tmp_path):
     before = read_statistics(run)
     first = newcomer(cells, tmp_path / 'first', 'synthetic-3')
@@ -310,6 +295,14 @@ def test_a_center_that_trained_may_release_once_more(cells, run, tmp_path):
     onboard(run, folder, update=SEEN[0])
     after = read_ledger(ledger_file(run, SEEN[0]))
     assert epsilon(before.charges, 1e-3) < epsilon(after.charges, 1e-3) <= 8
+
+
+def test_a_center_that_trained_may_leave(run, capsys):
+    onboard(run, remove=SEEN[0])
+    guard = reopened(reopen(run)[1], run).guard
+    assert f'{SEEN[0]} left: scored by the mean' in capsys.readouterr().err
+    pooled = descriptor.mean(read_statistics(run).pooled)
+    np.testing.assert_array_equal(descriptor.mean(guard.released[SEEN[0]]), pooled)
 
 
 @pytest.mark.parametrize('asked', [{'prevalence': 'estimate'}, {'adapt': 2}])
