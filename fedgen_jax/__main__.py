@@ -1,6 +1,7 @@
 """python -m fedgen_jax --help: the commands, a line each."""
 
 import ast
+import os
 import pathlib
 import sys
 
@@ -63,4 +64,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except BrokenPipeError:  # who reads, as `head` does, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
