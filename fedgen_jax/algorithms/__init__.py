@@ -7,7 +7,16 @@ literature are in `fedgen_jax.baselines`.  One of your own may live in any modul
 """
 
 from fedgen_jax.algorithms import fedavg, fedgen, local_only
-from fedgen_jax.baselines import ditto, fedprox, scaffold
+from fedgen_jax.baselines import (
+    apfl,
+    ditto,
+    fedbn,
+    fedprox,
+    fedrep,
+    pfedme,
+    scaffold,
+    silobn,
+)
 
 ALGORITHMS = {
     'fedgen': fedgen,
@@ -15,5 +24,10 @@ ALGORITHMS = {
     'fedprox': fedprox,
     'scaffold': scaffold,
     'ditto': ditto,
+    'fedbn': fedbn,
+    'silobn': silobn,
+    'fedrep': fedrep,
+    'pfedme': pfedme,
+    'apfl': apfl,
     'local_only': local_only,
 }

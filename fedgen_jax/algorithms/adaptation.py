@@ -112,7 +112,8 @@ def weights_adapted(
     reach: float,
 ) -> tuple[Tree, jax.Array]:
     """`descent` on the weights of these roles (`models.roles`), from a stranger's model."""
-    params = algorithm.personalize(shared, None, unlabelled, None, key, m_E)['params']
+    whole = algorithm.personalize(shared, None, unlabelled, None, key, m_E)
+    params, statistics = whole['params'], whole.get('batch_stats')
     role_of = roles_of(local.model)
     leaves, form = jax.tree_util.tree_flatten_with_path(params)
     moves = {
@@ -127,7 +128,7 @@ def weights_adapted(
     def model(offset):
         moved = [x + offset[str(path)] if path in moves else x for path, x in leaves]
         new = jax.tree_util.tree_unflatten(form, moved)
-        return finish(local, new, unlabelled, None, key, shared.get('statistics'))
+        return finish(local, new, unlabelled, None, key, statistics)
 
     begin = {str(path): jnp.zeros_like(x) for path, x in leaves if path in moves}
     return descent(local, model, begin, unlabelled, key, steps, reach)

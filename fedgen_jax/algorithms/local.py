@@ -284,3 +284,8 @@ def client_weight(local: Local, data: Examples) -> jax.Array:
 def weigh(weight: jax.Array, tree: Tree) -> Tree:
     """weight * tree, and exact zeros where the weight is 0, whatever the tree holds."""
     return jax.tree.map(lambda x: jnp.where(weight > 0, weight * x, 0), tree)
+
+def if_real(data: Examples, new: Tree, old: Tree) -> Tree:
+    """`new`, and of a client without examples the entries of `old`."""
+    real = data.weight.sum() > 0
+    return jax.tree.map(lambda a, b: jnp.where(real, a, b), new, {k: old[k] for k in new})
