@@ -5,6 +5,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from fedgen_jax.algorithms import OF_ROUNDS
+
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
     """All that decides a run's result, as JSON.
@@ -49,6 +51,11 @@ def refusal(made: dict, now: dict, defaults: dict) -> str:
         return (
             f'{found[0]}: with server.average the last round has left the mean of the last ones, '
             f'so such a run cannot be made longer; {ANEW}'
+        )
+    if longer and now['algorithm'] in OF_ROUNDS:
+        return (
+            f'{found[0]}: algorithm={now["algorithm"]!r} steps by their number from the first one '
+            f'on, so such a run cannot be made longer; {ANEW}'
         )
     if not found or longer and schedule == 'constant':
         return ''

@@ -13,6 +13,8 @@ from fedgen_jax.baselines import (
     fedbn,
     fedprox,
     fedrep,
+    fedsam,
+    ga,
     pfedme,
     scaffold,
     silobn,
@@ -29,5 +31,10 @@ ALGORITHMS = {
     'fedrep': fedrep,
     'pfedme': pfedme,
     'apfl': apfl,
+    'fedsam': fedsam,
+    'ga': ga,
     'local_only': local_only,
 }
+
+# Those whose rounds follow from how many they are, from the first one on.
+OF_ROUNDS = ('ga',)

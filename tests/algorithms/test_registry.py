@@ -38,7 +38,7 @@ def rolled(request, clients):
 
 def test_it_says_what_the_rest_of_the_code_asks(rolled):
     name, algorithm, (state, private_C, _) = rolled
-    assert algorithm.title and algorithm.title[0].isupper()
+    assert any(letter.isupper() for letter in algorithm.title)
     assert set(algorithm.sizes.values()) <= set(state.shared)
     assert state.shared['round'] == 2
     first = jax.vmap(algorithm.init_private, (None, 0))(
@@ -80,7 +80,8 @@ RUNS = [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.extended) for x 
 def finished(request, tmp_path_factory):
     """(folder, summary, configuration) of a whole small run, one center unseen."""
     c = configured({
-        'algorithm': request.param, **NEEDS.get(request.param, {}), 'rounds': 2, 'eval_every': 1, 'checkpoint_every': 1,
+        'algorithm': request.param, **NEEDS.get(request.param, {}),
+        'rounds': 2, 'eval_every': 1, 'checkpoint_every': 1,
         'data.source': 'synthetic', 'data.centers': 3, 'data.examples': 20,
         'data.held_out': 'synthetic-2', 'data.cache': str(tmp_path_factory.mktemp('cache')),
     })
