@@ -10,11 +10,14 @@ from fedgen_jax.algorithms import fedavg, fedgen, local_only
 from fedgen_jax.baselines import (
     apfl,
     ditto,
+    elcfs,
     fedbn,
     fedprox,
     fedrep,
     fedsam,
+    fedsr,
     ga,
+    ifca,
     pfedme,
     scaffold,
     silobn,
@@ -33,6 +36,9 @@ ALGORITHMS = {
     'apfl': apfl,
     'fedsam': fedsam,
     'ga': ga,
+    'fedsr': fedsr,
+    'ifca': ifca,
+    'elcfs': elcfs,
     'local_only': local_only,
 }
 

@@ -125,8 +125,10 @@ def base_of(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     if name == 'fedgen':
         raise ValueError("fedgen.base='fedgen': another algorithm than itself")
     base = look_up('fedgen.base', name, ALGORITHMS).build(c, local, num_clients)
-    if not (base.server_model and base.sum_only):
-        raise ValueError(f'fedgen.base={name!r}: has no model at the server to refine, or no sum')
+    if not (base.server_model and base.sum_only and 'theta' in base.sizes.values()):
+        raise ValueError(
+            f'fedgen.base={name!r}: has not one model at the server to refine, or no sum'
+        )
     return base
 
 

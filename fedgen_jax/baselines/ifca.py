@@ -1,0 +1,140 @@
+"""IFCA: several models, and each client trains the one that fits it best.
+
+References:
+    Ghosh et al. 2020, An efficient framework for clustered federated learning, NeurIPS
+    (algorithm 1, model averaging).
+
+The server has K models.  In a round a client takes the one of the least loss on at most 128 of its
+images, trains it, and the server averages each cluster's by itself.  A seen center's finished model
+is that of its last choice.
+
+The models begin from different weights, the first from FedAvg's: with one cluster it is FedAvg.
+Where `start.weights` gives all the same ones, the clients of the first round are dealt
+out by their numbers, for losses could not tell the models apart.
+
+An unseen center has no labels to take a loss on: it takes the model whose predictions of its images
+have the least mean entropy, or with labels that of the least loss.  The paper has no unseen ones.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from fedgen_jax.algorithms.adaptation import IMAGES
+from fedgen_jax.algorithms.base import Algorithm, State
+from fedgen_jax.algorithms.draws import draw_indices, images_of
+from fedgen_jax.algorithms.fedavg import fedavg
+from fedgen_jax.algorithms.finish import finish
+from fedgen_jax.algorithms.learning import Update
+from fedgen_jax.algorithms.local import Local, if_real
+from fedgen_jax.algorithms.losses import loss_on, sample_of
+from fedgen_jax.algorithms.optimizers import optimizer
+from fedgen_jax.random import stream
+
+
+def defaults() -> ConfigDict:
+    c = ConfigDict()
+    c.clusters = 2  # K, models
+    return c
+
+
+def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
+    clusters = c.ifca.clusters
+    if clusters < 1:
+        raise ValueError(f'ifca.clusters={clusters}: at least 1')
+    if clusters > 1 and not local.task.probability:
+        raise ValueError(
+            f'ifca.clusters={clusters}: an unseen center chooses by the entropy of predictions, '
+            f'and those of task={local.task.name!r} are no probabilities that sum to 1: pass '
+            '--config.ifca.clusters=1, or another algorithm'
+        )
+    return ifca(local, optimizer('server', c.server), clusters)
+
+
+def ifca(local: Local, server: optax.GradientTransformation, clusters: int) -> Algorithm:
+    base = fedavg(local, server)
+
+    def init(key):
+        keys = [key, *(stream(key, f'cluster {k}') for k in range(1, clusters))]
+        states = [base.init(k) for k in keys]
+        state_K = jax.tree.map(lambda *xs: jnp.stack(xs), *states)
+        return State({**rest_of(state_K.shared), 'round': jnp.int32(0)}, state_K.optimizer)
+
+    def rest_of(shared):
+        return {'clusters': {k: v for k, v in shared.items() if k != 'round'}}
+
+    def model_of(shared, k):
+        own = jax.tree.map(lambda x_K: x_K[k], shared['clusters'])
+        return {**own, 'round': shared['round']}
+
+    def least_loss(shared, data, key):
+        sample = sample_of(local, data, key)
+        losses = [
+            loss_on(local, model_of(shared, k)['theta'], sample, data, key) for k in range(clusters)
+        ]
+        return jnp.argmin(jnp.stack(losses)).astype(jnp.int32)
+
+    def init_private(state, client_id):
+        return {'id': client_id, 'cluster': jnp.int32(0)}
+
+    def choice(shared, private, data, key):
+        if clusters == 1:
+            return jnp.int32(0)
+        best = least_loss(shared, data, stream(key, 'cluster'))
+        if local.start is None:
+            return best
+        return jnp.where(shared['round'] == 0, private['id'] % clusters, best)
+
+    def begin(shared, private, data, key):
+        k = choice(shared, private, data, key)
+        learning, base_end = base.client_update.begin(model_of(shared, k), private, data, key)
+
+        def end(done):
+            contribution, _, metrics = base_end(done)
+            sent = jax.tree.map(
+                lambda x: jnp.zeros((clusters, *x.shape), x.dtype).at[k].set(x), contribution
+            )
+            return sent, {**private, **if_real(data, {'cluster': k}, private)}, metrics
+
+        return learning, end
+
+    def server_update(state, total):
+        def move(own, opt, total):
+            below = State({**own, 'round': state.shared['round']}, opt)
+            moved = base.server_update(below, total)
+            return rest_of(moved.shared)['clusters'], moved.optimizer
+
+        own_K, opt_K = jax.vmap(move)(state.shared['clusters'], state.optimizer, total)
+        shared = {'clusters': own_K, 'round': state.shared['round'] + 1}
+        return state._replace(shared=shared, optimizer=opt_K)
+
+    def least_entropy(shared, unlabelled, key):
+        index_B = draw_indices(local.task, unlabelled, stream(key, 'cluster'), IMAGES, None)
+        x_BxHxWx3 = images_of(jnp.asarray(unlabelled.image)[index_B])
+
+        def mean_entropy(k):
+            own = model_of(shared, k)
+            variables = finish(local, own['theta'], unlabelled, None, key, own.get('statistics'))
+            outputs = local.model.apply(variables, x_BxHxWx3, train=False)
+            p = local.task.probability(outputs)
+            return -jnp.sum(p * jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny)), -1).mean()
+
+        return jnp.argmin(jnp.stack([mean_entropy(k) for k in range(clusters)]))
+
+    def personalize(shared, private, unlabelled, labelled, key, m_E=None):
+        k = jnp.int32(0)
+        if private is not None:
+            k = private['cluster']
+        elif clusters > 1 and labelled is not None:
+            k = least_loss(shared, labelled, key)
+        elif clusters > 1:
+            k = least_entropy(shared, unlabelled, key)
+        own = model_of(shared, k)
+        return finish(local, own['theta'], unlabelled, labelled, key, own.get('statistics'))
+
+    return base._replace(
+        init=init, init_private=init_private, client_update=Update(begin),
+        server_update=server_update, personalize=personalize, title='IFCA', keeps=True,
+        sizes={'base': 'clusters'},
+    )
