@@ -212,6 +212,11 @@ def check_cohort(c: ConfigDict, num_seen: int, program: Program) -> None:
             f'cohort={c.cohort}: 0 for all, or a multiple of the {num_devices} devices up to the '
             f'{num_clients} clients'
         )
+    if c.cohort and not program.algorithm.sum_only:
+        raise ValueError(
+            f'cohort={c.cohort}: {program.algorithm.title} compares what all clients send in a '
+            'round: pass --config.cohort=0'
+        )
     mix = mix_of_run(c, num_seen)
     if mix and mix.size % num_devices:
         raise ValueError(

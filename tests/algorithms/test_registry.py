@@ -46,7 +46,7 @@ def test_it_says_what_the_rest_of_the_code_asks(rolled):
     )
     own = [k for k in first if k != 'id']
     by_number = name == 'elcfs'  # its spectra lie at the server by its number
-    assert algorithm.keeps == (bool(own) or by_number), 'a private state that is kept has more than a number'
+    assert algorithm.keeps == (bool(own) or by_number), 'what is kept is more than a number'
 
 
 def test_a_client_without_examples_sends_exact_zeros_and_keeps_its_state(rolled):

@@ -10,6 +10,7 @@ from fedgen_jax.baselines.fedsam import sharpness_aware
 from fedgen_jax.baselines.ga import adjusted
 from fedgen_jax.data import synthetic
 from fedgen_jax.program import make_algorithm
+from fedgen_jax.run import prepare
 from fedgen_jax.settings import refusal, settings_of
 
 
@@ -58,10 +59,19 @@ def test_ga_gives_the_client_with_the_largest_gap_the_largest_share(clients):
     assert all(np.allclose(x, mean, atol=1e-5) for x in jax.tree.leaves(moved))
 
 
-@pytest.mark.parametrize('changes', [{'cohort': 2}, {'privacy.clip': 1.0}, {'ga.step': 2.0}])
+@pytest.mark.parametrize('changes', [{'privacy.clip': 1.0}, {'ga.step': 2.0}])
 def test_ga_refuses_what_hides_a_gap(changes):
     with pytest.raises(ValueError, match=next(iter(changes))):
         make_algorithm(configured({'algorithm': 'ga', **changes}), 16, synthetic.CLASSES, 3)
+
+
+def test_ga_refuses_a_part_of_the_clients(tmp_path):
+    c = configured({
+        'algorithm': 'ga', 'cohort': 2, 'data.source': 'synthetic', 'data.centers': 3,
+        'data.examples': 20, 'data.cache': str(tmp_path),
+    })
+    with pytest.raises(ValueError, match='cohort=2: GA'):
+        prepare(c)
 
 
 def test_a_run_of_ga_cannot_be_made_longer():
