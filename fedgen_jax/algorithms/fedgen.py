@@ -125,10 +125,11 @@ def base_of(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     if name == 'fedgen':
         raise ValueError("fedgen.base='fedgen': another algorithm than itself")
     base = look_up('fedgen.base', name, ALGORITHMS).build(c, local, num_clients)
-    if not (base.server_model and base.sum_only and 'theta' in base.sizes.values()):
-        raise ValueError(
-            f'fedgen.base={name!r}: has not one model at the server to refine, or no sum'
-        )
+    needed = {'theta', 'statistics'} if local.keeps_statistics else {'theta'}
+    shared = jax.eval_shape(base.init, jax.random.key(0)).shared
+    if not (base.server_model and base.sum_only and needed <= set(shared)):
+        raise ValueError(f'fedgen.base={name!r}: has not one whole model at the server to refine, '
+                         'or no sum')
     return base
 
 

@@ -109,7 +109,7 @@ def of_roles(local: Local, field: str, stranger: str, *roles: str) -> Own:
     if not any(is_own):
         raise ValueError(
             f'algorithm={field!r}: no weight of role {which} learns, so nothing would stay at a '
-            'client: another model.name, or another algorithm'
+            "client: a model in which it does (such as model.trained='adapters'), or fedavg"
         )
     if all(is_own):
         raise ValueError(

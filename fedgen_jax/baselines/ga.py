@@ -46,6 +46,9 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     if c.privacy.clip:
         raise ValueError(f"algorithm='ga' with privacy.clip={c.privacy.clip}: it would shrink the "
                          'gaps that are compared: 0')
+    if not c.get('rounds'):
+        raise ValueError("algorithm='ga': its step follows the number of rounds, which a run tells "
+                         'an algorithm of that name alone')
     uphill = sharpness_aware(task_gradient(local), c.ga.rho) if c.ga.rho else None
     server = optimizer('server', c.server)
     algorithm = ga(local, server, c.ga.step, c.rounds, num_clients, uphill)

@@ -12,6 +12,7 @@ from fedgen_jax.baselines.pfedme import proximal_point
 from fedgen_jax.data import synthetic
 from fedgen_jax.models import CNN
 from fedgen_jax.program import make_algorithm
+from fedgen_jax.random import stream
 
 BATCH = {'model.norm': 'batch'}
 
@@ -73,7 +74,7 @@ def test_what_a_client_keeps_is_never_sent(clients, changes, is_own):
     sent = sent_by_first({**changes}, clients)
     paths = set(flatten_dict(sent['delta']['theta']))
     assert paths and not any(is_own(path) for path in paths)
-    first, _, _ = roll(changes, clients, rounds=0)
+    first = jax.jit(made(changes)[0].init)(stream(KEY, 'init'))
     state, private_C, _ = roll(changes, clients)
     for path, x in flatten_dict(state.shared['theta']).items():
         assert np.array_equal(x, flatten_dict(first.shared['theta'])[path]) == is_own(path), path
@@ -134,6 +135,8 @@ def test_silobn_trains_as_fedavg_to_the_bit(clients):
         ({'algorithm': 'silobn', **BATCH}, 'statistics=running'),
         ({'algorithm': 'fedbn', 'statistics': 'frozen'}, 'statistics=own'),
         ({'algorithm': 'fedbn', 'fedbn.stranger': 'none'}, 'fedbn.stranger'),
+        ({'algorithm': 'fedgen', 'fedgen.base': 'silobn', **BATCH, 'statistics': 'running'},
+         'not one whole model'),
         ({'algorithm': 'fedbn', 'model.name': f'{__name__}:StillNorms'}, 'nothing would stay'),
         ({'algorithm': 'fedbn', 'model.name': f'{__name__}:NormsAlone'}, 'nothing would be shared'),
         ({'algorithm': 'fedrep', 'fedrep.head_steps': -1}, 'fedrep.head_steps'),

@@ -19,6 +19,12 @@ def clients():
     return drawn_clients()
 
 
+@pytest.fixture(scope='module')
+def fedavg(clients):
+    """FedAvg's state after two rounds."""
+    return roll({'algorithm': 'fedavg'}, clients)[0]
+
+
 def test_shares_sum_to_one_and_follow_the_gaps():
     share_C, known_C = jnp.array([0.5, 0.3, 0.2, 0.0]), jnp.array([1.0, 1.0, 1.0, 0.0])
     new_C = adjusted(share_C, jnp.array([0.1, 0.9, 0.5, 0.0]), known_C, 0.1)
@@ -29,15 +35,14 @@ def test_shares_sum_to_one_and_follow_the_gaps():
     np.testing.assert_allclose(far_C, [0.0, 1 / 1.2, 0.2 / 1.2, 0.0], atol=1e-6)  # held in [0, 1]
 
 
-def test_ga_without_a_step_is_fedavg_and_with_one_its_shares_move(clients):
-    expected, _, _ = roll({'algorithm': 'fedavg'}, clients, rounds=3)
+def test_ga_without_a_step_is_fedavg_and_with_one_its_shares_move(clients, fedavg):
     for step in (0.0, 0.3):
-        state, private_C, _ = roll({'algorithm': 'ga', 'ga.step': step}, clients, rounds=3)
+        state, private_C, _ = roll({'algorithm': 'ga', 'ga.step': step}, clients)
         share = state.optimizer['share']
         np.testing.assert_allclose(share.sum(), 1, rtol=1e-5)
         if step == 0:
             np.testing.assert_allclose(share, 1 / 3, rtol=1e-5)  # as many images each
-            assert_close(state.shared['theta'], expected.shared['theta'], 1e-4)
+            assert_close(state.shared['theta'], fedavg.shared['theta'], 1e-4)
     assert share.max() - share.min() > 0.05 and private_C['loss'][3] == 0
 
 
@@ -81,10 +86,9 @@ def test_a_run_of_ga_cannot_be_made_longer():
     assert 'cannot be made longer' in refusal(made, now, settings_of(configured({})))
 
 
-def test_fedsam_is_fedavg_at_rho_0_and_goes_with_ga(clients):
-    expected, _, _ = roll({'algorithm': 'fedavg'}, clients)
+def test_fedsam_is_fedavg_at_rho_0_and_goes_with_ga(clients, fedavg):
     state, _, _ = roll({'algorithm': 'fedsam', 'fedsam.rho': 0.0}, clients)
-    assert_same(state.shared['theta'], expected.shared['theta'])
+    assert_same(state.shared['theta'], fedavg.shared['theta'])
     sam, _, _ = roll({'algorithm': 'fedsam'}, clients)
     both, _, _ = roll({'algorithm': 'ga', 'ga.step': 0.0, 'ga.rho': 0.05}, clients)
     assert_close(both.shared['theta'], sam.shared['theta'], 1e-4)
