@@ -128,8 +128,8 @@ def base_of(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     needed = {'theta', 'statistics'} if local.keeps_statistics else {'theta'}
     shared = jax.eval_shape(base.init, jax.random.key(0)).shared
     if not (base.server_model and base.sum_only and needed <= set(shared)):
-        raise ValueError(f'fedgen.base={name!r}: has not one whole model at the server to refine, '
-                         'or no sum')
+        raise ValueError(f'fedgen.base={name!r}: has no model at the server to refine, not one '
+                         'whole one, or no sum')
     return base
 
 

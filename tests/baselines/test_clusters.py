@@ -103,7 +103,7 @@ def test_with_a_pretrained_start_the_first_clients_are_dealt_out(clients):
     ('changes', 'message'),
     [({'ifca.clusters': 0}, 'at least 1'),
      ({'task': 'multilabel'}, 'ifca.clusters=1'),
-     ({'algorithm': 'fedgen', 'fedgen.base': 'ifca'}, 'not one whole model')],
+     ({'algorithm': 'fedgen', 'fedgen.base': 'ifca'}, 'not one whole one')],
 )
 def test_what_could_not_do_its_work_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):

@@ -136,7 +136,7 @@ def test_silobn_trains_as_fedavg_to_the_bit(clients):
         ({'algorithm': 'fedbn', 'statistics': 'frozen'}, 'statistics=own'),
         ({'algorithm': 'fedbn', 'fedbn.stranger': 'none'}, 'fedbn.stranger'),
         ({'algorithm': 'fedgen', 'fedgen.base': 'silobn', **BATCH, 'statistics': 'running'},
-         'not one whole model'),
+         'not one whole one'),
         ({'algorithm': 'fedbn', 'model.name': f'{__name__}:StillNorms'}, 'nothing would stay'),
         ({'algorithm': 'fedbn', 'model.name': f'{__name__}:NormsAlone'}, 'nothing would be shared'),
         ({'algorithm': 'fedrep', 'fedrep.head_steps': -1}, 'fedrep.head_steps'),
