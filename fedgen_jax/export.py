@@ -152,6 +152,11 @@ def to_onnx(model: Model, told: dict) -> tuple[bytes, Callable]:
 
 def to_safetensors(model: Model, told: dict) -> tuple[bytes, None]:
     """All variables by name, as `flat_variables` has them; the json is in its header too."""
+    if model.program.algorithm.apply:
+        raise ValueError(
+            f'--format=safetensors: {model.program.algorithm.title} answers by more than the '
+            "network's weights: take stablehlo or onnx"
+        )
     numpy = extra('safetensors.numpy', 'export')
     arrays = {k: np.array(x, order='C') for k, x in flat_variables(model.variables).items()}
     return numpy.save(arrays, {'about': json.dumps(told, default=list)}), None

@@ -83,7 +83,8 @@ def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> 
 def check_adapt(program: Program, field: str) -> None:
     """Raises ValueError where a stranger's model cannot be adapted."""
     if program.adapt is None:
-        what = f'{program.algorithm.title} has no model for a stranger' if (
+        of = 'answers by more than a model' if program.algorithm.apply else 'has no model'
+        what = f'{program.algorithm.title} {of} for a stranger' if (
             program.task.probability
         ) else f'task={program.task.name!r} gives no probabilities of one class to be sure of'
         raise ValueError(f'{field}: {what}')

@@ -92,7 +92,7 @@ class Program(NamedTuple):
     fitted:      `algorithms.local.fitted`, (params, unlabelled, labelled, key, roles).
     adapt:       (shared, unlabelled, key, m_E or None, steps) -> what `adaptation.descent` returns,
                  of a stranger's model and what `adapt.what` names; None: the task has no
-                 probabilities to be sure of, or a stranger no model.
+                 probabilities to be sure of, or a stranger no model, or more than one's weights.
     """
 
     task: Task
@@ -157,9 +157,12 @@ def _build(
 ) -> Program:
     c = ConfigDict(json.loads(shared))
     algorithm, local = make_algorithm(c, image_size, classes, num_clients)
+    check_apply(c, algorithm)
     protection = make_protection(c)
     mesh = client_mesh(c.devices)
     canonical = make_canonical(c, target_of(local.task.target).edge, protection)
+
+    outputs_of = algorithm.apply or functools.partial(local.model.apply, train=False)
 
     @jax.jit
     def answer(variables, image_BxHxWx3):
@@ -168,8 +171,7 @@ def _build(
         if change is not None:
             examples = Examples(image_BxHxWx3, {}, jnp.ones(image_BxHxWx3.shape[0]))
             image_BxHxWx3 = canonical.move(change, examples).image
-        outputs = local.model.apply(variables, images_of(image_BxHxWx3), train=False)
-        found = local.task.predict(outputs)
+        found = local.task.predict(outputs_of(variables, images_of(image_BxHxWx3)))
         if prior is not None:
             found = {**found, 'probability': reweighted(found['probability'], prior)}
         if change is None:
@@ -204,10 +206,23 @@ def _build(
     )
 
 
+def check_apply(c: ConfigDict, algorithm: Algorithm) -> None:
+    """Raises ValueError where steps on the model's weights would not be of what answers."""
+    if not algorithm.apply:
+        return
+    for field in ('oracle.steps', 'adapt.steps'):
+        group, name = field.split('.')
+        if c[group][name]:
+            raise ValueError(
+                f'{field}={c[group][name]}: moves weights of the model, and {algorithm.title} '
+                'answers by more than these: 0'
+            )
+
+
 def make_adapt(c: ConfigDict, algorithm: Algorithm, local: Local) -> Callable | None:
     """`Program.adapt`."""
     what = choose('adapt.what', c.adapt.what, WHAT)
-    if not (local.task.probability and algorithm.server_model):
+    if not (local.task.probability and algorithm.server_model) or algorithm.apply:
         return None
     move: Callable = functools.partial(weights_adapted, algorithm, local, ROLES[what])
     if what == 'code' and algorithm.adapt:

@@ -115,6 +115,8 @@ def sizes_of(algorithm: Algorithm, run: Run, shared: Any, private_C: Any) -> dic
     """What a client sends and receives in a round, in bytes, and the parameters of each part."""
     state = jax.eval_shape(algorithm.init, run.key)
     sent = {k: shared[k] for k in state.shared} if algorithm.server_model else {}
+    if algorithm.down:
+        sent = jax.eval_shape(algorithm.down, sent)
     contribution = jax.eval_shape(
         algorithm.client_update,
         shared,

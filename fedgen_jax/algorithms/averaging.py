@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from fedgen_jax.algorithms.base import Algorithm, State, Tree
 
 # Entries of `shared` that make models.  What steers training, as SCAFFOLD's variate, stays.
-SERVED = ('theta', 'phi', 'psi', 'pooled', 'normal', 'statistics', 'clusters')
+SERVED = (
+    'theta', 'phi', 'psi', 'embedding', 'pooled', 'normal', 'statistics', 'clusters',
+)
 
 
 def averaged(algorithm: Algorithm, share: float, rounds: int) -> Algorithm:

@@ -41,7 +41,9 @@ class Algorithm(NamedTuple):
                    client's statistic; None for algorithms without a descriptor.
     personalize:   (shared, private or None, unlabelled, labelled or None, key, m_E or None) ->
                    variables for the model.  An unseen client has no `private` and, zero-shot,
-                   no `labelled`; `m_E` replaces the descriptor of `unlabelled`.
+                   no `labelled`; `m_E` replaces the descriptor of `unlabelled`.  A seen client's
+                   `unlabelled` are its training examples, whose targets it may use; an unseen
+                   one's targets are never looked at.
     title:         its name for people.
     keeps:         whether a client's private state, or its number, matters from round to round.
                    Centers that are drawn for one round cannot take part where it does.
@@ -54,6 +56,9 @@ class Algorithm(NamedTuple):
                    alone; None: there is none.
     sum_only:      False: `server_update` needs every client's contribution by itself, as leaves
                    [C, ...] with exact zeros for padding.  No secure sum can serve it.
+    apply:         (variables, x_BxHxWx3) -> outputs of a finished model; None: the model's own.
+    down:          shared -> what a client is sent in a round, by the method's own protocol, in
+                   shapes alone; None: all of `shared`, which simulated clients are given anyway.
     """
 
     init: Callable[[jax.Array], State]
@@ -69,6 +74,8 @@ class Algorithm(NamedTuple):
     sum_only: bool = True
     adapt: Callable[..., tuple[Tree, jax.Array]] | None = None
     base: 'Algorithm | None' = None
+    apply: Callable[[Tree, jax.Array], Any] | None = None
+    down: Callable[[Tree], Tree] | None = None
 
 
 def server_step(server: optax.GradientTransformation, state: State, total: Tree) -> State:

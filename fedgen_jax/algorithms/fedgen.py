@@ -130,6 +130,8 @@ def base_of(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     if not (base.server_model and base.sum_only and needed <= set(shared)):
         raise ValueError(f'fedgen.base={name!r}: has no model at the server to refine, not one '
                          'whole one, or no sum')
+    if base.apply or set(GENERATOR) & set(shared):
+        raise ValueError(f'fedgen.base={name!r}: answers by more than one model to refine')
     return base
 
 

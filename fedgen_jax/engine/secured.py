@@ -105,6 +105,11 @@ def rounds_of(
         raise ValueError(
             f'robust.rule={c.robust.rule!r}: replaces a sum, and {algorithm.title} takes none'
         )
+    if c.privacy.unit == 'client' and not algorithm.sum_only:
+        raise ValueError(
+            f"privacy.unit='client': its noise is for a sum, and {algorithm.title} takes none: "
+            'take another algorithm'
+        )
     return make_rounds(algorithm, mesh, c.client_map, protection, gathered)
 
 

@@ -45,7 +45,7 @@ def test_it_says_what_the_rest_of_the_code_asks(rolled):
         jax.eval_shape(algorithm.init, KEY) and jax.jit(algorithm.init)(KEY), jnp.arange(C)
     )
     own = [k for k in first if k != 'id']
-    by_number = name == 'elcfs'  # its spectra lie at the server by its number
+    by_number = name in ('elcfs', 'pfedhn')  # what is its own lies at the server by its number
     assert algorithm.keeps == (bool(own) or by_number), 'what is kept is more than a number'
 
 
