@@ -7,7 +7,7 @@ literature are in `fedgen_jax.baselines`.  One of your own may live in any modul
 """
 
 from fedgen_jax.algorithms import fedavg, fedgen, local_only
-from fedgen_jax.baselines import ditto, fedprox, scaffold
+from fedgen_jax.baselines import ditto, fedprox, scaffold, shot, t3a, tent
 
 ALGORITHMS = {
     'fedgen': fedgen,
@@ -15,5 +15,8 @@ ALGORITHMS = {
     'fedprox': fedprox,
     'scaffold': scaffold,
     'ditto': ditto,
+    'tent': tent,
+    't3a': t3a,
+    'shot': shot,
     'local_only': local_only,
 }
