@@ -7,7 +7,7 @@ literature are in `fedgen_jax.baselines`.  One of your own may live in any modul
 """
 
 from fedgen_jax.algorithms import fedavg, fedgen, local_only
-from fedgen_jax.baselines import ditto, fedprox, pfedfda, scaffold, shot, t3a, tent
+from fedgen_jax.baselines import atp, ditto, fedprox, pfedfda, scaffold, shot, t3a, tent
 
 ALGORITHMS = {
     'fedgen': fedgen,
@@ -19,5 +19,6 @@ ALGORITHMS = {
     't3a': t3a,
     'shot': shot,
     'pfedfda': pfedfda,
+    'atp': atp,
     'local_only': local_only,
 }

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from fedgen_jax.algorithms.base import Algorithm, State, Tree
 
 # Entries of `shared` that make models.  What steers training, as SCAFFOLD's variate, stays.
-SERVED = ('theta', 'phi', 'psi', 'pooled', 'normal', 'statistics')
+SERVED = ('theta', 'phi', 'psi', 'pooled', 'normal', 'statistics', 'gaussians', 'rates')
 
 
 def averaged(algorithm: Algorithm, share: float, rounds: int) -> Algorithm:
