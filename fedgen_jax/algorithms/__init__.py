@@ -7,7 +7,20 @@ literature are in `fedgen_jax.baselines`.  One of your own may live in any modul
 """
 
 from fedgen_jax.algorithms import fedavg, fedgen, local_only
-from fedgen_jax.baselines import atp, ditto, fedprox, pfedfda, scaffold, shot, t3a, tent
+from fedgen_jax.baselines import (
+    arm,
+    atp,
+    ditto,
+    dsu,
+    fedfa,
+    fedprox,
+    mixstyle,
+    pfedfda,
+    scaffold,
+    shot,
+    t3a,
+    tent,
+)
 
 ALGORITHMS = {
     'fedgen': fedgen,
@@ -20,5 +33,9 @@ ALGORITHMS = {
     'shot': shot,
     'pfedfda': pfedfda,
     'atp': atp,
+    'arm': arm,
+    'mixstyle': mixstyle,
+    'dsu': dsu,
+    'fedfa': fedfa,
     'local_only': local_only,
 }

@@ -115,8 +115,11 @@ def weights_adapted(
     reach: float,
 ) -> tuple[Tree, jax.Array]:
     """`descent` on the weights of these roles (`models.roles`), from a stranger's model."""
-    params = algorithm.personalize(shared, None, unlabelled, None, key, m_E)['params']
-    role_of = roles_of(local.model)
+    variables = algorithm.personalize(shared, None, unlabelled, None, key, m_E)
+    if set(variables) - {'params', 'batch_stats'}:
+        raise ValueError(f"adapt.steps: what {algorithm.title}'s models have beside weights would "
+                         'be lost: 0')
+    params, role_of = variables['params'], roles_of(local.model)
     moving, whole = parted(params, lambda path: role_of(path) in roles)
     if not moving:
         raise ValueError(
