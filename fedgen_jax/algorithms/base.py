@@ -41,7 +41,9 @@ class Algorithm(NamedTuple):
                    client's statistic; None for algorithms without a descriptor.
     personalize:   (shared, private or None, unlabelled, labelled or None, key, m_E or None) ->
                    variables for the model.  An unseen client has no `private` and, zero-shot,
-                   no `labelled`; `m_E` replaces the descriptor of `unlabelled`.
+                   no `labelled`; `m_E` replaces the descriptor of `unlabelled`.  A seen client's
+                   `unlabelled` are its training examples, whose targets it may use; an unseen
+                   one's targets are never looked at.
     title:         its name for people.
     keeps:         whether a client's private state, or its number, matters from round to round.
                    Centers that are drawn for one round cannot take part where it does.

@@ -16,9 +16,9 @@ which stays.  Then, with hats of its own images under its own weights, it sends 
 with the b and b' of the least cross-entropy over two folds of its images, each scored by the head
 from the other.  The server averages all three.
 
-A seen center keeps the Gaussians of its last round, and has the head of these on the server's
-features; given labels, it makes them anew under these, as the authors do, and takes no other step.
-An unseen center uses its unlabelled images.
+At last a seen center makes its Gaussians anew under the server's features, of its training images
+and their labels, and so does any center that is given labels; neither takes another step.  An
+unseen center uses its unlabelled images.
 
 What was chosen: b and b' are on a grid of tenths, where the authors run L-BFGS.  Features are those
 of a finished model after the steps, not those met in training.  `ridge` times the identity is
@@ -76,7 +76,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         return state._replace(shared={**state.shared, 'theta': theta, 'gaussians': gaussians})
 
     def estimated(variables, data, gaussians, key):
-        """A labelled center's Gaussians, mixed with the global ones."""
+        """A labelled center's Gaussians, mixed with the global ones; these, without a label."""
         z_NxI = features_of(head, local.model, variables, data.image)
         label_N = jnp.where(data.weight > 0, task.stratum(data.target), -1)
         gaussians = gaussians._replace(share=class_shares(task, data))
@@ -95,11 +95,9 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
             statistics = mean_of_steps(done.aux_T)
             variables = finish(local, done.params, data, None, key, statistics)
             found = estimated(variables, data, shared['gaussians'], key)
-            real = data.weight.sum() > 0
-            kept = jax.tree.map(lambda a, b: jnp.where(real, a, b), found, private['gaussians'])
             change = jax.tree.map(jnp.subtract, found, shared['gaussians'])
             sent['gaussians'] = weigh(sent['weight'], change)
-            return sent, {**private, 'gaussians': kept}, metrics_of(loss=done.loss)
+            return sent, private, metrics_of(loss=done.loss)
 
         def stays(path):
             return role_of(path) == 'head' or frozen(path)
@@ -117,20 +115,16 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     def personalize(shared, private, unlabelled, labelled, key, m_E=None):
         gaussians, statistics = shared['gaussians'], shared.get('statistics')
         variables = finish(local, shared['theta'], unlabelled, None, key, statistics)
-        if labelled is not None:
-            gaussians = estimated(variables, labelled, gaussians, key)
-        elif private is not None:
-            gaussians = private['gaussians']
+        if private is not None or labelled is not None:
+            own_data = unlabelled if labelled is None else labelled
+            gaussians = estimated(variables, own_data, gaussians, key)
         else:
             z_NxI = features_of(head, local.model, variables, unlabelled.image)
             gaussians = at_stranger(z_NxI, unlabelled.weight, gaussians, h.ridge, h.em)
         return {**variables, 'params': head.put(variables['params'], *lda(gaussians))}
 
     return base._replace(
-        init=init,
-        init_private=lambda state, client_id: {
-            'id': client_id, 'gaussians': state.shared['gaussians']
-        },
-        client_update=Update(begin), server_update=server_update, personalize=personalize,
-        title='pFedFDA', keeps=True, sizes={'base': 'theta', 'gaussians': 'gaussians'},
+        init=init, client_update=Update(begin), server_update=server_update,
+        personalize=personalize, title='pFedFDA',
+        sizes={'base': 'theta', 'gaussians': 'gaussians'},
     )

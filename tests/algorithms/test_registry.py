@@ -35,7 +35,7 @@ def rolled(request, clients):
 
 def test_it_says_what_the_rest_of_the_code_asks(rolled):
     name, algorithm, (state, private_C, _) = rolled
-    assert algorithm.title and algorithm.title[0].isupper()
+    assert any(letter.isupper() for letter in algorithm.title)
     assert set(algorithm.sizes.values()) <= set(state.shared)
     assert state.shared['round'] == 2
     first = jax.vmap(algorithm.init_private, (None, 0))(
