@@ -29,11 +29,11 @@ def rolled():
     clients = drawn_clients()
     changes = {'algorithm': 'arm', **FIELDS}
     algorithm, local = make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)
-    return clients, jax.jit(algorithm.personalize), local, roll(changes, clients)[0]
+    return clients, algorithm, jax.jit(algorithm.personalize), local, roll(changes, clients)[0]
 
 
 def test_a_constant_context_is_fedavg_to_the_bit(rolled, monkeypatch):
-    clients, _, _, with_context = rolled
+    clients, _, _, _, with_context = rolled
     monkeypatch.setattr(arm, 'Context', Constant)
     found = roll({'algorithm': 'arm', **FIELDS}, clients)[0].shared
     expected = roll({'algorithm': 'fedavg', 'model.norm': 'batch'}, clients)[0].shared
@@ -43,7 +43,7 @@ def test_a_constant_context_is_fedavg_to_the_bit(rolled, monkeypatch):
 
 
 def test_the_order_of_a_center_s_images_does_not_matter_and_labels_do_not(rolled):
-    clients, personalize, _, state = rolled
+    clients, _, personalize, _, state = rolled
     data = jax.tree.map(lambda x: x[0], clients)
     found = personalize(state.shared, None, data, None, KEY)
     turned = data._replace(image=data.image[::-1], weight=data.weight[::-1])  # of other labels
@@ -56,26 +56,27 @@ def test_the_order_of_a_center_s_images_does_not_matter_and_labels_do_not(rolled
 
 
 def test_the_network_learns_and_the_model_sees_what_it_says(rolled):
-    clients, personalize, local, state = rolled
-    first = roll({'algorithm': 'arm', **FIELDS}, clients, rounds=0)[0].shared
+    clients, algorithm, personalize, local, state = rolled
+    first = jax.jit(algorithm.init)(KEY).shared
     assert not first['context']['matrix'].any()
     moved = jax.tree.map(lambda a, b: (a != b).any(), first['context'], state.shared['context'])
     assert all(jax.tree.leaves(moved))
     data = jax.tree.map(lambda x: x[0], clients)
     variables = personalize(state.shared, None, data, None, KEY)
     x = data.image.astype(np.float32) / 255
-    said = local.model.apply(variables, x)
+    say = jax.jit(local.model.apply)
+    said = say(variables, x)
     # The map stands where the input layer's bias does, at each pixel its own.
     flat = {**variables, 'context': {'input': {'map': jnp.full((16, 16, 3), 0.1)}}}
     bias = variables['params']['input']['bias'] + 0.1
     theta = {**variables['params'], 'input': {**variables['params']['input'], 'bias': bias}}
     without = {'params': theta, 'batch_stats': variables['batch_stats']}
-    np.testing.assert_allclose(local.model.apply(flat, x), local.model.apply(without, x), atol=1e-5)
-    assert np.abs(said - local.model.apply(flat, x)).max() > 1e-4
+    np.testing.assert_allclose(say(flat, x), say(without, x), atol=1e-5)
+    assert np.abs(said - say(flat, x)).max() > 1e-4
 
 
 def test_batch_statistics_are_those_under_the_context(rolled):
-    clients, personalize, local, state = rolled
+    clients, _, personalize, local, state = rolled
     data = jax.tree.map(lambda x: x[0], clients)
     variables = personalize(state.shared, None, data, None, KEY)
     x = data.image.astype(np.float32) / 255
