@@ -5,6 +5,7 @@ Every field stands in `fedgen_jax/config.py`, with its default and a comment.
 
 from ml_collections import ConfigDict
 
+from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.config import base
 
 
@@ -70,7 +71,7 @@ METHODS = {
 # Further ones that a sweep may name.
 NAMED = METHODS | {
     f'{name}{title}': {'algorithm': name, **shifts}
-    for name in ('fedprox', 'scaffold', 'ditto')
+    for name in ALGORITHMS if name not in ('fedgen', 'fedavg', 'local_only')
     for title, shifts in (('', NO_SHIFTS), (' + shifts', {}))
 }
 

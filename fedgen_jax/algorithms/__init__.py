@@ -9,9 +9,13 @@ literature are in `fedgen_jax.baselines`.  One of your own may live in any modul
 from fedgen_jax.algorithms import fedavg, fedgen, local_only
 from fedgen_jax.baselines import (
     apfl,
+    arm,
+    atp,
     ditto,
+    dsu,
     elcfs,
     fedbn,
+    fedfa,
     fedprox,
     fedrep,
     fedsam,
@@ -21,12 +25,17 @@ from fedgen_jax.baselines import (
     hyperfedzero,
     ifca,
     knnper,
+    mixstyle,
     odpfl,
     pefll,
+    pfedfda,
     pfedhn,
     pfedme,
     scaffold,
+    shot,
     silobn,
+    t3a,
+    tent,
 )
 
 ALGORITHMS = {
@@ -51,6 +60,15 @@ ALGORITHMS = {
     'pefll': pefll,
     'hyperfedzero': hyperfedzero,
     'knnper': knnper,
+    'tent': tent,
+    't3a': t3a,
+    'shot': shot,
+    'pfedfda': pfedfda,
+    'atp': atp,
+    'arm': arm,
+    'mixstyle': mixstyle,
+    'dsu': dsu,
+    'fedfa': fedfa,
     'local_only': local_only,
 }
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from fedgen_jax.algorithms.base import Algorithm, Tree
 from fedgen_jax.algorithms.draws import draw_indices, images_of
 from fedgen_jax.algorithms.episodes import Parts, generated, own_descriptor
-from fedgen_jax.algorithms.finish import finish
+from fedgen_jax.algorithms.finish import finish, statistics_under
 from fedgen_jax.algorithms.local import Local
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.models.roles import roles_of
@@ -35,12 +36,14 @@ def uncertainty(probability: jax.Array) -> jax.Array:
     which is high where all images have one answer.  Of pixels it is their mean entropy alone: one
     image shows its classes in any shares.
     """
-
-    def entropy(p):
-        return -jnp.sum(p * jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny)), -1)
-
     mean = entropy(probability).mean()
     return mean - entropy(probability.mean(0)) if probability.ndim == 2 else mean
+
+
+def entropy(probability: jax.Array) -> jax.Array:
+    """Of probabilities [..., K], in nats, [...]."""
+    tiny = jnp.finfo(probability.dtype).tiny
+    return -jnp.sum(probability * jnp.log(jnp.maximum(probability, tiny)), -1)
 
 
 def descent(
@@ -112,23 +115,76 @@ def weights_adapted(
     reach: float,
 ) -> tuple[Tree, jax.Array]:
     """`descent` on the weights of these roles (`models.roles`), from a stranger's model."""
-    whole = algorithm.personalize(shared, None, unlabelled, None, key, m_E)
-    params, statistics = whole['params'], whole.get('batch_stats')
+    variables = algorithm.personalize(shared, None, unlabelled, None, key, m_E)
+    if set(variables) - {'params', 'batch_stats'}:
+        raise ValueError(f"adapt.steps: what {algorithm.title}'s models have beside weights would "
+                         'be lost: 0')
+    params, statistics = variables['params'], variables.get('batch_stats')
     role_of = roles_of(local.model)
-    leaves, form = jax.tree_util.tree_flatten_with_path(params)
-    moves = {
-        path for path, _ in leaves if role_of(tuple(k.key for k in path)) in roles  # type: ignore
-    }
-    if not moves:
+    moving, whole = parted(params, lambda path: role_of(path) in roles)
+    if not moving:
         raise ValueError(
             f"adapt.what: the model has no weight of role {' or '.join(roles)}: another of "
             f'{", ".join(WHAT)}'
         )
 
     def model(offset):
-        moved = [x + offset[str(path)] if path in moves else x for path, x in leaves]
-        new = jax.tree_util.tree_unflatten(form, moved)
+        new = whole({k: x + offset[k] for k, x in moving.items()})
         return finish(local, new, unlabelled, None, key, statistics)
 
-    begin = {str(path): jnp.zeros_like(x) for path, x in leaves if path in moves}
+    begin = {k: jnp.zeros_like(x) for k, x in moving.items()}
     return descent(local, model, begin, unlabelled, key, steps, reach)
+
+
+def parted(
+    params: Tree, moves: Callable[[tuple[str, ...]], bool]
+) -> tuple[dict[str, jax.Array], Callable[[dict[str, jax.Array]], Tree]]:
+    """(the weights at paths that move, by name; from such as these, all weights)."""
+    leaves, form = jax.tree_util.tree_flatten_with_path(params)
+    moving = {str(path): x for path, x in leaves if moves(tuple(k.key for k in path))}
+
+    def whole(moved):
+        return jax.tree_util.tree_unflatten(form, [moved.get(str(path), x) for path, x in leaves])
+
+    return moving, whole
+
+
+def minimized(
+    local: Local,
+    params: Tree,
+    moves: Callable[[tuple[str, ...]], bool],
+    objective: Callable[[jax.Array], jax.Array],
+    optimizer: optax.GradientTransformation,
+    steps: int,
+    batch: int,
+    unlabelled: Examples,
+    key: jax.Array,
+    statistics: Tree = None,
+) -> Tree:
+    """The weights after steps on unlabelled images, each on a batch of others of them.
+
+    objective: of the batch's probabilities.  The images are as they are, not augmented, and in each
+    step the model has the batch statistics that it would have were its batch all images
+    (`finish.statistics_under`), through which the gradient goes.
+    """
+    probability = local.task.probability
+    assert probability is not None
+    moving, whole = parted(params, moves)
+
+    def loss(moving, x_BxHxWx3):
+        new = whole(moving)
+        found = statistics_under(local, new, x_BxHxWx3, statistics)
+        variables = {'params': new, 'batch_stats': found}
+        return objective(probability(local.model.apply(variables, x_BxHxWx3, train=False)))
+
+    def step(carry, t):
+        moving, state = carry
+        key_t = jax.random.fold_in(stream(key, 'minimized'), t)
+        index_B = draw_indices(local.task, unlabelled, key_t, batch, None)
+        grads = jax.grad(loss)(moving, images_of(jnp.asarray(unlabelled.image)[index_B]))
+        with jax.numpy_dtype_promotion('standard'):  # Adam raises floats to whole powers
+            updates, state = optimizer.update(grads, state, moving)
+        return (optax.apply_updates(moving, updates), state), None
+
+    (moving, _), _ = jax.lax.scan(step, (moving, optimizer.init(moving)), jnp.arange(steps))
+    return whole(moving)

@@ -45,18 +45,12 @@ def finish(
         params, statistics = learn_alone(
             local, params, labelled, stream(key, 'finetune'), local.finetune
         )
-    if local.statistics == 'running':
-        return {'params': params, 'batch_stats': statistics}
-    if local.statistics == 'frozen':
-        return {'params': params, 'batch_stats': start_statistics(local)}
-    if local.statistics == 'frozen+own':
-        statistics = start_statistics(local)
     found = own_statistics(local, params, unlabelled, key, statistics)
     return {'params': params, 'batch_stats': found}
 
 
 def own_statistics(local: Local, params, unlabelled: Examples, key, statistics: Tree) -> Tree:
-    """Batch statistics of a center's unlabelled images under finished weights.
+    """A finished model's batch statistics, by a draw of a center's unlabelled images.
 
     With `Local.mix` 'balanced' they are taken twice: the second time of images drawn so that the
     classes that the first ones predict are equally many.
@@ -65,14 +59,11 @@ def own_statistics(local: Local, params, unlabelled: Examples, key, statistics: 
 
     def of(index_B):
         x_BxHxWx3 = images_of(jnp.asarray(unlabelled.image)[index_B])
-        if local.statistics in ('last', 'frozen+own'):
-            return x_BxHxWx3, last_statistics(local, params, x_BxHxWx3, statistics)
-        variables = training_variables(local, params)
-        new, features = last_features(local.model, variables, x_BxHxWx3, True)
-        return x_BxHxWx3, {**new, LAST_NORM: statistics_of(features)} if local.of_center else new
+        return x_BxHxWx3, statistics_under(local, params, x_BxHxWx3, statistics)
 
     x_BxHxWx3, found = of(index_B)
-    if local.mix == 'natural' or not jax.tree.leaves(found):
+    of_images = local.statistics not in ('running', 'frozen')
+    if local.mix == 'natural' or not (of_images and jax.tree.leaves(found)):
         return found
     variables = {'params': params, 'batch_stats': found}
     outputs: Any = local.model.apply(variables, x_BxHxWx3, train=False)
@@ -82,6 +73,29 @@ def own_statistics(local: Local, params, unlabelled: Examples, key, statistics: 
     weight_B = (probability_BxK / jnp.maximum(probability_BxK.mean(0, keepdims=True), 1e-3)).sum(-1)
     again = jax.random.categorical(stream(key, 'mix'), jnp.log(weight_B), shape=weight_B.shape)
     return of(index_B[again])[1]
+
+
+def statistics_under(
+    local: Local, params: Tree, x_BxHxWx3: jax.Array, statistics: Tree = None
+) -> Tree:
+    """The batch statistics that a finished model would have, were these a center's images.
+
+    statistics: as in `finish`.
+    """
+    if local.statistics == 'running':
+        return statistics
+    if local.statistics == 'frozen':
+        return start_statistics(local)
+    if local.statistics == 'frozen+own':
+        statistics = start_statistics(local)
+    if local.statistics in ('last', 'frozen+own'):
+        return last_statistics(local, params, x_BxHxWx3, statistics)
+    variables = training_variables(local, params)
+    new, features = last_features(local.model, variables, x_BxHxWx3, True)
+    if not local.of_center:
+        return new
+    assert features is not None
+    return {**new, LAST_NORM: statistics_of(features)}
 
 
 def last_statistics(local: Local, params: Tree, x_BxHxWx3: jax.Array, statistics: Tree) -> Tree:

@@ -129,6 +129,9 @@ class Input(nn.Module):
     It starts as the identity.  The generator's `input` mode changes it, so that a center's images
     meet the first convolution in the base's colors and at the base's scale.
 
+    Where variables have a collection `context`, its `map` [H, W, 3] is added to every image: the
+    part of a center's context in a linear map of image and context (`baselines/arm.py`).
+
     standardize: 'none'; 'image' (zero mean and unit variance over an image's pixels and
         channels); 'channel' (over the pixels of each channel).
     magnified: False where outputs belong to places in the image: its scale stays as it is.
@@ -154,7 +157,10 @@ class Input(nn.Module):
         bias_3 = self.param('bias', nn.initializers.zeros, (3,))
         if self.magnified:
             x = magnify(x, jnp.exp(self.param('log_zoom', nn.initializers.zeros, ())))
-        return (x @ matrix_3x3 + bias_3[None, None, None]).astype(self.dtype)
+        x = x @ matrix_3x3 + bias_3[None, None, None]
+        if self.has_variable('context', 'map'):
+            x += self.get_variable('context', 'map')[None]
+        return x.astype(self.dtype)
 
 
 def magnify(x_BxHxWx3: jax.Array, zoom: jax.Array) -> jax.Array:
