@@ -23,12 +23,17 @@ from fedgen_jax.train import train
 NEEDS = {'silobn': {'model.norm': 'batch', 'statistics': 'running'}}
 
 
+# `make test` has these, `make test-extended` all.
+ALWAYS = ('fedgen', 'fedavg', 'local_only', 'ditto', 'fedbn', 'pfedhn')
+ENTRIES = [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.extended) for x in ALGORITHMS]
+
+
 @pytest.fixture(scope='module')
 def clients():
     return drawn_clients()
 
 
-@pytest.fixture(scope='module', params=ALGORITHMS)
+@pytest.fixture(scope='module', params=ENTRIES)
 def rolled(request, clients):
     """(name, its algorithm, what two rounds make of it)."""
     changes = {'algorithm': request.param, **NEEDS.get(request.param, {})}
@@ -72,12 +77,7 @@ def test_the_order_of_clients_does_not_matter(rolled, clients):
     assert_close(again, private_C, 2e-4)
 
 
-# Whole runs of these are made in `make test`; of every other with `make test-extended`.
-ALWAYS = ('fedgen', 'fedavg', 'local_only', 'ditto')
-RUNS = [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.extended) for x in ALGORITHMS]
-
-
-@pytest.fixture(scope='module', params=RUNS)
+@pytest.fixture(scope='module', params=ENTRIES)
 def finished(request, tmp_path_factory):
     """(folder, summary, configuration) of a whole small run, one center unseen."""
     c = configured({

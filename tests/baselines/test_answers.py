@@ -14,6 +14,8 @@ from fedgen_jax.export import to_safetensors
 from fedgen_jax.loaded import Model
 from fedgen_jax.program import build, make_algorithm
 
+pytestmark = pytest.mark.extended
+
 
 @pytest.fixture(scope='module')
 def clients():

@@ -11,6 +11,8 @@ from fedgen_jax.baselines import arm
 from fedgen_jax.data import synthetic
 from fedgen_jax.program import make_algorithm
 
+pytestmark = pytest.mark.extended
+
 FIELDS = {'arm.width': 8, 'arm.channels': 2, 'model.norm': 'batch'}
 
 

@@ -11,6 +11,8 @@ from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import stack
 from fedgen_jax.program import make_algorithm
 
+pytestmark = pytest.mark.extended
+
 
 @pytest.fixture(scope='module')
 def clients():

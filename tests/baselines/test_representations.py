@@ -14,6 +14,8 @@ from fedgen_jax.models import CNN
 from fedgen_jax.models.representation import with_representation
 from fedgen_jax.program import make_algorithm
 
+pytestmark = pytest.mark.extended
+
 
 @pytest.fixture(scope='module')
 def clients():

@@ -14,6 +14,8 @@ from fedgen_jax.baselines.styles import changed_gradient, moments
 from fedgen_jax.data import synthetic
 from fedgen_jax.program import make_algorithm
 
+pytestmark = pytest.mark.extended
+
 RNG = np.random.default_rng(0)
 MAP = jnp.array(RNG.normal(size=(6, 5, 4, 3)) * RNG.uniform(1, 3, (6, 1, 1, 3))
                 + RNG.normal(size=(6, 1, 1, 3)), jnp.float32)
