@@ -31,6 +31,7 @@ from fedgen_jax.parties import told_of_identities
 from fedgen_jax.predictions import Said
 from fedgen_jax.program import num_bytes
 from fedgen_jax.promise import told
+from fedgen_jax.resolution import resolution_of
 from fedgen_jax.run import Run, after_training, reopen
 from fedgen_jax.settings import settings_of
 from fedgen_jax.tasks import Task
@@ -50,7 +51,9 @@ def summarize(
     """
     c = run.config
     shared = state.shared
+    resolution = resolution_of(c, run.program.task, (*run.seen, *run.unseen))
     done = after_training(run, state, private_C)
+    done = done._replace(own_size=bool(resolution) and resolution['size'] == 'own')
     if models is None:
         if c.finetune.choose:
             tell("the seen centers' own models, made first")
@@ -95,6 +98,7 @@ def summarize(
         'lower_is_better': list(run.program.task.lower_is_better),
         'units': dict(run.program.task.units),
         'headline': run.program.task.headline,
+        'resolution': resolution,
         **scores,
         'cost': {
             'round_seconds': timing['round_seconds'],
