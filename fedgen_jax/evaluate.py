@@ -189,9 +189,8 @@ def predict_on(
     """A model's predictions of a center's images at `index_N` (booleans)."""
     examples = take(center.examples, index_N)
     predictions = trained.program.predict(variables, examples.image)
-    path, unit, original = (
-        tuple(itertools.compress(x, index_N)) for x in (center.path, center.unit, center.original)
-    )
+    path, unit = (tuple(itertools.compress(x, index_N)) for x in (center.path, center.unit))
+    original = tuple(itertools.compress(center.original, index_N))
     return Predicted(predictions, examples, path, unit, original)
 
 

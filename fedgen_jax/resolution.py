@@ -30,6 +30,11 @@ def resolution_of(c: ConfigDict, task: Task, centers: Iterable[Center]) -> Resol
     return {'size': size, 'pixels': c.data.image_size, 'why': why}
 
 
+def is_own(resolution: Resolution | None) -> bool:
+    """Whether masks are scored at the images' own size."""
+    return resolution is not None and resolution['size'] == 'own'
+
+
 def at_own_size(found: Predicted, task: Task) -> Predicted:
     """Predictions in place of which stands what was measured of them, each at its image's own size.
 

@@ -31,7 +31,7 @@ from fedgen_jax.parties import told_of_identities
 from fedgen_jax.predictions import Said
 from fedgen_jax.program import num_bytes
 from fedgen_jax.promise import told
-from fedgen_jax.resolution import resolution_of
+from fedgen_jax.resolution import is_own, resolution_of
 from fedgen_jax.run import Run, after_training, reopen
 from fedgen_jax.settings import settings_of
 from fedgen_jax.tasks import Task
@@ -53,7 +53,7 @@ def summarize(
     shared = state.shared
     resolution = resolution_of(c, run.program.task, (*run.seen, *run.unseen))
     done = after_training(run, state, private_C)
-    done = done._replace(own_size=bool(resolution) and resolution['size'] == 'own')
+    done = done._replace(own_size=is_own(resolution))
     if models is None:
         if c.finetune.choose:
             tell("the seen centers' own models, made first")

@@ -6,8 +6,8 @@ from fedgen_jax.schema import Summary
 
 ABBREVIATIONS = {
     'map': 'mAP', 'ap50': 'AP50', 'ap75': 'AP75', 'froc': 'FROC', 'iou': 'IoU', 'hd95': 'HD95',
-    'hd95_mm': 'HD95 in mm', 'assd': 'ASSD', 'dice': 'Dice', 'dice_volume': 'Dice of volumes', 'auroc': 'AUROC',
-    'f1': 'F1', 'ece': 'ECE',
+    'hd95_mm': 'HD95 in mm', 'assd': 'ASSD', 'dice': 'Dice', 'dice_volume': 'Dice of volumes',
+    'auroc': 'AUROC', 'f1': 'F1', 'ece': 'ECE',
 }
 NONE = '–'
 NO_SCORE = (

@@ -3,6 +3,7 @@
 An image is measured once, at any size of its own, and then counts as often as it is resampled.
 """
 
+import math
 import warnings
 from collections.abc import Mapping
 
@@ -36,7 +37,7 @@ def measured(
     hd95, assd = distances(truth_HxW, guess_HxW, (1.0, 1.0))
     if not spacing:
         in_mm = np.nan
-    elif np.isclose(*spacing, rtol=1e-6):
+    elif math.isclose(*spacing, rel_tol=1e-6):
         in_mm = hd95 * spacing[0]
     else:
         in_mm = distances(truth_HxW, guess_HxW, spacing)[0]
