@@ -224,9 +224,10 @@ def _said(
 
     shape: 'width x height' of it, '' of drawn ones.  root: of the files, None without.
     """
-    frame, path = Frame(size, size, 1.0, size), p.path[i]
+    frame, path, source = Frame(size, size, 1.0, size), p.path[i], ''
     if root is not None and os.path.exists(root / file_of(path)):
-        picture = open_image(str(root / path))  # also for the aspect of its pixels
+        source = str(root / path)
+        picture = open_image(source)  # also for the aspect of its pixels
         frame = Frame(*picture.image.size, picture.aspect, size)
     elif shape:  # of an array within a file
         width, height = map(int, shape.split(' x '))
@@ -235,4 +236,4 @@ def _said(
     more = {'center': center}
     if np.ndim(target.get('label')) == 0 and 'label' in target:
         more['truth'] = classes[int(target['label'])] if target['label'] >= 0 else ''
-    return Said(path, frame[:2], in_own_pixels(found, frame), None, more)
+    return Said(path, frame[:2], in_own_pixels(found, frame), None, more, source)

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -73,6 +74,25 @@ def _geometry(file, mtime_ns):
 def spacing(path: str) -> tuple[float, float]:
     """mm, the height and the width of a pixel of a slice: no voxel is read."""
     return _spacing(*_key(path))
+
+
+def write_mask(file: str | os.PathLike, like: str, slices: Sequence[np.ndarray]) -> None:
+    """Writes a mask on the voxels of the volume `like`, in its orientation and with its affine.
+
+    slices: uint8 [H, W] of all of its slices, in order, as they are shown.
+    """
+    nibabel = extra('nibabel')
+    image = nibabel.load(like)
+    shown = np.stack(slices, -1)[:, ::-1].astype(np.uint8)
+    volume = np.rot90(shown, -1)  # to right, front and up
+    turn = nibabel.io_orientation(image.affine)
+    back = nibabel.orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
+    header = image.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header['cal_min'] = header['cal_max'] = 0
+    voxels = nibabel.apply_orientation(volume, back).reshape(_three(image.shape))
+    nibabel.save(type(image)(voxels, image.affine, header), file)
 
 
 @functools.lru_cache(maxsize=16)
