@@ -163,7 +163,8 @@ def read_mask(path: str, num_classes: int) -> np.ndarray:
                 mask = pictures.read_mask(path)
     if mask.ndim != 2:
         raise ValueError(f'{mask.shape[2]} channels: save the mask as one channel of class numbers')
-    if not np.all(np.isfinite(mask)) or np.any(mask != np.rint(mask)):
+    whole = mask.dtype.kind in 'biu'
+    if not whole and (not np.all(np.isfinite(mask)) or np.any(mask != np.rint(mask))):
         raise ValueError('values that are no whole numbers: save the number of the class a pixel')
     values = np.unique(mask)
     bad = [int(v) for v in values if not (0 <= v < num_classes or v == UNKNOWN)]
