@@ -31,6 +31,7 @@ def base() -> ConfigDict:
     c.checkpoint_every = 50  # rounds
     c.tracker = ''  # where scores are shown too: tensorboard | wandb, comma-separated; '': nowhere
     c.score_on = 'test'  # test | val; val for development: the unseen center too
+    c.score_size = 'own'  # of masks at the end: own (their files') | model (data.image_size)
 
     c.data = ConfigDict()
     c.data.source = 'folder'  # folder (what data.root names) | synthetic

@@ -4,8 +4,11 @@ A seen center's descriptor comes from its training images, without labels, and i
 split that `score_on` names.  An unseen center is cross-fitted: the descriptor of one half of its
 images scores the other half, and back; in development (`score_on='val'`) its training split gives
 the descriptor and its validation split the score, so that its test images stay unopened.
+
+Masks are scored at the model's size, and at their own where `Trained.own_size` says so.
 """
 
+import itertools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +20,7 @@ from fedgen_jax.canonical import Change, change_from, on_canonical, own_change
 from fedgen_jax.data.examples import SPLITS, Center, Examples, of_split, pad, take
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.intervals import of_block
+from fedgen_jax.resolution import at_own_size
 from fedgen_jax.run import Trained
 from fedgen_jax.schema import OF_ONE_MODEL
 from fedgen_jax.tasks.base import Predicted
@@ -112,7 +116,7 @@ def change_of(trained: Trained, unlabelled: Examples, name: str | None) -> Chang
 
 
 def score(trained: Trained, variables: Any, examples: Examples) -> Scores:
-    """The task's metrics of a model on examples."""
+    """The task's metrics of a model on examples, at the model's size."""
     predictions = trained.program.predict(variables, examples.image)
     return trained.program.task.metrics(predictions, examples.target, examples.weight)
 
@@ -185,8 +189,9 @@ def predict_on(
     """A model's predictions of a center's images at `index_N` (booleans)."""
     examples = take(center.examples, index_N)
     predictions = trained.program.predict(variables, examples.image)
-    path, unit = (tuple(np.array(x)[index_N].tolist()) for x in (center.path, center.unit))
-    return Predicted(predictions, examples, path, unit)
+    path, unit = (tuple(itertools.compress(x, index_N)) for x in (center.path, center.unit))
+    original = tuple(itertools.compress(center.original, index_N))
+    return Predicted(predictions, examples, path, unit, original)
 
 
 def predict_unseen(
@@ -223,16 +228,24 @@ def cross_fitted(
 
 def metrics_of(trained: Trained, found: Predicted) -> Scores:
     """The task's metrics of predictions."""
+    found = measured(trained, found)
     return trained.program.task.metrics(
         found.predictions, found.examples.target, found.examples.weight
     )
 
 
+def measured(trained: Trained, found: Predicted) -> Predicted:
+    """Predictions as they are scored: at the images' own size, where the federation is."""
+    return at_own_size(found, trained.program.task) if trained.own_size else found
+
+
 def concatenate(parts: Sequence[Predicted]) -> Predicted:
     """The predictions of several centers, or halves of one, together."""
     predictions, examples = jax.tree.map(lambda *x: np.concatenate(x), *(p[:2] for p in parts))
-    path, unit = (sum((getattr(p, k) for p in parts), ()) for k in ('path', 'unit'))
-    return Predicted(predictions, examples, path, unit)
+    path, unit, original = (
+        sum((getattr(p, k) for p in parts), ()) for k in ('path', 'unit', 'original')
+    )
+    return Predicted(predictions, examples, path, unit, original)
 
 
 def score_seen(
@@ -244,7 +257,7 @@ def score_seen(
     with_intervals: whether to add 'intervals' (`intervals.of_block`).
     """
     models = models or [None] * len(trained.seen)
-    found = [predict_seen(trained, i, split, v) for i, v in enumerate(models)]
+    found = [measured(trained, predict_seen(trained, i, split, v)) for i, v in enumerate(models)]
     centers = {c.name: metrics_of(trained, p) for c, p in zip(trained.seen, found)}
     told = {'pooled': metrics_of(trained, concatenate(found))}
     if with_intervals:
@@ -264,10 +277,10 @@ def score_stranger(
 def predict_stranger(
     trained: Trained, center: Center, split: str, m_E: np.ndarray | None = None
 ) -> list[Predicted]:
-    """What the models say that `score_stranger` scores."""
+    """What the models say that `score_stranger` scores, as it is scored."""
     alone = not trained.program.algorithm.server_model
     clients: Sequence[int | None] = range(len(trained.seen)) if alone else [None]
-    return [predict_unseen(trained, center, split, i, m_E) for i in clients]
+    return [measured(trained, predict_unseen(trained, center, split, i, m_E)) for i in clients]
 
 
 def score_unseen(trained: Trained, split: str, with_intervals: bool = False) -> dict | None:
@@ -293,7 +306,8 @@ def score_center_model(trained: Trained, split: str) -> dict | None:
 
     def of(center):
         variables = model_of(trained, of_split(center, 'train'), m_E=m_E)
-        return score(trained, variables, of_split(center, split))
+        of_split_N = center.split == SPLITS.index(split)
+        return metrics_of(trained, predict_on(trained, variables, center, of_split_N))
 
     return {
         'seen': block(trained, {c.name: of(c) for c in trained.seen}),
@@ -334,9 +348,11 @@ def score_shuffled(trained: Trained, split: str) -> dict | None:
     spread = np.linspace(0, len(m_CxE) - 1, min(len(m_CxE), MAX_OTHERS)).astype(int)
 
     def seen(i, center):
-        train, test = of_split(center, 'train'), of_split(center, split)
+        train = of_split(center, 'train')
         models = (model_of(trained, train, i, m_CxE[j]) for j in others_CxK[i])
-        return mean_scores([score(trained, model, test) for model in models])
+        return mean_scores([
+            metrics_of(trained, predict_seen(trained, i, split, model)) for model in models
+        ])
 
     def unseen(center):
         return mean_scores([score_stranger(trained, center, split, m_CxE[j]) for j in spread])

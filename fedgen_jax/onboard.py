@@ -25,6 +25,7 @@ from fedgen_jax.kept import Kept, remove_model, why_not_kept, write_model
 from fedgen_jax.loaded import stranger
 from fedgen_jax.newcomer import Extras, extras, score_extras, tell_doubts, with_extras
 from fedgen_jax.program import num_bytes
+from fedgen_jax.resolution import is_own, resolution_of
 from fedgen_jax.run import Restored, check_is_run, restore
 from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
 
@@ -195,6 +196,8 @@ def _make(
         kept = Kept(center.name, 'refined', 'onboard', done.round, variables)
         file = str(write_model(workdir, kept))
     tell_doubts(center.name, told)
+    resolution = resolution_of(done.config, done.program.task, [center])
+    trained = trained._replace(own_size=is_own(resolution))
     statistic, scores = after.statistics.own[center.name], score_stranger(trained, center, 'test')
     if told:
         told['scores_without'] = scores
@@ -207,6 +210,7 @@ def _make(
         'bytes_up': statistic.total.nbytes + 8,
         'weights': descriptor.hash_of(variables['params']),
         'scores': scores,
+        'resolution': resolution,
         'model': file,
         **told,
     }

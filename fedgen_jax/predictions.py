@@ -2,6 +2,7 @@
 
     probabilities.csv            a row an image: classification
     masks/IMAGE.png              the number of a class in each pixel, in the image's own size
+    masks/VOLUME.nii.gz          the same of a NIfTI volume, if all its slices are asked for
     classes.json                 the names of the numbers
     detections.json, images.json COCO's results in the image's own pixels, and what their ids mean
     overlays/IMAGE.png           pictures for people, where they are asked for
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from fedgen_jax.data.folder import nifti
 from fedgen_jax.files import write_json, write_text
 from fedgen_jax.tasks import draw
 from fedgen_jax.tasks.base import Task
@@ -33,6 +35,7 @@ class Said(NamedTuple):
     found:  the task's prediction, in the image's own pixels.
     image:  the picture itself; None where no overlay is wanted.
     more:   further cells of a table, by column, such as the center and the truth.
+    source: the file that it was read from, of a volume with the slice; '' of none.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Said(NamedTuple):
     found: Mapping[str, Any]
     image: Image.Image | None = None
     more: Mapping[str, str] = {}
+    source: str = ''
 
 
 def write_predictions(
@@ -60,10 +64,16 @@ def write_predictions(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f'{folder}: holds files already: name a new folder')
     rows, found, sizes, written = [], [], [], {}
+    slices: list[Said] = []  # of one volume, without their pictures
     for one in said:
         if 'mask' in one.found:
-            kept = file_in(folder / 'masks', one.name)
-            Image.fromarray(np.asarray(one.found['mask'], np.uint8)).save(kept)
+            if slices and volume_of(slices[0]) != volume_of(one):
+                write_masks(folder / 'masks', slices)
+                slices = []
+            slices.append(one._replace(image=None))
+            if not volume_of(one):
+                write_masks(folder / 'masks', slices)
+                slices = []
             written[folder / 'masks'] = True
         elif 'box' in one.found:
             found.append(one._replace(image=None))
@@ -79,6 +89,8 @@ def write_predictions(
             overlay(one, classes).save(file_in(folder / 'overlays', one.name))
             written[folder / 'overlays'] = True
     folder.mkdir(parents=True, exist_ok=True)
+    if slices:
+        write_masks(folder / 'masks', slices)
     if rows:
         write_text(folder / 'probabilities.csv', table(rows))
         written[folder / 'probabilities.csv'] = True
@@ -90,6 +102,25 @@ def write_predictions(
             write_json(folder / name, value)
             written[folder / name] = True
     return list(written)
+
+
+def volume_of(one: Said) -> str:
+    """The NIfTI file that an image is a slice of; '' of none."""
+    file, k = nifti.parts(one.source)
+    return '' if k is None else file
+
+
+def write_masks(folder: pathlib.Path, slices: Sequence[Said]) -> None:
+    """Writes masks: all slices of a NIfTI volume as one file like it, others as a png each."""
+    first, numbers = slices[0], [nifti.parts(one.source)[1] for one in slices]
+    volume = volume_of(first)
+    if volume and numbers == list(range(nifti.geometry(volume)[0][2])):
+        file = new_file(folder / nifti.parts(first.name)[0])
+        nifti.write_mask(file, volume, [one.found['mask'] for one in slices])
+        return
+    for one in slices:
+        mask = Image.fromarray(np.asarray(one.found['mask'], np.uint8))
+        mask.save(file_in(folder, one.name))
 
 
 def row_of(one: Said, task: Task, classes: Sequence[str]) -> dict[str, str]:
@@ -137,7 +168,11 @@ def file_in(folder: pathlib.Path, name: str) -> pathlib.Path:
 
     Raises ValueError where it is there already, as of 'a' beside 'a.png'.
     """
-    file = folder / (name if name.lower().endswith('.png') else f'{name}.png')
+    return new_file(folder / (name if name.lower().endswith('.png') else f'{name}.png'))
+
+
+def new_file(file: pathlib.Path) -> pathlib.Path:
+    """A file that is not there yet, whose folder is made.  Raises ValueError where it is."""
     if file.exists():
         raise ValueError(f'{file}: of two images: rename one of them')
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,10 @@ ADDED = {
     'shifts.preset': 'brightfield',
     'fedgen.theta': 'joint',
     'input.canonical': 'none',
+    'score_size': 'model',
 }
+
+_EARLIER = 'an earlier version'
 
 _TITLES = {'fedgen': 'FedGen', 'fedavg': 'FedAvg', 'local_only': 'Local only'}
 
@@ -72,6 +75,9 @@ def summary(made: Mapping[str, Any]) -> Summary:
     now.setdefault('headline', '')  # their first metric
     # All metrics of which less was better were lengths.
     now.setdefault('units', dict.fromkeys(now['lower_is_better'], 'pixels'))
+    if 'resolution' not in now:  # masks were scored at the model's size alone
+        size, masks = now['config']['data']['image_size'], now['task'] == 'segmentation'
+        now['resolution'] = {'size': 'model', 'pixels': size, 'why': _EARLIER} if masks else None
     now.setdefault('server_model', now['algorithm'] != 'local_only')
     now['controls'] = {'sampled': None, **now['controls']}
     if now.get('finetuned'):  # unseen centers have no labels: theirs repeated `unseen`

@@ -28,6 +28,7 @@ from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.privacy.settings import check_private
 from fedgen_jax.program import Program, build, make_task, mix_of_run
 from fedgen_jax.registry import choose
+from fedgen_jax.resolution import SIZES
 
 # What a seen center's own model may be (`own.own_model`).
 CHOICES = ('refined', 'finetuned', 'local_only')
@@ -69,6 +70,7 @@ class Trained(NamedTuple):
     released:  each seen center's statistic, of a private run, which has no other.
     moments:   each seen center's mean moments [M] as it released them, of a private run with
                canonical input: what its images are brought to the reference by.
+    own_size:  whether masks are scored at their own size, as their files have them (`resolution`).
     """
 
     program: Program
@@ -81,6 +83,7 @@ class Trained(NamedTuple):
     reference: np.ndarray | None = None
     released: Mapping[str, Statistic] | None = None
     moments: Mapping[str, np.ndarray] | None = None
+    own_size: bool = False
 
 
 def load_source(config: ConfigDict, classes: Sequence[str] | None = None) -> Source:
@@ -137,6 +140,7 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
     """
     check_private(config)
     choose('score_on', config.score_on, ('test', 'val'))
+    choose('score_size', config.score_size, SIZES)
     for kind in config.finetune.choose:
         choose('finetune.choose', kind, CHOICES)
     if 'finetuned' in config.finetune.choose and config.finetune.steps < 1:

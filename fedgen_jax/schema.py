@@ -106,6 +106,14 @@ class SecureSums(TypedDict):
     a_round: SecureRound | None
 
 
+class Resolution(TypedDict):
+    """At which size masks were scored."""
+
+    size: Literal['own', 'model']
+    pixels: int
+    why: str
+
+
 class Summary(TypedDict):
     """A finished run."""
 
@@ -121,6 +129,7 @@ class Summary(TypedDict):
     lower_is_better: list[str]
     units: dict[str, str]
     headline: str
+    resolution: Resolution | None
     server_model: bool
     seen: SeenBlock
     unseen: Block | None

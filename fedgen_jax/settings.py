@@ -32,7 +32,7 @@ def name_of(c: ConfigDict) -> str:
 ANEW = (
     'a new one can start from it: --config.start.weights=THIS_RUN --config.start.generator=True'
 )
-AFTERWARDS = ('adapt', 'finetune', 'oracle')  # groups of fields: a finished run is scored again
+AFTERWARDS = ('adapt', 'finetune', 'oracle', 'score_size')  # a finished run is scored again
 
 
 def refusal(made: dict, now: dict, defaults: dict) -> str:

@@ -31,6 +31,7 @@ from fedgen_jax.parties import told_of_identities
 from fedgen_jax.predictions import Said
 from fedgen_jax.program import num_bytes
 from fedgen_jax.promise import told
+from fedgen_jax.resolution import is_own, resolution_of
 from fedgen_jax.run import Run, after_training, reopen
 from fedgen_jax.settings import settings_of
 from fedgen_jax.tasks import Task
@@ -50,7 +51,9 @@ def summarize(
     """
     c = run.config
     shared = state.shared
+    resolution = resolution_of(c, run.program.task, (*run.seen, *run.unseen))
     done = after_training(run, state, private_C)
+    done = done._replace(own_size=is_own(resolution))
     if models is None:
         if c.finetune.choose:
             tell("the seen centers' own models, made first")
@@ -95,6 +98,7 @@ def summarize(
         'lower_is_better': list(run.program.task.lower_is_better),
         'units': dict(run.program.task.units),
         'headline': run.program.task.headline,
+        'resolution': resolution,
         **scores,
         'cost': {
             'round_seconds': timing['round_seconds'],
@@ -222,9 +226,10 @@ def _said(
 
     shape: 'width x height' of it, '' of drawn ones.  root: of the files, None without.
     """
-    frame, path = Frame(size, size, 1.0, size), p.path[i]
+    frame, path, source = Frame(size, size, 1.0, size), p.path[i], ''
     if root is not None and os.path.exists(root / file_of(path)):
-        picture = open_image(str(root / path))  # also for the aspect of its pixels
+        source = str(root / path)
+        picture = open_image(source)  # also for the aspect of its pixels
         frame = Frame(*picture.image.size, picture.aspect, size)
     elif shape:  # of an array within a file
         width, height = map(int, shape.split(' x '))
@@ -233,4 +238,4 @@ def _said(
     more = {'center': center}
     if np.ndim(target.get('label')) == 0 and 'label' in target:
         more['truth'] = classes[int(target['label'])] if target['label'] >= 0 else ''
-    return Said(path, frame[:2], in_own_pixels(found, frame), None, more)
+    return Said(path, frame[:2], in_own_pixels(found, frame), None, more, source)

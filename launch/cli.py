@@ -14,6 +14,7 @@ from fedgen_jax.data.store import cache_folder, writable
 from fedgen_jax.engine.processes import is_first, join
 from fedgen_jax.evaluate import metrics_in
 from fedgen_jax.files import expand
+from fedgen_jax.report.words import at_size
 from launch import usage
 
 _CLUSTER = flags.DEFINE_string(
@@ -158,4 +159,5 @@ def show(summary: dict) -> str:
         lines.append(line('seen, images pooled', pooled))
         shuffled = summary['controls']['shuffled']
         lines.append(line(f'{group}, shuffled', (shuffled or {}).get(group)))
+    lines.append(at_size(summary) if summary.get('resolution') else None)
     return '\n'.join(x for x in lines if x)

@@ -42,7 +42,7 @@ def main():
             for text in picture.assumed:
                 say(text)
             image = picture.image if _OVERLAYS.value else None
-            yield Said(picture.name, picture.frame[:2], found, image)
+            yield Said(picture.name, picture.frame[:2], found, image, source=picture.source)
 
     task = run.done.program.task
     for path in write_predictions(

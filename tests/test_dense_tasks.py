@@ -31,6 +31,7 @@ SETS = {
     'detection': ('box', 'detector', ('ap50', 'ap75', 'map', 'froc')),
 }
 EACH = 10  # images a center
+OWN = 48  # pixels of an image with a mask, which the model sees at 32
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +39,8 @@ def sources(tmp_path_factory):
     """{task: a folder of drawn centers}."""
     made = {}
     for task, (target, _, _) in SETS.items():
-        made[task] = dense_folder(tmp_path_factory.mktemp(task) / 'root', target, 3, 3 * EACH, 32)
+        size = OWN if task == 'segmentation' else 32
+        made[task] = dense_folder(tmp_path_factory.mktemp(task) / 'root', target, 3, 3 * EACH, size)
     return made
 
 
@@ -180,8 +182,11 @@ def test_masks_that_are_written_are_those_that_are_scored(run, tmp_path):
                 for root, key in ((tmp_path / 'found' / 'masks', 'image'), (folder, 'mask'))
             )
             again = answers.task.metrics({'mask': found}, {'mask': truth}, np.ones(len(of)))
+            assert found.shape[1:] == truth.shape[1:] == (OWN, OWN)
             assert again['n'] == scores['n']
-            assert again['dice'] == pytest.approx(scores['dice'])
+            for metric in SETS['segmentation'][2]:
+                assert again[metric] == pytest.approx(scores[metric])
+    assert summary['resolution'] == {'size': 'own', 'pixels': 32, 'why': ''}
     with pytest.raises(ValueError, match='holds files already'):
         write_predictions(tmp_path / 'found', answers.said, *answers[1:4])
 

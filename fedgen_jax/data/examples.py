@@ -37,6 +37,18 @@ class Examples(NamedTuple):
     own: Any = ()
 
 
+class Original(NamedTuple):
+    """Where an image and its mask lie as they came, before they were made square.
+
+    image, mask: files, as `decode` takes them; mask: '' where the image has none.
+    spacing: mm, the height and the width of a pixel, as the table says; () where it does not.
+    """
+
+    image: str
+    mask: str = ''
+    spacing: tuple[float, ...] = ()
+
+
 class Center(NamedTuple):
     """One center's examples on the host, with the split and the origin of each.
 
@@ -45,6 +57,7 @@ class Center(NamedTuple):
     unit:  of each, what must lie in one split: its patient or, where none is known, the file.
     size:  'width x height' of the N images in their files, where there are files.
     assumed: what reading each of the N files took for granted, lines of text, '' for nothing.
+    original: the N files of images and masks, where masks are files.
     """
 
     name: str
@@ -54,6 +67,7 @@ class Center(NamedTuple):
     unit: tuple[str, ...]
     size: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    original: tuple[Original, ...] = ()
 
 
 class Source(NamedTuple):

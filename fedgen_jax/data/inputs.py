@@ -43,12 +43,14 @@ class Picture(NamedTuple):
     """A picture in its own pixels (8-bit RGB), and how it lies in its square.
 
     assumed: what had to be assumed to read it, a line each.
+    source:  the file that it was read from, '' of none.
     """
 
     name: str
     image: Image.Image
     frame: Frame
     assumed: tuple[str, ...] = ()
+    source: str = ''
 
     @property
     def square(self) -> np.ndarray:
@@ -104,7 +106,8 @@ def read(
             image, assumed, aspect = decode.open_image(x.source, scale, window)
         except ValueError as error:
             raise ValueError(f'{_place(x)}: {error}') from error
-        yield Picture(x.name, image, Frame(*image.size, aspect, size), assumed)
+        source = x.source if isinstance(x.source, str) else ''
+        yield Picture(x.name, image, Frame(*image.size, aspect, size), assumed, source)
 
 
 def window_of(text: str, pictures: Sequence[Listed]) -> Window | None:

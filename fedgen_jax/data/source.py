@@ -2,12 +2,12 @@
 
 import collections
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from fedgen_jax.data import synthetic
-from fedgen_jax.data.examples import SPLITS, Center, Examples, Source
+from fedgen_jax.data.examples import SPLITS, Center, Examples, Original, Source
 from fedgen_jax.data.folder import records as folder_lib
 from fedgen_jax.data.folder.text import (
     DataError,
@@ -18,10 +18,11 @@ from fedgen_jax.data.folder.text import (
     row_error,
 )
 from fedgen_jax.data.folder.words import listed
+from fedgen_jax.data.originals import of_manifest
 from fedgen_jax.data.public.cuts import cut_of
 from fedgen_jax.data.split import add_validation, assign_splits
 from fedgen_jax.data.store import Record, gather, stored
-from fedgen_jax.data.targets import TARGETS, Target, target_of
+from fedgen_jax.data.targets import MASK, TARGETS, Target, target_of
 
 
 def load(
@@ -80,6 +81,8 @@ def load(
     of_centers = cut_of(records, cut, seed) if cut else records
     split, notes = _with_validation(of_centers, seed)
     source = assemble(split, metadata['classes'], seed, target)
+    if any(kind is MASK for kind, _ in folder.found):
+        source = _with_originals(source, of_manifest(folder.manifest))
     if require_train:
         _check_train(folder.manifest, source, target, unseen)
     return source._replace(notes=folder.notes + notes)
@@ -133,6 +136,14 @@ def assemble(
     first = target or next((key for key in TARGETS if key in classes), None)
     names = classes.get(target_of(first).name, ()) if first else ()
     return Source(tuple(centers), tuple(names), first)
+
+
+def _with_originals(source: Source, original: Mapping[str, Original]) -> Source:
+    """The source with the files of images and masks, where they are files."""
+    return source._replace(centers=tuple(
+        c._replace(original=tuple(original[path] for path in c.path) if original else ())
+        for c in source.centers
+    ))
 
 
 def to_records(centers: Iterable[Center]) -> Iterator[Record]:

@@ -18,6 +18,7 @@ from fedgen_jax.onboard import entry_of
 from fedgen_jax.report.classes import class_sections
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Section, Strip, Table, write_report
+from fedgen_jax.report.summaries import check_sizes
 from fedgen_jax.report.words import NONE, headline, kilobytes, titled
 from fedgen_jax.run import Run, Trained, after_training, reopen
 from fedgen_jax.schema import Summary
@@ -233,6 +234,7 @@ def report_run(
     found = {folder: read_summary(folder) for folder in folders}
     if len(found) < len(folders):
         raise ValueError(f'--beside={beside}: this is the run itself: name another')
+    check_sizes(found.values(), ', '.join(map(str, folders)))
     names = distinct(found)
     summaries = {name: found[folder] for name, folder in names.items()}
     models = {name: finished(folder) for name, folder in names.items()}

@@ -13,7 +13,7 @@ from PIL import Image
 from fedgen_jax.report import figures
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.summaries import center_model_of
-from fedgen_jax.report.words import NONE, headline, kilobytes, readable, titled
+from fedgen_jax.report.words import NONE, at_size, headline, kilobytes, readable, titled
 from fedgen_jax.schema import Groups, Summary
 from fedgen_jax.tasks.base import View
 
@@ -102,6 +102,7 @@ def write_report(
         lede=lede,
         tiles=tiles,
         label=titled(metric),
+        at_size=at_size(first),
         scored_on={'test': 'held-back test images', 'val': 'validation images'}[first['score_on']],
         unseen=_unseen_note(summaries) if unseen else '',
         bars=figures.bars(scores, colors, unseen, label),
@@ -190,7 +191,8 @@ def _scores_table(methods, summaries, metric):
     head = ['mean of seen', 'worst seen', 'mean of seen, fine-tuned']
     head += [f'{c} (unseen)' if c in unseen else c for c in centers]
     counts = _merged(next(iter(methods.values())))
-    numbers = ['', '', '', *(str(counts[c]['n']) for c in centers)]
+    number = 'n_mm' if metric.endswith('_mm') else 'n'
+    numbers = ['', '', '', *(str(counts[c].get(number, 0)) for c in centers)]
     kept = [j for j in range(len(head)) if j != 2 or any(tuned.values())]
     lower = metric in next(iter(summaries.values()))['lower_is_better']
     best = _best([[v[j] for j in kept] for v in value_MxJ[: len(methods)]], lower)
@@ -205,7 +207,8 @@ def _scores_table(methods, summaries, metric):
     known = first and any(row[0] == INTERVAL for row in body)
     notes = [OF_INTERVALS] * known + _notes(controls, any(tuned.values()), counts)
     unit = next(iter(summaries.values()))['units'].get(metric)
-    said = [f'in {unit}'] * bool(unit) + ['lower is better'] * lower
+    told = titled(metric).endswith(f'in {unit}')
+    said = [f'in {unit}'] * (bool(unit) and not told) + ['lower is better'] * lower
     return Table(
         ': '.join([titled(metric), *([', '.join(said)] if said else [])]),
         ['', *(head[j] for j in kept)],

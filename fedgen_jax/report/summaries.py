@@ -21,7 +21,7 @@ def read_summaries(
     order: names of methods; runs from folders come in this order, those of a file in its own.
 
     Raises ValueError, in one line, where a file is none of these, and where the runs are of two
-    tasks, scored on two splits, or cannot be told apart.
+    tasks, scored on two splits or at two sizes, or cannot be told apart.
     """
     found = [s for path in paths for s in _read(pathlib.Path(path), order)]
     where = ', '.join(map(str, paths))
@@ -32,8 +32,19 @@ def read_summaries(
                 f'{where}: {field} is {" and ".join(values)}: a table takes runs of one kind: '
                 'name the folders of one'
             )
+    check_sizes(found, where)
     _check_rows(found, where)
     return found
+
+
+def check_sizes(summaries: Iterable[Summary], where: str) -> None:
+    """Raises ValueError where the masks of some runs were scored at another size than others'."""
+    sizes = {s['resolution']['size'] for s in summaries if s['resolution']}
+    if len(sizes) > 1:
+        raise ValueError(
+            f"{where}: masks are scored at the images' own size in some runs and at the model's in "
+            'others: run launch.train again in one kind, with --config.score_size=model or own'
+        )
 
 
 def base_of(summary: Summary) -> Summary:

@@ -18,6 +18,7 @@ from fedgen_jax.report.words import (
     NO_SCORE,
     NONE,
     Measure,
+    at_size,
     headline,
     kilobytes,
     measure,
@@ -55,6 +56,7 @@ def tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
     seeds = len({s['seed'] for s in summaries})
     count = f'{len(summaries)} run{"s" if len(summaries) > 1 else ""}'
     parts = [f'{count}. Scores are in points of 100{_spread(seeds)}.', *_incomplete(rows)]
+    parts += list(dict.fromkeys(filter(None, map(at_size, summaries))))
     for name in names:
         own = measure(summaries[0], name)
         parts += [f'### {titled(name)}{_remark(own)}', _scores(rows, own)]

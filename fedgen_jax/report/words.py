@@ -6,8 +6,8 @@ from fedgen_jax.schema import Summary
 
 ABBREVIATIONS = {
     'map': 'mAP', 'ap50': 'AP50', 'ap75': 'AP75', 'froc': 'FROC', 'iou': 'IoU', 'hd95': 'HD95',
-    'assd': 'ASSD', 'dice': 'Dice', 'dice_volume': 'Dice of volumes', 'auroc': 'AUROC',
-    'f1': 'F1', 'ece': 'ECE',
+    'hd95_mm': 'HD95 in mm', 'assd': 'ASSD', 'dice': 'Dice', 'dice_volume': 'Dice of volumes',
+    'auroc': 'AUROC', 'f1': 'F1', 'ece': 'ECE',
 }
 NONE = '–'
 NO_SCORE = (
@@ -54,6 +54,17 @@ def measure(summary: Summary, metric: str) -> Measure:
     """How a metric of a summary is written."""
     lower = metric in summary['lower_is_better']
     return Measure(metric, lower, summary['units'].get(metric, ''))
+
+
+def at_size(summary: Summary) -> str:
+    """At which size the masks of a summary were scored, a sentence; '' where it has none."""
+    resolution = summary['resolution']
+    if not resolution:
+        return ''
+    if resolution['size'] == 'own':
+        return "Masks are scored at the images' own size."
+    pixels = resolution['pixels']
+    return f"Masks are scored at the model's size, {pixels} x {pixels} pixels."
 
 
 def kilobytes(size: float, decimals: int = 0) -> str:

@@ -1,12 +1,12 @@
 """What a task is: a value that carries everything the rest of the code asks of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from fedgen_jax.data.examples import Examples
+from fedgen_jax.data.examples import Examples, Original
 
 
 class View(NamedTuple):
@@ -24,13 +24,14 @@ class View(NamedTuple):
 class Predicted(NamedTuple):
     """What a model says of images: predictions, targets and weights lead with N, on the host.
 
-    path, unit: of each image, as in `data.examples.Center`.
+    path, unit, original: of each image, as in `data.examples.Center`.
     """
 
     predictions: Any
     examples: Examples
     path: tuple[str, ...]
     unit: tuple[str, ...]
+    original: tuple[Original, ...] = ()
 
 
 class Task(NamedTuple):
@@ -60,6 +61,10 @@ class Task(NamedTuple):
     probability: outputs_Bx... -> the classes' probabilities [B, ..., K] of an image, or of each of
                  its pixels; None where the outputs are none.  They sum to 1 over K.  Where the
                  target is a label, `predict` gives them as 'probability'.
+    measure:     of a task that learns masks: (prediction, target, spacing) of one image after the
+                 other, each of a size of its own, -> what `metrics` and `resample` take in place of
+                 predictions, arrays that lead with N.  spacing: mm, the height and the width of a
+                 pixel, () where it is not known.  None: the task scores images of one size alone.
     """
 
     name: str
@@ -76,3 +81,4 @@ class Task(NamedTuple):
     headline: str = ''
     resample: Callable[[Any, dict, np.ndarray, np.ndarray], dict] | None = None
     probability: Callable[[jax.Array], jax.Array] | None = None
+    measure: Callable[[Iterable[tuple[dict, dict, tuple[float, ...]]]], dict] | None = None

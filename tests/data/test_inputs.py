@@ -64,6 +64,8 @@ def test_a_folder_with_a_manifest_is_read_as_training_reads_it(tmp_path, manifes
     assert list(several) == ['a.png', 'v.nii.gz#1', 'pet/0.dcm', 'pet/1.dcm', 'pet/2.dcm']
     for name, image in several.items():
         np.testing.assert_array_equal(image, wanted[name])
+    sources = {x.name: x.source for x in read(listed(root), SIZE)}
+    assert sources == {name: str(root / name) for name in wanted}
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from fedgen_jax.data.folder import decode, reading
+from fedgen_jax.data.folder import decode, nifti, reading
 from fedgen_jax.data.source import load
+from fedgen_jax.predictions import Said, write_predictions
+from fedgen_jax.tasks import segmentation
 
 nibabel = pytest.importorskip('nibabel')
 
@@ -131,3 +133,34 @@ def test_a_spacing_that_cannot_be_is_refused(tmp_path, manifest_writer):
     manifest_writer(tmp_path, [{'image': 'v.nii', 'center': 'c'}])
     with pytest.raises(ValueError, match=r"row 2, field image: .*correct the\s+spacing"):
         load(tmp_path, 8, 0, tmp_path / 'cache', require_train=False)
+
+
+@pytest.mark.parametrize('turn', [
+    np.diag([1, 1, 1]), np.diag([-1, -1, 1]), np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0]]),
+    np.array([[0.96, 0.28, 0], [-0.28, 0.96, 0], [0, 0, 1]]),
+])
+def test_masks_of_a_volume_come_back_as_one_on_its_voxels(tmp_path, turn):
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = turn * [0.5, 2.0, 3.0], [4, -5, 6]
+    voxels = np.random.default_rng(0).integers(0, 3, (4, 5, 6)).astype(np.int16)
+    image = nibabel.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units('mm')
+    nibabel.save(image, tmp_path / 'v.nii.gz')
+    file = str(tmp_path / 'v.nii.gz')
+    depth = nifti.geometry(file)[0][2]
+    said = []
+    for k in range(depth):
+        mask = decode.read_mask(f'{file}#{k}', 3)
+        said.append(
+            Said(f'v.nii.gz#{k}', mask.shape[::-1], {'mask': mask}, source=f'{file}#{k}')
+        )
+    task, names = segmentation(('none', 'a', 'b')), ('none', 'a', 'b')
+    write_predictions(tmp_path / 'all', said, task, names)
+    (written,) = (tmp_path / 'all' / 'masks').iterdir()
+    found = nibabel.load(written)
+    np.testing.assert_array_equal(np.asarray(found.dataobj), voxels)
+    np.testing.assert_allclose(found.affine, affine, atol=1e-5)
+    assert found.get_data_dtype() == np.uint8 and written.name == 'v.nii.gz'
+    # Of some slices alone there is no volume.
+    write_predictions(tmp_path / 'some', said[1:], task, names)
+    assert len(list((tmp_path / 'some' / 'masks').glob('v.nii.gz#*.png'))) == depth - 1

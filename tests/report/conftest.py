@@ -20,7 +20,7 @@ def summary(method, held_out, seed, seen, unseen, **changes):
         'method': method, 'title': method.title(), 'task': 'classification', 'algorithm': 'any',
         'seed': seed, 'held_out': held_out, 'rounds': 2, 'device': 'cpu',
         'score_on': 'test', 'lower_is_better': [], 'units': {}, 'headline': '',
-        'server_model': True,
+        'resolution': None, 'server_model': True,
         **both, 'seen': {**both['seen'], 'pooled': both['seen']['centers']['a']},
         'center_model': both, 'controls': {'shuffled': None, 'sampled': None},
         'cost': {

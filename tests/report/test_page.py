@@ -29,7 +29,7 @@ def summary(score, center_model=None, **changes):
     return {
         'task': 'classification', 'algorithm': 'any', 'seed': 0, 'rounds': 2, 'device': 'cpu',
         'score_on': 'test', 'lower_is_better': [], 'units': {}, 'headline': '',
-        'server_model': True, **own,
+        'resolution': None, 'server_model': True, **own,
         'center_model': own if center_model is None else blocks(center_model),
         'controls': {'shuffled': None, 'sampled': None},
         'cost': {

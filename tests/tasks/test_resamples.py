@@ -36,6 +36,19 @@ def masks(rng):
     return {'mask': guess}, {'mask': truth, 'volume': volume}
 
 
+def masks_in_mm(rng):
+    """Of every other image the spacing is known."""
+    said, target = masks(rng)
+    pairs = zip(said['mask'], target['mask'])
+    return TASK.measure(
+        ({'mask': guess}, {'mask': truth}, (0.5, 1.5) if i % 2 else ())
+        for i, (guess, truth) in enumerate(pairs)
+    ), target
+
+
+TASK = segmentation(['none', 'a', 'b'])
+
+
 def boxes(rng):
     corner = rng.uniform(0, 40, (N, 5, 2))
     box = np.concatenate([corner, corner + rng.uniform(6, 20, (N, 5, 2))], -1)
@@ -52,7 +65,8 @@ CASES = {
     'three classes': (classification('abc'), lambda rng: labels(rng, 3)),
     'two classes': (classification('ab'), lambda rng: labels(rng, 2)),
     'several labels': (multilabel('abc'), several),
-    'masks': (segmentation(['none', 'a', 'b']), masks),
+    'masks': (TASK, masks),
+    'masks in mm': (TASK, masks_in_mm),
     'boxes': (detection('ab'), boxes),
 }
 

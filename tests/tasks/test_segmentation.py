@@ -7,7 +7,7 @@ import pytest
 
 from fedgen_jax.data.examples import UNKNOWN
 from fedgen_jax.tasks import segmentation
-from fedgen_jax.tasks.segmentation import overlap
+from fedgen_jax.tasks.mask_metrics import MEASURED, measured
 
 TASK = segmentation(('background', 'cell', 'nucleus'))
 SIZE = 20
@@ -40,17 +40,58 @@ def test_a_perfect_prediction():
 @pytest.mark.parametrize('move', [1, 3])
 def test_a_moved_square(move):
     truth, guess = square(2, 2, 10), square(2, 2 + move, 10)
-    dice, iou, hd95, assd = overlap(truth == 1, guess == 1)
-    assert dice == pytest.approx(1 - move / 10)
-    assert iou == pytest.approx(dice / (2 - dice))
-    assert hd95 == pytest.approx(move)
-    assert 0 < assd < move
+    found = score([guess], [truth])
+    assert found['dice'] == pytest.approx(1 - move / 10)
+    assert found['iou'] == pytest.approx(found['dice'] / (2 - found['dice']))
+    assert found['hd95'] == pytest.approx(move)
+    assert 0 < found['assd'] < move
 
 
 def test_surface_distances_do_not_depend_on_the_side_they_are_seen_from():
     truth, guess = square(2, 2, 10) == 1, square(3, 6, 6) == 1
-    np.testing.assert_allclose(overlap(truth, guess), overlap(guess, truth))
-    np.testing.assert_allclose(overlap(truth, guess), overlap(truth.T, guess.T))
+    found = measured(truth, guess, (0.5, 2.0))
+    turned = measured(guess, truth, (0.5, 2.0))
+    np.testing.assert_allclose(found[2:], turned[2:])
+    np.testing.assert_allclose(found, measured(truth.T, guess.T, (2.0, 0.5)))
+
+
+def test_millimetres_follow_the_height_and_the_width_of_a_pixel():
+    truth = square(4, 4, 8) == 1
+    down, aside = (np.roll(truth, 3, axis) for axis in (0, 1))
+    in_mm = [
+        dict(zip(MEASURED, measured(truth, guess, (0.5, 2.0))))['hd95_mm']
+        for guess in (down, aside, np.zeros_like(truth))
+    ]
+    np.testing.assert_allclose(in_mm, [1.5, 6.0, np.hypot(0.5 * SIZE, 2.0 * SIZE)])
+    even = dict(zip(MEASURED, measured(truth, down, (0.7, 0.7))))
+    assert even['hd95_mm'] == pytest.approx(0.7 * even['hd95'])
+    assert np.isnan(measured(truth, down)[-1])
+
+
+def test_millimetres_are_of_the_images_whose_spacing_is_known_alone():
+    truth = [square(4, 4, 8), square(4, 4, 8), square(0, 0, 0)]
+    guess = [square(7, 4, 8), square(4, 4, 8), square(0, 0, 0)]
+
+    def of(*spacings):
+        images = zip(({'mask': g} for g in guess), ({'mask': t} for t in truth), spacings)
+        target = {'mask': np.stack(truth)}
+        return TASK.metrics(TASK.measure(images), target, np.ones(3))
+
+    plain = score(guess, truth)
+    assert of((), (), ()) == plain and 'hd95_mm' not in plain
+    some = of((2.0, 1.0), (), (1.0, 1.0))
+    assert some['hd95_mm'] == some['classes']['cell']['hd95_mm'] == pytest.approx(6.0)
+    assert (some['n'], some['n_mm']) == (3, 2) and some['hd95'] == plain['hd95']
+    assert 'hd95_mm' not in of((), (), (1.0, 1.0))  # it shows nothing
+
+
+def test_images_of_any_sizes_are_measured():
+    large, small = square(4, 4, 8), square(7, 4, 8)[::2, ::2]
+    rows = TASK.measure(({'mask': m}, {'mask': m}, ()) for m in (large, small))
+    target = {'mask': np.zeros((2, 3, 3), np.uint8)}  # says only that something is known
+    assert TASK.metrics(rows, target, np.ones(2))['dice'] == 1
+    nothing = {'mask': np.zeros((0, 3, 3), np.uint8)}
+    assert TASK.metrics(TASK.measure([]), nothing, np.ones(0)) == {'n': 0}
 
 
 def test_empty_masks():

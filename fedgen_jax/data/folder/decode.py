@@ -8,6 +8,7 @@ ValueError with what is wrong and the way out; the caller adds where.
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,6 +19,7 @@ from fedgen_jax.data.folder.dicom_gray import Scale
 from fedgen_jax.data.folder.reading import Picture, Problem, Window, extra, one_kind_of_error
 from fedgen_jax.data.folder.square import (
     original_boxes,
+    original_mask,
     square_boxes,
     square_frame,
     square_image,
@@ -26,14 +28,25 @@ from fedgen_jax.data.folder.square import (
 )
 
 __all__ = [
-    'NOT_SQUARE', 'SUFFIXES', 'Picture', 'Problem', 'check_suffix', 'extra', 'file_of', 'kind_of',
-    'Window', 'one_kind_of_error', 'open_image', 'original_boxes', 'plain_path', 'read_image',
-    'read_mask', 'read_values',
-    'scale_of_series', 'square_boxes', 'square_frame', 'square_image', 'square_mask',
+    'NOT_SQUARE', 'SUFFIXES', 'Picture', 'Pixel', 'Problem', 'check_suffix', 'extra', 'file_of',
+    'kind_of', 'Window', 'one_kind_of_error', 'open_image', 'original_boxes', 'original_mask',
+    'pixel_of', 'plain_path', 'read_image', 'read_mask', 'read_values', 'scale_of_series',
+    'square_boxes', 'square_frame', 'square_image', 'square_mask',
 ]
 
 SUFFIXES = (*pictures.SUFFIXES, '.dcm', *nifti.SUFFIXES)
 NOT_SQUARE = 'pixels that are not square: resampled by their spacing'
+
+
+class Pixel(NamedTuple):
+    """What a file's header says of its pixels.
+
+    aspect:  the height by the width.
+    spacing: mm, the height and the width; () where the file does not say.
+    """
+
+    aspect: float = 1.0
+    spacing: tuple[float, ...] = ()
 
 
 def file_of(path: str) -> str:
@@ -94,9 +107,32 @@ def open_image(
         else:
             picture = pictures.read_image(path, window)
         square_pixels(*picture.image.size, picture.aspect)
-    if abs(picture.aspect - 1) < 1e-3:  # as digits are rounded
+    if _is_square(picture.aspect):
         return picture._replace(aspect=1.0)
     return picture._replace(assumed=(*picture.assumed, NOT_SQUARE))
+
+
+def _is_square(aspect: float) -> bool:
+    return abs(aspect - 1) < 1e-3  # as digits are rounded
+
+
+def pixel_of(path: str) -> Pixel:
+    """The size of a file's pixels, from its header alone.
+
+    DICOM: PixelSpacing, else that at the detector or of the film.  NIfTI: the affine, in mm unless
+    the header names another unit.  Other files: pixels are square, and of no known size.
+    """
+    with one_kind_of_error():
+        match kind_of(path):
+            case 'dicom':
+                head = dicom.header(path)
+                pixel = Pixel(head.aspect, head.spacing)
+            case 'nifti':
+                spacing = nifti.spacing(path)
+                pixel = Pixel(spacing[0] / spacing[1], spacing)
+            case _:
+                pixel = Pixel()
+    return pixel._replace(aspect=1.0) if _is_square(pixel.aspect) else pixel
 
 
 def read_values(path: str | bytes | np.ndarray) -> np.ndarray | None:
@@ -127,7 +163,8 @@ def read_mask(path: str, num_classes: int) -> np.ndarray:
                 mask = pictures.read_mask(path)
     if mask.ndim != 2:
         raise ValueError(f'{mask.shape[2]} channels: save the mask as one channel of class numbers')
-    if not np.all(np.isfinite(mask)) or np.any(mask != np.rint(mask)):
+    whole = mask.dtype.kind in 'biu'
+    if not whole and (not np.all(np.isfinite(mask)) or np.any(mask != np.rint(mask))):
         raise ValueError('values that are no whole numbers: save the number of the class a pixel')
     values = np.unique(mask)
     bad = [int(v) for v in values if not (0 <= v < num_classes or v == UNKNOWN)]

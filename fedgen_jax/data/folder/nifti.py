@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,9 +41,8 @@ def is_nifti(path: str) -> bool:
 
 def read_image(path: str, window: Window | None = None) -> Picture:
     """One slice, on the gray scale of its whole volume, or of a window."""
-    volume, aspect, low, high, assumed = _load(*_key(path))
-    if window:
-        (low, high), assumed = window, ()
+    volume, aspect = _load(*_key(path))
+    low, high, assumed = (*window, ()) if window else _grays(*_key(path))
     return Picture(to_rgb(to_unit(_slice(volume, path), low, high)), assumed, aspect)
 
 
@@ -71,6 +71,38 @@ def _geometry(file, mtime_ns):
     return tuple(shape[i] for i in order), affine
 
 
+def spacing(path: str) -> tuple[float, float]:
+    """mm, the height and the width of a pixel of a slice: no voxel is read."""
+    return _spacing(*_key(path))
+
+
+def write_mask(file: str | os.PathLike, like: str, slices: Sequence[np.ndarray]) -> None:
+    """Writes a mask on the voxels of the volume `like`, in its orientation and with its affine.
+
+    slices: uint8 [H, W] of all of its slices, in order, as they are shown.
+    """
+    nibabel = extra('nibabel')
+    image = nibabel.load(like)
+    shown = np.stack(slices, -1)[:, ::-1].astype(np.uint8)
+    volume = np.rot90(shown, -1)  # to right, front and up
+    turn = nibabel.io_orientation(image.affine)
+    back = nibabel.orientations.ornt_transform(np.array([[0, 1], [1, 1], [2, 1]]), turn)
+    header = image.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header['cal_min'] = header['cal_max'] = 0
+    voxels = nibabel.apply_orientation(volume, back).reshape(_three(image.shape))
+    nibabel.save(type(image)(voxels, image.affine, header), file)
+
+
+@functools.lru_cache(maxsize=16)
+def _spacing(file, mtime_ns):
+    unit = extra('nibabel').load(file).header.get_xyzt_units()[0]
+    x, y, _ = np.linalg.norm(_geometry(file, mtime_ns)[1][:3, :3], axis=0)
+    scale = {'meter': 1e3, 'micron': 1e-3}.get(unit, 1.0)  # of unknown ones: mm, as is the custom
+    return float(y * scale), float(x * scale)
+
+
 def _three(shape) -> tuple[int, int, int]:
     """A shape of three axes: one slice, or further axes of 1, as converters write them."""
     shape = tuple(shape)
@@ -88,7 +120,7 @@ def _key(path):
 
 @functools.lru_cache(maxsize=2)  # the slices of a volume and of its masks follow one another
 def _load(file: str, mtime_ns: int):
-    """(float32 [X, Y, Z] to right, front and up; pixel height by width; black; white; assumed)."""
+    """(float32 [X, Y, Z] to right, front and up; pixel height by width)."""
     del mtime_ns  # part of the key: an edited file is read again
     nibabel = extra('nibabel')
     image = nibabel.load(file)
@@ -106,7 +138,13 @@ def _load(file: str, mtime_ns: int):
     width, height, _ = nibabel.affines.voxel_sizes(image.affine)
     if not (width > 0 and height > 0):
         raise Problem(f'voxels of {width:g} x {height:g} mm: correct the affine')
-    return volume, float(height / width), *black_and_white(volume)
+    return volume, float(height / width)
+
+
+@functools.lru_cache(maxsize=2)
+def _grays(file: str, mtime_ns: int):
+    """(black, white, assumed) of a volume; a mask has no need of them."""
+    return black_and_white(_load(file, mtime_ns)[0])
 
 
 def _slice(volume, path):
