@@ -78,6 +78,8 @@ def summary(made: Mapping[str, Any]) -> Summary:
     if 'resolution' not in now:  # masks were scored at the model's size alone
         size, masks = now['config']['data']['image_size'], now['task'] == 'segmentation'
         now['resolution'] = {'size': 'model', 'pixels': size, 'why': _EARLIER} if masks else None
+    now.setdefault('at_unseen', [])
+    now.setdefault('sum_only', True)  # there were no others
     now.setdefault('server_model', now['algorithm'] != 'local_only')
     now['controls'] = {'sampled': None, **now['controls']}
     if now.get('finetuned'):  # unseen centers have no labels: theirs repeated `unseen`

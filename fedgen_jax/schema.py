@@ -131,6 +131,8 @@ class Summary(TypedDict):
     headline: str
     resolution: Resolution | None
     server_model: bool
+    at_unseen: list[str]
+    sum_only: bool
     seen: SeenBlock
     unseen: Block | None
     center_model: Groups | None

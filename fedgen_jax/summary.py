@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.data.folder.decode import file_of, open_image
@@ -38,6 +39,7 @@ from fedgen_jax.tasks import Task
 from fedgen_jax.tasks.coco_metrics import Ids, ids_of, only_images
 
 Tell = Callable[[str], None]
+OF_OWN = ('own', 'last', 'drawn+own')  # values of `statistics`: a new center's are its own
 
 
 def summarize(
@@ -79,6 +81,8 @@ def summarize(
                if c.adapt.steps and run.unseen else {}),
             **own.pop('base', {}),
             'cost': sizes_of(base.algorithm, run, shared, private_C),
+            'at_unseen': at_unseen(c, base.algorithm),
+            'sum_only': base.algorithm.sum_only,
         }
     scores |= own
     if run.program.secure:
@@ -106,6 +110,8 @@ def summarize(
             **sizes_of(algorithm, run, shared, private_C),
         },
         'server_model': algorithm.server_model,
+        'at_unseen': at_unseen(c, algorithm),
+        'sum_only': algorithm.sum_only,
         'privacy': {
             **run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
             **(told(c, tuple(run.guard.ledgers.values()), run.program.secure)
@@ -113,6 +119,19 @@ def summarize(
         },
         'config': settings_of(c),
     }
+
+
+def at_unseen(c: ConfigDict, algorithm: Algorithm) -> list[str]:
+    """What of an unseen center's unlabelled images its zero-shot model is made from."""
+    if not algorithm.server_model:
+        return ["nothing: seen centers' models"]
+    own = c.statistics in OF_OWN
+    normalized = c.model.get('norm') == 'batch' or c.model.get('last', 'none') != 'none'
+    found = {
+        'canonical input': c.input.canonical != 'none', 'batch statistics': own and normalized,
+        algorithm.unseen: bool(algorithm.unseen),
+    }
+    return [what for what, used in found.items() if used] or ['nothing']
 
 
 def sizes_of(algorithm: Algorithm, run: Run, shared: Any, private_C: Any) -> dict[str, Any]:

@@ -175,6 +175,7 @@ def fedgen(
         server_model=True,
         sizes={**under.sizes, 'generator': 'phi', 'descriptor': 'psi'},
         adapt=functools.partial(code_adapted, parts) if hypernet.learned else None,
+        unseen='descriptor' if hypernet.learned else '',
     )
     return over(base, algorithm, after) if base else algorithm
 

@@ -132,6 +132,7 @@ def arm(local: Local, c: ConfigDict, network: nn.Module) -> Algorithm:
 
     return base._replace(
         init=init, client_update=Update(begin), personalize=personalize, title='ARM-CML',
+        unseen='context of its images',
         sizes={'base': 'theta', 'context': 'context'},
     )
 

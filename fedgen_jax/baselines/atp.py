@@ -99,6 +99,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     return base._replace(
         init=init, client_update=Update(begin), server_update=server_update,
         personalize=personalize, title='ATP', sizes={'base': 'theta', 'rates': 'rates'},
+        unseen='entropy of its images',
     )
 
 

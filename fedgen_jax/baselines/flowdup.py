@@ -175,6 +175,6 @@ def flowdup(
     return Algorithm(
         init, lambda state, client_id: {'id': client_id}, Update(begin),
         lambda state, total: server_step(server, state, total), None, personalize,
-        title='FLowDUP', keeps=False, server_model=True,
+        title='FLowDUP', unseen='code of its images', keeps=False, server_model=True,
         sizes={'base': 'theta', 'hypernetwork': 'phi'},
     )

@@ -211,6 +211,6 @@ def hyperfedzero(
     return Algorithm(
         init, lambda state, client_id: {'id': client_id}, Update(begin),
         lambda state, total: server_step(server, state, total), None, personalize,
-        title='HyperFedZero', keeps=False, server_model=True,
+        title='HyperFedZero', unseen='each image by itself', keeps=False, server_model=True,
         sizes={'base': 'theta', 'hypernetwork': 'phi'}, apply=apply,
     )

@@ -136,5 +136,6 @@ def ifca(local: Local, server: optax.GradientTransformation, clusters: int) -> A
     return base._replace(
         init=init, init_private=init_private, client_update=Update(begin),
         server_update=server_update, personalize=personalize, title='IFCA', keeps=True,
+        unseen='entropy of its images',
         sizes={'base': 'clusters'},
     )

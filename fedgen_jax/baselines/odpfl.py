@@ -149,7 +149,7 @@ def by_encoder(
         init, lambda state, client_id: {'id': client_id}, Update(begin), server_update, None,
         personalize, title=title, keeps=False, server_model=True,
         sizes={'base': 'theta', 'hypernetwork': 'phi', 'encoder': 'psi'},
-        sum_only=False, down=sent_down,
+        sum_only=False, down=sent_down, unseen='' if planes else 'embedding of its images',
     )
 
 

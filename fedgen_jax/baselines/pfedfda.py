@@ -125,6 +125,6 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
 
     return base._replace(
         init=init, client_update=Update(begin), server_update=server_update,
-        personalize=personalize, title='pFedFDA',
+        personalize=personalize, title='pFedFDA', unseen='Gaussians of its images',
         sizes={'base': 'theta', 'gaussians': 'gaussians'},
     )

@@ -62,4 +62,4 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         )
 
     base = fedavg(local, optimizer('server', c.server))
-    return test_time(base, local, adapt)._replace(title='SHOT-IM')
+    return test_time(base, local, adapt)._replace(title='SHOT-IM', unseen='entropy of its images')

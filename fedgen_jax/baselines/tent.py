@@ -57,7 +57,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         )
 
     base = fedavg(local, optimizer('server', c.server))
-    return test_time(base, local, adapt)._replace(title='Tent')
+    return test_time(base, local, adapt)._replace(title='Tent', unseen='entropy of its images')
 
 
 def test_time(

@@ -304,6 +304,12 @@ def _cost(rows):
             *sent,
             NONE if seconds is None else f'{seconds:.2f}',
             ', '.join(sorted({r['device'] for r in runs})),
+            ', '.join(runs[0].get('at_unseen', [])) or NONE,
+            'sum' if runs[0].get('sum_only', True) else 'each',
         ])
-    head = ['method', *(f'parameters: {p}' for p in parts), 'kB up', 'kB down', 's a round', 'on']
-    return markdown(head, body) + '\n\nkB are 1000 bytes, of one client in one round.'
+    head = ['method', *(f'parameters: {p}' for p in parts), 'kB up', 'kB down', 's a round', 'on',
+            'an unseen center uses', 'the server needs']
+    return markdown(head, body) + (
+        '\n\nkB are 1000 bytes, of one client in one round. An unseen center uses no label. The '
+        'server needs the sum of what clients send, or each.'
+    )

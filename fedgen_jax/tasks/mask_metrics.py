@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping
 
 import numpy as np
-import surface_distance
 
 from fedgen_jax.tasks.class_resamples import divide
 
@@ -50,6 +49,8 @@ def distances(
     """(HD95, ASSD) of two masks that have pixels, in units of `spacing`."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', DeprecationWarning)  # of the library's own imports
+        import surface_distance  # half a second, which other commands need not wait
+
         found = surface_distance.compute_surface_distances(truth_HxW, guess_HxW, spacing)
     hd95 = surface_distance.compute_robust_hausdorff(found, 95)
     to_guess, to_truth = surface_distance.compute_average_surface_distance(found)

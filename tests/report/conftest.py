@@ -21,6 +21,7 @@ def summary(method, held_out, seed, seen, unseen, **changes):
         'seed': seed, 'held_out': held_out, 'rounds': 2, 'device': 'cpu',
         'score_on': 'test', 'lower_is_better': [], 'units': {}, 'headline': '',
         'resolution': None, 'server_model': True,
+        'at_unseen': ['nothing'], 'sum_only': True,
         **both, 'seen': {**both['seen'], 'pooled': both['seen']['centers']['a']},
         'center_model': both, 'controls': {'shuffled': None, 'sampled': None},
         'cost': {
