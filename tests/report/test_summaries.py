@@ -91,3 +91,14 @@ def test_what_is_no_summary_is_one_line_with_the_file(summaries, tmp_path):
     (tmp_path / 'summary.json').write_text('{"method": "m"}')
     with pytest.raises(ValueError, match="summary.json: .*'config'"):
         read_summaries([tmp_path])
+
+
+def test_runs_whose_masks_are_scored_at_two_sizes_are_refused(make, tmp_path):
+    for i, size in enumerate(('own', 'model')):
+        resolution = {'size': size, 'pixels': 48, 'why': ''}
+        one = make('m', 'x', i, 0.1, 0.1, resolution=resolution)
+        (tmp_path / size).mkdir()
+        (tmp_path / size / 'summary.json').write_text(json.dumps(one))
+    assert len(read_summaries([tmp_path / 'own'])) == 1
+    with pytest.raises(ValueError, match='own size in some runs .*--config.score_size'):
+        read_summaries([tmp_path])
