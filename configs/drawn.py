@@ -4,6 +4,8 @@ Data:      drawn smears of 2 to 200 hospitals (`data.spread` 2), of whom at most
            and of 8 more that are unseen.
 Command:   python -m launch.sweep --config=configs/drawn.py --sweep=centers \\
                --workdir=runs/drawn_centers
+Methods:   python -m launch.sweep --config=configs/drawn.py --sweep=methods \\
+               --workdir=runs/drawn_methods
 Expected:  5 to 15 minutes a run on a CPU core; scores in RESULTS.md.
 
 Settings are those of configs/demo.py, which were chosen on six drawn hospitals of the seeds 1 to 4.
@@ -49,4 +51,23 @@ def sweep_main():
             'cohort': 8 if n > 8 else 0, **{f'data.{k}': v for k, v in of(n).items()},
         }
         for seed in SEEDS for n in (6, 40, 200) for name, overrides in RUNS.items()
+    ]
+
+
+# Those that matter most first: a sweep that is cut has them.
+METHODS = (
+    'fedgen', 'fedavg', 'fedbn', 'tent', 'pfedfda', 'atp', 'arm', 'odpfl', 'flowdup', 'pfedhn',
+    't3a', 'shot', 'mixstyle', 'ditto', 'local_only', 'ga', 'fedrep', 'fedfa', 'dsu', 'fedsr',
+    'hyperfedzero', 'pefll', 'knnper', 'ifca', 'elcfs', 'fedprox', 'scaffold', 'fedsam', 'apfl',
+    'pfedme', 'silobn',
+)
+NEEDS = {'silobn': {'statistics': 'running'}}
+
+
+def sweep_methods():
+    """Every method with all add-ons, on six hospitals; rates and fields are one choice for all."""
+    return [
+        {'method': name, 'algorithm': name, 'seed': seed, 'adapt.steps': 0,
+         **{f'data.{k}': v for k, v in of(6).items()}, **NEEDS.get(name, {})}
+        for seed in SEEDS for name in METHODS
     ]
