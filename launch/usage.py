@@ -4,7 +4,7 @@ import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -45,12 +45,20 @@ def fields() -> Iterator[str]:
     """A line, or a few, for every field of a configuration: its default and its comment."""
     comments = dict(FIELD.findall(inspect.getsource(config.base)))
     for name, family in ALGORITHMS.items():
-        own = FIELD.findall(inspect.getsource(family.defaults))
-        comments |= {f'{name}.{field}': comment for field, comment in own}
+        own = comments_of(family.defaults)
+        comments |= {f'{name}.{field}': comment for field, comment in own.items()}
     defaults = dict(flat(config.base()))
     first = [name for name in comments if name in defaults]  # in the order of the file
     for name in dict.fromkeys([*first, *defaults]):
         yield _entry(f'{name} = {defaults[name]!r}', comments.get(name, ''))
+
+
+def comments_of(defaults: Callable[[], ConfigDict]) -> dict[str, str]:
+    """{field: comment} of a family, and of the `MODULE.defaults()` that it begins with."""
+    source, found = inspect.getsource(defaults), dict[str, str]()
+    for module in re.findall(r'(\w+)\.defaults\(\)', source):
+        found |= comments_of(inspect.getmodule(defaults).__dict__[module].defaults)
+    return found | dict(FIELD.findall(source))
 
 
 def flat(c: ConfigDict, prefix: str = '') -> Iterator[tuple[str, object]]:

@@ -10,11 +10,13 @@ import pytest
 @pytest.mark.parametrize(
     'command',
     [
-        'scale --case=cohort:12 --rounds=1',
-        'maps --case=C10:map --rounds=1',
-        'operations --workload=W2 --rows=3',
         'secure --clients=3,5 --numbers=50',
-        'canaries --sigmas=2 --canaries=40 --steps=4 --seeds=1',
+        *(pytest.param(command, marks=pytest.mark.extended) for command in (
+            'scale --case=cohort:12 --rounds=1',
+            'maps --case=C10:map --rounds=1',
+            'operations --workload=W2 --rows=3',
+            'canaries --sigmas=2 --canaries=40 --steps=4 --seeds=1',
+        )),
     ],
 )
 def test_a_benchmark_runs(command):

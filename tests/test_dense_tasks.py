@@ -105,6 +105,7 @@ def test_summary_has_the_task_s_metrics_for_every_model(run):
 
 
 @pytest.mark.real
+@pytest.mark.extended
 def test_so_has_that_of_real_images(real_run):
     check_summary(*real_run)
 

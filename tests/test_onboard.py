@@ -35,7 +35,9 @@ class Cells(NamedTuple):
     seen: str
 
 
-@pytest.fixture(scope='module', params=['drawn', pytest.param('real', marks=pytest.mark.real)])
+@pytest.fixture(scope='module', params=['drawn', pytest.param(
+    'real', marks=[pytest.mark.real, pytest.mark.extended]
+)])
 def cells(request, tmp_path_factory):
     if request.param == 'real':
         return Cells(request.getfixturevalue('data_root') / 'wbc_cls', 'cellavision', 'bccd')

@@ -382,6 +382,7 @@ def test_what_breaks_the_promise_to_clients_is_refused(cells, tmp_path, changes,
     assert not (tmp_path / 'run').exists() and not (tmp_path / 'keys').exists()
 
 
+@pytest.mark.extended
 def test_drawn_clients_are_units_too(cells, tmp_path):
     """Of eight centers and twelve drawn ones a Poisson cohort is drawn, with an adaptive clip."""
     more = {'data.virtual': 12, 'privacy.public': '', 'privacy.adaptive': True, 'privacy.rate': 0.9}

@@ -185,7 +185,8 @@ def test_runs_with_and_without_masks_share_no_program(root):
     assert plain is not prepare(config_of(root)).program and plain.secure is None
 
 
-@pytest.mark.parametrize('rule', ['krum', pytest.param('bound', marks=pytest.mark.extended)])
+@pytest.mark.extended
+@pytest.mark.parametrize('rule', ['krum', 'bound'])
 def test_a_run_by_a_robust_rule_trains_and_says_so(root, tmp_path, rule):
     plain = config_of(root, weighting='uniform', **{'secure.on': False})
     attackers = 0 if rule == 'krum' else 1

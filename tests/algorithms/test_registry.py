@@ -24,7 +24,7 @@ NEEDS = {'silobn': {'model.norm': 'batch', 'statistics': 'running'}}
 
 
 # `make test` has these, `make test-extended` all.
-ALWAYS = ('fedgen', 'fedavg', 'local_only', 'ditto', 'fedbn', 'pfedhn')
+ALWAYS = ('fedgen', 'fedavg', 'local_only', 'ditto')
 ENTRIES = [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.extended) for x in ALGORITHMS]
 
 

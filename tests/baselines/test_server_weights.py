@@ -13,6 +13,8 @@ from fedgen_jax.program import make_algorithm
 from fedgen_jax.run import prepare
 from fedgen_jax.settings import refusal, settings_of
 
+pytestmark = pytest.mark.extended
+
 
 @pytest.fixture(scope='module')
 def clients():
