@@ -69,7 +69,7 @@ def config_of(root: pathlib.Path, held_out=JOINS, changes=()):
     c.seed = _SEED.value
     c.rounds = _ROUNDS.value or c.rounds
     c.eval_every = c.checkpoint_every = c.rounds
-    c.finetune.choose = ()  # what labels add is fitted here, of few
+    c.finetune.choose, c.adapt.steps = (), 0  # what labels add is fitted here, of few
     c.update_from_flattened_dict(dict(changes))
     return c
 
