@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from fedgen_jax.algorithms.draws import images_of
 from fedgen_jax.algorithms.local import Local, Tree, init_model
+from fedgen_jax.models.representation import with_representation
 from fedgen_jax.models.roles import roles_of
 
 AT_ONCE = 128  # images of a pass
@@ -64,26 +65,19 @@ def head_of(name: str, local: Local) -> Head:
     return Head(kernels[0][:-1], *found[kernels[0]].shape)
 
 
-def read_by(head: Head, model: nn.Module, variables: Tree, x_BxHxWx3: jax.Array) -> jax.Array:
+def read_by(model: nn.Module, variables: Tree, x_BxHxWx3: jax.Array) -> jax.Array:
     """What the head reads of images, as a finished model has it: float32 [B, I]."""
-    found = {}
 
-    def watch(next_function, args, kwargs, context):
-        if context.module.path == head.module and context.method_name == '__call__':
-            found['z'] = args[0]
-        return next_function(*args, **kwargs)
+    def apply():
+        return model.apply(variables, x_BxHxWx3, train=False)
 
-    with nn.intercept_methods(watch):
-        model.apply(variables, x_BxHxWx3, train=False)
-    return found['z'].astype(jnp.float32)
+    return with_representation(model, variables['params'], apply)[1].astype(jnp.float32)
 
 
-def features_of(
-    head: Head, model: nn.Module, variables: Tree, image_NxHxWx3: jax.Array
-) -> jax.Array:
+def features_of(model: nn.Module, variables: Tree, image_NxHxWx3: jax.Array) -> jax.Array:
     """`read_by` of any number of uint8 images, some at once: [N, I]."""
 
     def one(image_HxWx3):
-        return read_by(head, model, variables, images_of(image_HxWx3)[None])[0]
+        return read_by(model, variables, images_of(image_HxWx3)[None])[0]
 
     return jax.lax.map(one, jnp.asarray(image_NxHxWx3), batch_size=AT_ONCE)

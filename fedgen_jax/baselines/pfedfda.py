@@ -77,7 +77,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
 
     def estimated(variables, data, gaussians, key):
         """A labelled center's Gaussians, mixed with the global ones; these, without a label."""
-        z_NxI = features_of(head, local.model, variables, data.image)
+        z_NxI = features_of(local.model, variables, data.image)
         label_N = jnp.where(data.weight > 0, task.stratum(data.target), -1)
         gaussians = gaussians._replace(share=class_shares(task, data))
         mix = best_mix(z_NxI, label_N, gaussians, h.ridge, stream(key, 'folds'))
@@ -119,7 +119,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
             own_data = unlabelled if labelled is None else labelled
             gaussians = estimated(variables, own_data, gaussians, key)
         else:
-            z_NxI = features_of(head, local.model, variables, unlabelled.image)
+            z_NxI = features_of(local.model, variables, unlabelled.image)
             gaussians = at_stranger(z_NxI, unlabelled.weight, gaussians, h.ridge, h.em)
         return {**variables, 'params': head.put(variables['params'], *lda(gaussians))}
 

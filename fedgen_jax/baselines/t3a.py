@@ -48,7 +48,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         variables = base.personalize(shared, private, unlabelled, labelled, key, m_E)
         if labelled is not None:
             return variables
-        z_NxI = features_of(head, local.model, variables, unlabelled.image)
+        z_NxI = features_of(local.model, variables, unlabelled.image)
         kernel_IxK, bias_K = head.weights(variables['params'])
         kernel_IxK = prototypes(z_NxI, unlabelled.weight > 0, kernel_IxK, bias_K, c.t3a.filter)
         params = head.put(variables['params'], kernel_IxK, jnp.zeros_like(bias_K))

@@ -116,7 +116,7 @@ def test_the_head_reads_what_the_model_gives_it(rolled):
     clients, _, local, (state, _, _) = rolled
     head, image = head_of('pfedfda', local), clients.image[0]
     variables = {'params': state.shared['theta']}
-    z_NxI = features_of(head, local.model, variables, image)
+    z_NxI = features_of(local.model, variables, image)
     kernel, bias = head.weights(state.shared['theta'])
     outputs = local.model.apply(variables, image.astype(np.float32) / 255)
     np.testing.assert_allclose(z_NxI @ kernel + bias[None], outputs, atol=1e-4)
