@@ -46,7 +46,7 @@ from fedgen_jax.privacy.robust import check_robust, robust_of
 from fedgen_jax.privacy.units import cap_of
 from fedgen_jax.public import with_drawn_statistics
 from fedgen_jax.registry import choose, look_up
-from fedgen_jax.shifts import PRESETS, Shift, chain, magnification, plain, sometimes
+from fedgen_jax.shifts import plain, virtual_centers
 from fedgen_jax.shifts.geometry import check_zoom
 from fedgen_jax.tasks import TASKS, Task
 from fedgen_jax.tasks.prior import reweighted
@@ -393,18 +393,6 @@ def make_private(c: ConfigDict, model: nn.Module) -> Private | None:
 def make_task(name: str, classes: Sequence[str]) -> Task:
     """The task that a configuration names, of these classes."""
     return look_up('task', name, TASKS)(classes)
-
-
-def virtual_centers(c: ConfigDict, edge: str) -> Shift:
-    """The acquisition shifts of training; nothing where their strengths are 0 and 1."""
-    shifts = []
-    if c.zoom != 1:
-        shifts.append(sometimes(magnification(1 / c.zoom, c.zoom, edge), 0.5))
-    if c.acquisition:
-        preset = look_up('shifts.preset', c.preset, PRESETS)
-        shifts.append(preset(c.acquisition, edge))
-    shift = chain(*shifts)
-    return sometimes(shift, c.probability) if shifts and c.probability < 1 else shift
 
 
 def num_bytes(tree: Any) -> int:

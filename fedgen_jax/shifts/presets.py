@@ -1,7 +1,9 @@
 """The shifts that training uses, a preset for each modality, and how a batch goes through one."""
 
 import jax
+from ml_collections import ConfigDict
 
+from fedgen_jax.registry import look_up
 from fedgen_jax.shifts.base import Params, Shift, Target, chain, sometimes
 from fedgen_jax.shifts.color import (
     brightness,
@@ -12,7 +14,7 @@ from fedgen_jax.shifts.color import (
     monochrome,
 )
 from fedgen_jax.shifts.field import bias_field, collimation
-from fedgen_jax.shifts.geometry import flip, quarter_turns
+from fedgen_jax.shifts.geometry import flip, magnification, quarter_turns
 from fedgen_jax.shifts.noise import gaussian, rician, sensor, speckle
 from fedgen_jax.shifts.optics import lens
 
@@ -147,3 +149,18 @@ def apply_batch(
     """
     keys_B = jax.random.split(key, len(images_BxHxWx3))
     return jax.vmap(shift.apply, (None, 0, 0, 0))(params, keys_B, images_BxHxWx3, target_B)
+
+
+def virtual_centers(c: ConfigDict, edge: str) -> Shift:
+    """The acquisition shifts of training; nothing where their strengths are 0 and 1.
+
+    c: `shifts` of a configuration.  edge: as of `magnification`.
+    """
+    shifts = []
+    if c.zoom != 1:
+        shifts.append(sometimes(magnification(1 / c.zoom, c.zoom, edge), 0.5))
+    if c.acquisition:
+        preset = look_up('shifts.preset', c.preset, PRESETS)
+        shifts.append(preset(c.acquisition, edge))
+    shift = chain(*shifts)
+    return sometimes(shift, c.probability) if shifts and c.probability < 1 else shift
