@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
-from fedgen_jax.algorithms import ALGORITHMS, OF_ROUNDS
+from fedgen_jax.algorithms import ALGORITHMS, follows_rounds
 from fedgen_jax.algorithms.adaptation import ROLES, WHAT, weights_adapted
 from fedgen_jax.algorithms.averaging import averaged
 from fedgen_jax.algorithms.base import Algorithm
@@ -125,7 +125,7 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
     shared['privacy'] = {k: x for k, x in privacy.items() if k not in _OF_BUDGET}
     needs_rounds = (
         'local_only' in config.finetune.choose or config.server.average
-        or config.algorithm in OF_ROUNDS
+        or follows_rounds(config.algorithm)
     )
     if config.client.schedule == 'constant' and not needs_rounds:
         del shared['rounds']  # a longer run shares the program

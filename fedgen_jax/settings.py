@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fedgen_jax.algorithms import OF_ROUNDS
+from fedgen_jax.algorithms import follows_rounds
 
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def refusal(made: dict, now: dict, defaults: dict) -> str:
             f'{found[0]}: with server.average the last round has left the mean of the last ones, '
             f'so such a run cannot be made longer; {ANEW}'
         )
-    if longer and now['algorithm'] in OF_ROUNDS:
+    if longer and follows_rounds(now['algorithm']):
         return (
             f'{found[0]}: algorithm={now["algorithm"]!r} steps by their number from the first one '
             f'on, so such a run cannot be made longer; {ANEW}'

@@ -11,6 +11,8 @@ from fedgen_jax.program import make_algorithm
 
 KEY = jax.random.key(3)
 C = 4
+# What an algorithm needs beyond `configured`.
+NEEDS = {'silobn': {'model.norm': 'batch', 'statistics': 'running'}}
 
 
 def configured(changes):

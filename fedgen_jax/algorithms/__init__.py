@@ -37,6 +37,7 @@ from fedgen_jax.baselines import (
     t3a,
     tent,
 )
+from fedgen_jax.registry import look_up
 
 ALGORITHMS = {
     'fedgen': fedgen,
@@ -72,5 +73,7 @@ ALGORITHMS = {
     'local_only': local_only,
 }
 
-# Those whose rounds follow from how many they are, from the first one on.
-OF_ROUNDS = ('ga',)
+
+def follows_rounds(name: str) -> bool:
+    """Whether a family's rounds depend on how many they are, from the first one on: OF_ROUNDS."""
+    return getattr(look_up('algorithm', name, ALGORITHMS), 'OF_ROUNDS', False)

@@ -31,6 +31,8 @@ from fedgen_jax.algorithms.losses import loss_on, sample_of
 from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.baselines.fedsam import sharpness_aware
 
+OF_ROUNDS = True  # the step falls to zero over the rounds
+
 
 def defaults() -> ConfigDict:
     c = ConfigDict()

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from fedgen_jax.algorithms.adaptation import IMAGES
+from fedgen_jax.algorithms.adaptation import IMAGES, entropy
 from fedgen_jax.algorithms.base import Algorithm, State
 from fedgen_jax.algorithms.draws import draw_indices, images_of
 from fedgen_jax.algorithms.fedavg import fedavg
@@ -117,8 +117,7 @@ def ifca(local: Local, server: optax.GradientTransformation, clusters: int) -> A
             own = model_of(shared, k)
             variables = finish(local, own['theta'], unlabelled, None, key, own.get('statistics'))
             outputs = local.model.apply(variables, x_BxHxWx3, train=False)
-            p = local.task.probability(outputs)
-            return -jnp.sum(p * jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny)), -1).mean()
+            return entropy(local.task.probability(outputs)).mean()
 
         return jnp.argmin(jnp.stack([mean_entropy(k) for k in range(clusters)]))
 

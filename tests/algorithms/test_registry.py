@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import KEY, C, assert_close, assert_same, configured, drawn_clients, roll
+from families import KEY, NEEDS, C, assert_close, assert_same, configured, drawn_clients, roll
 
 from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.data import synthetic
@@ -18,10 +18,6 @@ from fedgen_jax.report.gather import report_run
 from fedgen_jax.run import restore
 from fedgen_jax.shifts import gamma
 from fedgen_jax.train import train
-
-# What an algorithm needs beyond `configured`.
-NEEDS = {'silobn': {'model.norm': 'batch', 'statistics': 'running'}}
-
 
 # `make test` has these, `make test-extended` all.
 ALWAYS = ('fedgen', 'fedavg', 'local_only', 'ditto')
