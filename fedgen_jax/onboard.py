@@ -3,6 +3,8 @@
 Works from a run's folder alone: checkpoint, configuration and statistics, no training images.
 """
 
+import datetime
+import json
 import pathlib
 import time
 from collections.abc import Mapping
@@ -17,7 +19,7 @@ from fedgen_jax.data.examples import Center, Examples
 from fedgen_jax.data.source import load
 from fedgen_jax.engine.processes import is_first
 from fedgen_jax.evaluate import model_of, score_stranger, statistic_of
-from fedgen_jax.files import alone_in, expand, file_name, write_json
+from fedgen_jax.files import alone_in, append_line, expand, file_name, write_json
 from fedgen_jax.guard import release_anew
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
@@ -28,6 +30,8 @@ from fedgen_jax.program import num_bytes
 from fedgen_jax.resolution import is_own, resolution_of
 from fedgen_jax.run import Restored, check_is_run, restore
 from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
+
+HISTORY = 'onboarded.jsonl'  # in a run's folder: each change, and when
 
 
 class Recalculated(NamedTuple):
@@ -80,7 +84,7 @@ def onboard(
     Writes `models/CENTER.npz` (the refined model, as `kept` has it; not of a private run),
     `onboard/CENTER.json` (its entry in the report), `center_model/` (the one model for all, from
     the new pool, an Orbax checkpoint), the changed `statistics/`, and `onboard.json`, which is
-    returned.  CENTER is `files.file_name` of the center's name.
+    returned; adds a line to `onboarded.jsonl`.  CENTER is `files.file_name` of the center's name.
 
     Args:
       workdir: a run of `launch.train` whose descriptor is learned.
@@ -164,6 +168,9 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
         },
     }
     write_json(workdir / 'onboard.json', report)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+    line = {'at': now, 'action': report['action'], 'centers': [remove] if remove else [*entries]}
+    append_line(workdir / HISTORY, json.dumps(line))
     return report
 
 

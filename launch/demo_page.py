@@ -1,15 +1,10 @@
 """The page of the demo: what `launch.demo` gathers, as a report's sections."""
 
-import numpy as np
-
-from fedgen_jax.data.examples import of_split, take
-from fedgen_jax.evaluate import canonical
+from fedgen_jax.report.canonical import canonical_section, has_canonical
 from fedgen_jax.report.classes import class_sections
 from fedgen_jax.report.gather import cloud_of, read_lines, strip_of
-from fedgen_jax.report.page import COLUMNS, Section, Strip, Table, write_report
+from fedgen_jax.report.page import Section, Table, write_report
 from fedgen_jax.report.words import readable, titled
-from fedgen_jax.run import Trained
-from fedgen_jax.tasks.base import View
 
 OURS, BASE, PUBLISHED, ALONE = 'FedGen', 'FedAvg, every add-on', 'FedAvg', 'Local only'
 
@@ -31,11 +26,6 @@ def ladder(summaries: dict, metric: str) -> list[tuple[str, float, float]]:
             f'+ {count} steps at an unseen center, without a label', ours['seen'], ours['adapted']
         ))
     return [(name, *(block['mean'][metric] for block in blocks)) for name, *blocks in steps]
-
-
-def has_canonical(config) -> bool:
-    """Whether a run's images come to its models on canonical input."""
-    return config['input']['canonical'] != 'none'
 
 
 def has_shifts(config) -> bool:
@@ -86,7 +76,7 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
         strips=strips,
         sections=[
             ladder_section(summaries, metric),
-            *([canonical_section(run.config, fedgen)] if has_canonical(run.config) else []),
+            *([canonical_section(run.config, fedgen, 'test')] if has_canonical(run.config) else []),
             update_section(change, metric),
             *class_sections(OURS, summaries[OURS]),
         ],
@@ -169,33 +159,6 @@ def adapted_note(summaries: dict, metric: str) -> str:
         f' The same steps without labels change {BASE}, at unseen centers from {before:.3f} to '
         f'{after:.3f}: there they move scale and bias of normalizations, here the code that the '
         'model is generated from. The images that are scored are others.'
-    )
-
-
-def canonical_section(config, fedgen: Trained) -> Section:
-    """Unlabelled images of each center, as they are and on canonical input."""
-
-    def strip(center, kind):
-        images = of_split(center, 'train')
-        some = take(images, slice(COLUMNS))
-        moved = canonical(fedgen, images, some)
-        columns = [
-            [View(np.asarray(a), 'as it is'), View(np.asarray(b), 'canonical')]
-            for a, b in zip(some.image, moved.image)
-        ]
-        return Strip(center.name, kind, columns)
-
-    zoomed = tuple(config.input.zoom) != (1.0, 1.0)
-    what = 'background, stain density and magnification' if zoomed else 'background and density'
-    return Section(
-        'Canonical input',
-        f'Before any model sees them, a center\'s images are brought to the {what} of the seen '
-        'centers together. The change is computed from unlabelled images, and is one for all '
-        'images of a center.',
-        strips=[
-            *(strip(c, 'seen') for c in fedgen.seen[:3]),
-            *(strip(c, 'unseen') for c in fedgen.unseen),
-        ],
     )
 
 

@@ -1,6 +1,7 @@
 """New, changed and leaving centers of a trained run, from its folder alone."""
 
 import csv
+import datetime
 import json
 import os
 import shutil
@@ -25,6 +26,8 @@ from fedgen_jax.loaded import load
 from fedgen_jax.onboard import entry_of, onboard, recalculate
 from fedgen_jax.statistics import Statistics, read_statistics
 from fedgen_jax.train import train
+
+HOUR = datetime.timedelta(hours=1)
 
 
 class Cells(NamedTuple):
@@ -90,6 +93,12 @@ def test_a_center_joins_and_leaves_and_the_pool_is_as_before(run, cells, tmp_pat
     with pytest.raises(ValueError, match=f'center={cells.unseen!r}: one of'):
         load(run).model(cells.unseen)
     assert left['center_model']['weights'] != report['center_model']['weights']
+    lines = [json.loads(x) for x in (run / 'onboarded.jsonl').read_text().splitlines()]
+    assert [(x['action'], x['centers']) for x in lines] == [
+        ('join', [cells.unseen]), ('remove', [cells.unseen])
+    ]
+    now = datetime.datetime.now(datetime.UTC)
+    assert all(now - datetime.datetime.fromisoformat(x['at']) < HOUR for x in lines)
 
 
 def test_a_center_may_come_in_any_form(run, cells, tmp_path):

@@ -146,7 +146,8 @@ def test_a_page_for_who_protects_data(finished):
     text = report_run(finished.workdir).read_text()
     assert 'epsilon of the others' in text and 'Unit: patient' in text and 'Not covered' in text
     assert f'Epsilon {finished.summary["privacy"]["epsilon"]:.2f} of at most 8' in text
-    assert '<h3>synthetic-0' not in text
+    assert '<h3>synthetic-0' not in text and 'data:image/png' not in text
+    assert 'shows no image' in text
 
 
 def test_a_run_that_died_resumes_and_has_spent_the_same(cells, finished, tmp_path, monkeypatch):

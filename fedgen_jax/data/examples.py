@@ -97,6 +97,13 @@ def of_split(center: Center, name: str) -> Examples:
     return take(center.examples, center.split == SPLITS.index(name))
 
 
+def adapted_on(center: Center) -> Examples:
+    """The unlabelled images that a center's model is made from: those to train on, if it has any.
+    """
+    train = of_split(center, 'train')
+    return train if len(train.weight) else center.examples
+
+
 def pad(examples: Examples, length: int) -> Examples:
     """Pads N to `length` with zeros (weight 0)."""
 

@@ -3,26 +3,24 @@
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from fedgen_jax import renamed
-from fedgen_jax.data.examples import Center, Examples, of_split, take
+from fedgen_jax.data.examples import Center, adapted_on, of_split, take
 from fedgen_jax.evaluate import canonical, model_of
 from fedgen_jax.guard import reopened
-from fedgen_jax.hypernet import descriptor
-from fedgen_jax.hypernet.descriptor import Statistic
-from fedgen_jax.onboard import entry_of
+from fedgen_jax.report.canonical import canonical_section, has_canonical
+from fedgen_jax.report.changes import changes_of, clouds_of, section_of
 from fedgen_jax.report.classes import class_sections
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Section, Strip, Table, write_report
 from fedgen_jax.report.summaries import check_sizes
-from fedgen_jax.report.words import NONE, headline, kilobytes, titled
+from fedgen_jax.report.words import headline
 from fedgen_jax.run import Run, Trained, after_training, reopen
 from fedgen_jax.schema import Summary
-from fedgen_jax.statistics import read_statistics
 from fedgen_jax.tasks.base import View
 
 SUBSETS = 30
@@ -94,89 +92,11 @@ def images_of(run: Run) -> tuple:
     return c.task, c.seed, c.score_on, c.data.image_size, run.classes, centers
 
 
-def adapted_on(center: Center) -> Examples:
-    """The unlabelled images that a center's model is made from."""
-    train = of_split(center, 'train')
-    return train if len(train.weight) else center.examples
+def privacy_section(name: str, told: Mapping[str, Any]) -> Section:
+    """What a run promises and what it spent, from the `privacy` block of its summary.
 
-
-class Changes(NamedTuple):
-    """Who joined, changed or left since the training, as `launch.onboard` keeps it.
-
-    statistics: of the centers that joined or changed.  last: the content of `onboard.json`.
+    name: the run's, for the text.
     """
-
-    joined: tuple[str, ...]
-    updated: tuple[str, ...]
-    removed: tuple[str, ...]
-    statistics: Mapping[str, Statistic]
-    last: Mapping[str, Any]
-
-
-def changes_of(workdir: pathlib.Path, seen: Sequence[str]) -> Changes | None:
-    """The changes since the training at the centers `seen`; None where nothing was changed."""
-    file = workdir / 'onboard.json'
-    if not file.is_file():
-        return None
-    last = json.loads(file.read_text())
-    own = read_statistics(workdir).own
-    joined = tuple(name for name in own if name not in seen)
-    updated = tuple(
-        name for name in own
-        if name in seen
-        and (name in last['centers'] or entry_of(workdir, name).is_file())
-    )
-    gone = [*(name for name in seen if name not in own), last['removed']]
-    removed = tuple(dict.fromkeys(name for name in gone if name and name not in own))
-    changed = {name: own[name] for name in (*joined, *updated)}
-    return Changes(joined, updated, removed, changed, last)
-
-
-def clouds_of(changes: Changes, unseen: Sequence[str]) -> list[Cloud]:
-    """Where centers that joined or changed lie; of their images only the sums are known here."""
-    kinds = dict.fromkeys(changes.updated, 'updated')
-    kinds |= {name: 'joined' for name in changes.joined if name not in unseen}
-    found = []
-    for name, kind in kinds.items():
-        mean_E = descriptor.mean(changes.statistics[name])
-        found.append(Cloud(name, kind, mean_E, np.zeros((0, len(mean_E)))))
-    return found
-
-
-def section_of(changes: Changes, metric: str) -> Section:
-    """The table of the centers that joined, changed or left."""
-
-    def row(name, what):
-        s, entry = changes.statistics.get(name), changes.last['centers'].get(name)
-        cells = [f'{name}: {what}', str(s.count) if s else NONE, *4 * [NONE]]
-        if entry:
-            value = entry['scores'].get(metric)
-            cells[2] = NONE if value is None else f'{value:.3f}'
-            cells[3:5] = [kilobytes(entry[k], 1) for k in ('bytes_up', 'bytes_down')]
-            cells[5] = f'{entry["seconds"]:.2f}'
-        return cells
-
-    rows = [row(name, 'joined') for name in changes.joined]
-    rows += [row(name, 'new data') for name in changes.updated]
-    rows += [row(name, 'left') for name in changes.removed]
-    head = ['', 'images', titled(metric), 'kB up', 'kB down', 'seconds']
-    kept = [j for j in range(len(head)) if not rows or any(row[j] != NONE for row in rows)]
-    return Section(
-        'After the training',
-        'Centers that joined, changed their data or left. Nobody trained again: a model is one '
-        'forward pass from the descriptor of unlabelled images. The scores above are those of the '
-        'end of the training.',
-        Table(
-            '',
-            [head[j] for j in kept],
-            [[row[j] for j in kept] for row in rows],
-            'A score is known of the centers of the last change alone, if they have labels.',
-        ),
-    )
-
-
-def privacy_section(told: Mapping[str, Any]) -> Section:
-    """What a run promises and what it spent, from the `privacy` block of its summary."""
     rows = [
         [x['name'], f'{x["count"]}', f'{x["sigma"]:.3g}', f'{x["sensitivity"]:.3g}',
          f'{x["epsilon_alone"]:.2f}', f'{x["epsilon_without"]:.2f}']
@@ -185,10 +105,11 @@ def privacy_section(told: Mapping[str, Any]) -> Section:
     epsilons = [of['epsilon'] for of in told['by_center'].values()]
     return Section(
         'Privacy',
-        f'Unit: {told["unit"]}. Epsilon {told["epsilon"]:.2f} of at most '
+        f'Of {name}. Unit: {told["unit"]}. Epsilon {told["epsilon"]:.2f} of at most '
         f'{told["epsilon_target"]:g} at delta {told["delta"]:g}, between {min(epsilons):.2f} and '
         f'{max(epsilons):.2f} by ledger. Trust: {told["trust"]}. Randomness: '
-        f'{told["randomness"]}. Not covered: {"; ".join(told["not_covered"])}.',
+        f'{told["randomness"]}. Not covered: {"; ".join(told["not_covered"])}. This page shows no '
+        'image and no descriptor of a center: they would tell more than the budget allows.',
         Table(
             '',
             ['', 'releases', 'noise multiplier', 'sensitivity', 'epsilon alone',
@@ -257,8 +178,8 @@ def report_run(
     centers: list[tuple[Center, str, int | None]]
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]
-    private = first['privacy'].get('unit')
     # Of a private run the page shows neither images nor exact descriptors of a center.
+    private = any(s['privacy'].get('unit') for s in summaries.values())
     described = done.program.describe and not private
     clouds = [cloud_of(done, *x[:2]) for x in centers] if described else []
     changes = changes_of(workdir, [c.name for c in run.seen])
@@ -269,8 +190,13 @@ def report_run(
     shown += [x for x in centers if x[1] == 'unseen'][:STRIPS]
     shown = [] if private else shown
     sections = class_sections(title, first)
-    sections += [privacy_section(first['privacy'])] if private else []
-    sections += [section_of(changes, headline(first))] if changes else []
+    sections += [
+        privacy_section(name, s['privacy']) for name, s in summaries.items()
+        if s['privacy'].get('unit')
+    ]
+    if has_canonical(run.config) and not private:
+        sections.append(canonical_section(run.config, done, run.config.score_on))
+    sections += [section_of(changes, headline(first), private)] if changes else []
     path = workdir / 'report.html'
     write_report(
         path,
