@@ -98,17 +98,19 @@ def named_grid(
 ) -> list[dict]:
     """The grid of some methods and centers by name, on the data that a configuration names.
 
-    chosen: names of `methods`, comma-separated.  held_out: centers, or 'all' for each in turn.
+    chosen: names of `methods`, comma-separated; - and _ are alike, for a field that names an
+        algorithm has the one and a table may have the other.
+    held_out: centers, or 'all' for each in turn.
 
     Raises ValueError where a name is none.
     """
     names = [c.name for c in load_source(config).centers]
     centers = names if held_out == 'all' else names_in(held_out, names)
-    of = {}
-    for name in names_in(chosen, methods):
-        if name not in methods:  # names hold commas
+    of, spelled = {}, {name.replace('_', '-'): name for name in methods}
+    for name in names_in(chosen.replace('_', '-'), spelled):
+        if name not in spelled:  # names hold commas
             raise ValueError(f'--methods={name!r}: one of {"; ".join(methods)}')
-        of[name] = methods[name]
+        of[spelled[name]] = methods[spelled[name]]
     for name in centers:
         choose('--held_out', name, names)
     return grid(of, centers, range(num_seeds))

@@ -97,6 +97,9 @@ def test_a_grid_by_names(config):
     assert one['data.held_out'] == 'west' and one['algorithm'] == 'fedavg'
     (other,) = sweep.named_grid(config, NAMED, 'fedprox', 'west', 1)
     assert {**one, 'method': 'fedprox', 'algorithm': 'fedprox'} == other  # the same shifts
+    either = [sweep.named_grid(config, NAMED, x, 'west', 1) for x in ('local-only', 'local_only')]
+    assert either[0] == either[1] and either[0][0]['algorithm'] == 'local_only'
+    assert len({name.replace('_', '-') for name in NAMED}) == len(NAMED)
 
 
 @pytest.mark.parametrize(
