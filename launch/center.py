@@ -21,6 +21,9 @@ from launch import cli
 
 _SETTINGS = flags.DEFINE_string('settings', None, 'the settings that all have (launch.agree)')
 _DATA = flags.DEFINE_string('data', None, 'the folder of its images, with one center')
+_COLUMNS = flags.DEFINE_string(
+    'columns', None, "headers of its table, as data.columns; default: the settings'"
+)
 _SITE = flags.DEFINE_string('site', None, 'where its private state and its model lie')
 _WISH = flags.DEFINE_enum('wish', '', WISHES, 'what it asks of a trained run; empty: it trains')
 _IDENTITIES = flags.DEFINE_string(
@@ -38,7 +41,7 @@ def main():
         raise ValueError('--settings and --data are missing: what all agreed on, and its images')
     folders = (expand(x.value) for x in (_SETTINGS, _DATA, _SITE))
     listed = expand(_IDENTITIES.value) if _IDENTITIES.value else None
-    site = Site(*folders, _WISH.value, _SCORES.value, listed)
+    site = Site(*folders, _WISH.value, _SCORES.value, listed, _COLUMNS.value)
     name = check_site(site)
     with listening(site.folder) as listener:
         print(f'{name}: waits for requests', flush=True)

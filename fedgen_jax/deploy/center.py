@@ -39,6 +39,7 @@ from fedgen_jax.feed import training_examples
 from fedgen_jax.files import file_name, write_bytes
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.program import build, make_task
+from fedgen_jax.resolution import is_own, resolution_of
 from fedgen_jax.run import Run, Trained
 
 WISHES = ('', 'join', 'update', 'leave')
@@ -53,6 +54,7 @@ class Site(NamedTuple):
     wish:   of `WISHES`, what it asks the server of a trained run for.
     scores: whether the server hears how good its model is on its images.
     identities: the file that names all centers' identities, for sums under masks.
+    columns: which headers of its table stand for our columns; None: as in the settings.
     """
 
     config: pathlib.Path
@@ -61,6 +63,7 @@ class Site(NamedTuple):
     wish: str = ''
     scores: bool = True
     identities: pathlib.Path | None = None
+    columns: str | None = None
 
 
 def answer(site: Site, request: bytes) -> bytes:
@@ -146,14 +149,17 @@ def score(site: Site, asked: dict) -> dict:
     """{'scores'} of its model on its own images of a split; {} where it keeps them to itself."""
     if not site.scores:
         return {}
-    return _scores(trained_of(site, opened(site, asked), asked), asked['split'])
+    trained = trained_of(site, opened(site, asked), asked)
+    return {'scores': json.dumps(_own_scores(trained, asked['split']))}
 
 
 def finish(site: Site, asked: dict) -> dict:
-    """Makes and keeps its model; {'statistic'}, its additive one, and {'scores'}."""
+    """Makes and keeps its model; {'statistic'}, its additive one, {'scores'}, {'resolution'}."""
     run = opened(site, asked)
     trained, train = trained_of(site, run, asked), of_split(run.seen[0], 'train')
-    reply = _scores(trained, asked['split']) if site.scores else {}
+    reply: dict[str, Any] = {}
+    if site.scores:
+        reply = _at_the_end(run, trained, lambda done: _own_scores(done, asked['split']))
     checkpoint.save_tree(site.folder / 'model', model_of(trained, train, 0))
     if run.program.describe:
         reply['statistic'] = from_statistic(statistic_of(trained, train))
@@ -176,7 +182,7 @@ def join(site: Site, asked: dict) -> dict:
     reply: dict[str, Any] = {'statistic': from_statistic(statistic)}
     known = target_of(run.program.task.target).known(center.examples.target)
     if site.scores and np.any(known):
-        reply['scores'] = json.dumps(score_stranger(trained, center, 'test'))
+        reply |= _at_the_end(run, trained, lambda done: score_stranger(done, center, 'test'))
     return reply
 
 
@@ -214,6 +220,8 @@ def read_images(
         site.data, config.data.image_size, config.seed, config.data.cache or None,
         classes or None, require_train=not site.wish,
         target=make_task(config.task, ()).target, images=config.data.images,
+        columns=config.data.columns if site.columns is None else site.columns,
+        window=config.data.window,
     )
     if len(source.centers) != 1:
         names = ', '.join(c.name for c in source.centers)
@@ -262,9 +270,16 @@ def own_state(site: Site, run: Run, asked: dict, state: State) -> Any:
     return tree_from_bytes(private_1, file.read_bytes(), 'the private state')
 
 
-def _scores(trained, split):
+def _own_scores(trained: Trained, split: str) -> dict:
     (scores,) = score_seen(trained, split)['centers'].values()
-    return {'scores': json.dumps(scores)}
+    return scores
+
+
+def _at_the_end(run: Run, trained: Trained, scored: Callable[[Trained], dict]) -> dict[str, str]:
+    """{'scores'} as a simulated run's summary has them, and of masks {'resolution'}, their size."""
+    resolution = resolution_of(run.config, run.program.task, run.seen)
+    reply = {'scores': json.dumps(scored(trained._replace(own_size=is_own(resolution))))}
+    return {**reply, 'resolution': json.dumps(resolution)} if resolution else reply
 
 
 def _private(site, asked):

@@ -17,8 +17,8 @@ from fedgen_jax.deploy.deployment import (
     ask_centers,
     descriptor_of,
     request,
-    scores_in,
     statistic_in,
+    told_in,
 )
 from fedgen_jax.deploy.meeting import Found, Hello, greet
 from fedgen_jax.deploy.terms import terms_of
@@ -36,6 +36,7 @@ def change(workdir: str | pathlib.Path, net: Net) -> dict:
     """Does what the connected centers wish; returns and writes `changed.json`.
 
     {'joined', 'updated', 'left': names of centers, 'scores': {center: what it told},
+     'resolution': {center: at which size its masks were scored},
      'center_model': {'images', 'weights'}}.  Also writes `statistics/` and `center_model/`.
 
     Raises ValueError where the run has no learned descriptor, or a wish does not fit it; Failed
@@ -70,7 +71,8 @@ def _change(workdir, restored: Restored, before: Statistics, net, terms, found: 
     write_statistics(workdir, after.statistics)
     report = {
         **{done: [n for n, w in wishes.items() if w == wish] for wish, done in DONE.items()},
-        'scores': scores_in(replies),
+        'scores': told_in(replies),
+        'resolution': told_in(replies, 'resolution'),
         'center_model': {
             'images': after.statistics.pooled.count, 'weights': descriptor.hash_of(model)
         },

@@ -116,16 +116,16 @@ def statistic_in(reply: dict, name: str, length: int, psi: str) -> Statistic:
         raise Failed(f'{name}: {error}: once it is right, run again to go on') from error
 
 
-def scores_in(replies: Mapping[str, dict]) -> dict[str, dict]:
-    """{center: its scores} of those who told them."""
+def told_in(replies: Mapping[str, dict], key: str = 'scores') -> dict[str, dict]:
+    """{center: its scores, or what else stands under a key as JSON} of those who told it."""
     told = {}
     for name, reply in replies.items():
         try:
-            scores = json.loads(reply.get('scores') or 'null')
+            value = json.loads(reply.get(key) or 'null')
         except (TypeError, ValueError):
             continue
-        if isinstance(scores, dict):
-            told[name] = scores
+        if isinstance(value, dict):
+            told[name] = value
     return told
 
 

@@ -8,7 +8,8 @@ none of these.
     deployed.json   {'run': its name at the centers, 'rounds': how many,
                      'round_seconds': the median of this process's rounds,
                      'bytes_up', 'bytes_down': of a center in a round, the most,
-                     'score_on', 'seen': scores as in `summary.json`; null where none were told}
+                     'score_on', 'seen': scores as in `summary.json`; null where none were told,
+                     'resolution': {center: at which size its masks were scored}}
 """
 
 import json
@@ -34,8 +35,8 @@ from fedgen_jax.deploy.deployment import (
     deployed,
     descriptor_of,
     request,
-    scores_in,
     statistic_in,
+    told_in,
 )
 from fedgen_jax.deploy.meeting import Found, greet, meet
 from fedgen_jax.deploy.terms import check_deployable, terms_of
@@ -280,7 +281,7 @@ def scores_of(done: Deployed, replies: Mapping[str, dict]) -> dict | None:
     """{'mean', 'worst', 'centers'} of the scores that centers told; None where none did."""
     run = done.run
     trained = Trained(run.program, None, None, (), (), run.length, run.key)
-    return block(trained, scores_in(replies))
+    return block(trained, told_in(replies))
 
 
 def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
@@ -299,9 +300,13 @@ def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
     before = json.loads((workdir / FILE).read_text())
     if told['round_seconds'] is None:  # no round was left to do
         told = {k: before.get(k) for k in told}
+    seen, resolution = scores_of(done, replies), told_in(replies, 'resolution')
+    if seen and len({of.get('size') for of in resolution.values()}) > 1:
+        say('the masks of some centers are no files, and scored at another size: there is no mean')
+        seen |= {'mean': {}, 'worst': {}}
     report = {
         'run': done.token, 'rounds': c.rounds, **told, 'score_on': c.score_on,
-        'seen': scores_of(done, replies),
+        'seen': seen, 'resolution': resolution,
     }
     write_json(workdir / FILE, report)
     return report

@@ -62,6 +62,10 @@ def check_deployable(c: ConfigDict) -> None:
             f'{away}data.held_out={c.data.held_out!r}: who does not train may join afterwards: '
             'leave it empty'
         )
+    if c.data.cut:
+        raise ValueError(
+            f'{away}data.cut={c.data.cut!r}: each center has images of its own: leave it empty'
+        )
     if c.data.virtual or c.cohort:
         raise ValueError(
             f'{away}data.virtual={c.data.virtual}, cohort={c.cohort}: all centers take part in all '

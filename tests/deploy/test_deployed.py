@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from hospitals import NAMES, NEW, hospitals, net_of, simulated, tiny
+from PIL import Image
 from rolling import assert_close, assert_same
 
 from fedgen_jax import checkpoint
@@ -78,6 +79,49 @@ def test_nothing_but_messages_statistics_and_scores_leaves_a_center(both):
     }
     image = 20 * 16 * 16 * 3  # bytes of a center's images, all of them
     assert fedgen or all(len(reply) < image for _, reply in both.log)
+
+
+def masks_folder(folder, center, rng):
+    """A folder of one center whose images and masks are larger than what the model sees."""
+    lines = ['image,where,split,mask']
+    folder.mkdir()
+    for i, split in enumerate(['train'] * 4 + ['val', 'test', 'test']):
+        mask = np.zeros((24, 20), np.uint8)
+        y, x = rng.integers(2, 10, 2)
+        mask[y : y + 9, x : x + 7] = 1
+        Image.fromarray(mask).save(folder / f'{i}m.png')
+        Image.fromarray((60 + 120 * mask).astype(np.uint8)).save(folder / f'{i}.png')
+        lines.append(f'{i}.png,{center},{split},{i}m.png')
+    (folder / 'manifest.csv').write_text('\n'.join(lines))
+    (folder / 'classes.json').write_text('{"mask_classes": ["background", "organ"]}')
+    return folder
+
+
+@pytest.mark.extended
+def test_masks_have_the_scores_of_their_own_size_as_in_a_simulated_run(tmp_path):
+    """From a table with a header of its own, as --columns has it."""
+    rng, names = np.random.default_rng(0), NAMES[:2]
+    own = {name: masks_folder(tmp_path / f'own-{name}', name, rng) for name in names}
+    whole, lines = tmp_path / 'all', ['image,where,split,mask']
+    for name, folder in own.items():
+        shutil.copytree(folder, whole / name)
+        for line in (folder / 'manifest.csv').read_text().splitlines()[1:]:
+            image, *middle, mask = line.split(',')
+            lines.append(','.join([f'{name}/{image}', *middle, f'{name}/{mask}']))
+    (whole / 'manifest.csv').write_text('\n'.join(lines))
+    shutil.copy(own[names[0]] / 'classes.json', whole)
+    config = tiny('fedavg', tmp_path / 'store')
+    config.task, config.model.name, config.rounds, config.batch_size = 'segmentation', 'unet', 1, 4
+    config.data.columns = 'center:where'
+    h = hospitals({**own, 'all': whole}, config, tmp_path)
+    summary = train(simulated(config, whole), tmp_path / 'sim', progress=False)
+    report = server.train(config, tmp_path / 'run', names, net_of(sites_in(h, tmp_path, names)), 0.0)
+    assert summary['resolution']['size'] == 'own'
+    assert report['resolution'] == dict.fromkeys(names, summary['resolution'])
+    assert report['seen']['centers'] == summary['seen']['centers']
+    config.score_size = 'model'
+    small = train(simulated(config, whole), tmp_path / 'sim', progress=False)
+    assert small['seen']['centers'] != summary['seen']['centers']
 
 
 def test_centers_join_change_and_leave_as_simulated_ones(both, tmp_path):
@@ -208,7 +252,7 @@ def test_what_is_wrong_with_a_center_s_files_stays_there(scaffold, tmp_path, cap
 
 @pytest.mark.parametrize('field, value', [
     ('privacy.unit', 'patient'), ('secure.distributed_noise', True), ('data.source', 'synthetic'),
-    ('data.held_out', 'a'), ('cohort', 2), ('finetune.steps', 3), ('start.generator', True),
+    ('data.held_out', 'a'), ('data.cut', 'dirichlet:3:1.0'), ('cohort', 2), ('finetune.steps', 3), ('start.generator', True),
 ])
 def test_what_is_simulated_alone_is_refused_on_both_sides(field, value, scaffold, tmp_path):
     h, config = scaffold
