@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import demo
+from fedgen_jax.answers import finished
 from fedgen_jax.data.examples import SPLITS, Center, Examples, of_split, take
 from fedgen_jax.data.source import draw
 from fedgen_jax.evaluate import model_of, score, seen_statistics, statistic_of
@@ -29,7 +30,6 @@ from fedgen_jax.files import write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.onboard import recalculate
 from fedgen_jax.program import num_bytes
-from fedgen_jax.report.gather import finished
 from fedgen_jax.report.tables import markdown
 from fedgen_jax.run import Trained
 from fedgen_jax.statistics import Statistics

@@ -118,6 +118,11 @@ class Loaded(NamedTuple):
         return self.done.config
 
     @property
+    def columns(self) -> str:
+        """Which headers of tables stand for our columns, as `data.columns` of the run."""
+        return self.done.config.data.columns
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.done.classes
 
@@ -126,7 +131,10 @@ class Loaded(NamedTuple):
         """What the server holds: `algorithms.base.State`."""
         return self.done.state
 
-    def model(self, center: str = '', images: Any = None, data: str | None = None) -> Model:
+    def model(
+        self, center: str = '', images: Any = None, data: str | None = None,
+        columns: str | None = None,
+    ) -> Model:
         """A center's model.
 
         Args:
@@ -136,6 +144,8 @@ class Loaded(NamedTuple):
               model is made from these.
           data: the folder that the run was trained on, if it has moved; read only where the
               center's model is not kept.
+          columns: which headers of the table in `images` stand for our columns; None: as in the
+              run.
 
         Raises ValueError, in one line.
         """
@@ -143,7 +153,7 @@ class Loaded(NamedTuple):
             if center in self.centers:
                 raise ValueError(f'{center!r} has a model: name the center, or pass images, not '
                                  'both (launch.onboard --update: its images have changed)')
-            return self._new(center, images)
+            return self._new(center, images, columns)
         choose('center', center, self.centers)
         done, file = self.done, file_of(self.workdir, center)
         if not file.is_file():
@@ -182,7 +192,7 @@ class Loaded(NamedTuple):
         variables = own_model(trained, self.done.seen.index(center), kind)
         return self._model(center, kind, variables)
 
-    def _new(self, center: str, images: Any) -> Model:
+    def _new(self, center: str, images: Any, columns: str | None) -> Model:
         """A stranger's model, from its unlabelled images."""
         done = self.done
         if not done.program.algorithm.server_model:
@@ -192,7 +202,7 @@ class Loaded(NamedTuple):
             )
         size, text = self.config.data.image_size, self.config.data.window
         if _are_paths(images):
-            pictures = listed(images)
+            pictures = listed(images, self.columns if columns is None else columns)
             window = window_of(text, pictures)
             found = [picture.square for picture in read(pictures, size, window)]
         else:
@@ -216,8 +226,12 @@ def load(workdir: str | pathlib.Path) -> Loaded:
     return Loaded(workdir, (*names, *kept), done)
 
 
-def asked_model(run: Loaded, center: str | None, data: str | None) -> Model:
+def asked_model(
+    run: Loaded, center: str | None, data: str | None, columns: str | None = None
+) -> Model:
     """The model that a command asks for: a center's, or that of a new center's images in `data`.
+
+    columns: as of `Loaded.model`.
 
     Raises ValueError unless it is one of the two, or where `data` lists several centers.
     """
@@ -225,12 +239,13 @@ def asked_model(run: Loaded, center: str | None, data: str | None) -> Model:
         raise ValueError('pass --center=NAME, or --data=FOLDER of a new center: one of the two')
     if not data:
         return run.model(center or '')
-    centers = sorted({x.center for x in listed(data)})
+    pictures = listed(data, run.columns if columns is None else columns)
+    centers = sorted({x.center for x in pictures})
     if len(centers) > 1:
         raise ValueError(
             f'{data}: holds {len(centers)} centers ({", ".join(centers)}): a folder for each'
         )
-    return run.model(images=data)
+    return run.model(images=data, columns=columns)
 
 
 def stranger(done: Restored, length: int) -> Trained:

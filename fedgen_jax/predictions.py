@@ -1,6 +1,7 @@
 """What models say of images, in files that other programs read.
 
     probabilities.csv            a row an image: classification
+    images.csv                   of masks and boxes, where a table has further columns: these
     masks/IMAGE.png              the number of a class in each pixel, in the image's own size
     masks/VOLUME.nii.gz          the same of a NIfTI volume, if all its slices are asked for
     classes.json                 the names of the numbers
@@ -36,6 +37,7 @@ class Said(NamedTuple):
     image:  the picture itself; None where no overlay is wanted.
     more:   further cells of a table, by column, such as the center and the truth.
     source: the file that it was read from, of a volume with the slice; '' of none.
+    kept:   the cells of the further columns of the data's own table.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Said(NamedTuple):
     image: Image.Image | None = None
     more: Mapping[str, str] = {}
     source: str = ''
+    kept: Mapping[str, str] = {}
 
 
 def write_predictions(
@@ -63,7 +66,8 @@ def write_predictions(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f'{folder}: holds files already: name a new folder')
-    rows, found, sizes, written = [], [], [], {}
+    rows, listed, found, sizes, written = [], [], [], [], {}
+    has_kept = False
     slices: list[Said] = []  # of one volume, without their pictures
     for one in said:
         if 'mask' in one.found:
@@ -85,6 +89,8 @@ def write_predictions(
                 'probabilities, masks or boxes: ask fedgen_jax.load(RUN).model(NAME)'
             )
         sizes.append(one.size)
+        listed.append(with_kept({'image': one.name, **one.more}, one.kept))
+        has_kept |= bool(one.kept)
         if overlays and one.image:
             overlay(one, classes).save(file_in(folder / 'overlays', one.name))
             written[folder / 'overlays'] = True
@@ -94,6 +100,9 @@ def write_predictions(
     if rows:
         write_text(folder / 'probabilities.csv', table(rows))
         written[folder / 'probabilities.csv'] = True
+    elif has_kept:
+        write_text(folder / 'images.csv', table(listed))
+        written[folder / 'images.csv'] = True
     if folder / 'masks' in written:
         write_json(folder / 'classes.json', {'mask_classes': list(classes)})
         written[folder / 'classes.json'] = True
@@ -128,13 +137,19 @@ def row_of(one: Said, task: Task, classes: Sequence[str]) -> dict[str, str]:
     p_K = np.asarray(one.found['probability'])
     predicted = {'predicted': classes[int(p_K.argmax())]} if task.target == 'label' else {}
     shares = {name: f'{p:.7g}' for name, p in zip(classes, p_K.tolist())}
-    return {'image': one.name, **one.more, **predicted, **shares}
+    return with_kept({'image': one.name, **one.more, **predicted, **shares}, one.kept)
+
+
+def with_kept(row: Mapping[str, str], kept: Mapping[str, str]) -> dict[str, str]:
+    """A row with the cells of further columns behind; one whose name is taken is told apart."""
+    taken = {name: f'{name} (table)' if name in row else name for name in kept}
+    return {**row, **{taken[name]: cell for name, cell in kept.items()}}
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """csv; all rows have the columns of the first."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
+    """csv; a cell is empty where a row lacks the column."""
+    text, columns = io.StringIO(), list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, restval='', lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -106,6 +106,14 @@ class SecureSums(TypedDict):
     a_round: SecureRound | None
 
 
+class ByColumn(TypedDict):
+    """Scores of the images that share a value of a column of the data's table: {value: scores}."""
+
+    column: str
+    seen: dict[str, dict[str, Any]]
+    unseen: dict[str, dict[str, Any]] | None
+
+
 class Resolution(TypedDict):
     """At which size masks were scored."""
 
@@ -140,6 +148,7 @@ class Summary(TypedDict):
     finetuned: NotRequired[Finetuned]
     own: NotRequired[Own]
     adapted: NotRequired[Block | None]
+    by: NotRequired[ByColumn]
     base: NotRequired[dict[str, Any]]
     oracle: NotRequired[dict[str, Block]]
     secure: NotRequired[SecureSums]

@@ -1,42 +1,27 @@
 """The scores that a finished run leaves behind: `summary.json`."""
 
-import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm
-from fedgen_jax.data.folder.decode import file_of, open_image
-from fedgen_jax.data.forms import folder_of
-from fedgen_jax.data.inputs import in_own_pixels
-from fedgen_jax.data.targets import Frame
 from fedgen_jax.engine.sums import told_of
-from fedgen_jax.evaluate import (
-    Predicted,
-    evaluate,
-    predict_seen,
-    predict_unseen,
-)
+from fedgen_jax.evaluate import evaluate
 from fedgen_jax.feed import training_examples
 from fedgen_jax.files import expand
 from fedgen_jax.guard import reopened
-from fedgen_jax.kept import chosen_models
 from fedgen_jax.newcomer import check_adapt, score_adapted
 from fedgen_jax.oracle import score_oracle
-from fedgen_jax.own import choose_own, own_models, score_own
+from fedgen_jax.own import own_models, score_own
 from fedgen_jax.parties import told_of_identities
-from fedgen_jax.predictions import Said
 from fedgen_jax.program import num_bytes
 from fedgen_jax.promise import told
 from fedgen_jax.resolution import is_own, resolution_of
 from fedgen_jax.run import Run, after_training, reopen
 from fedgen_jax.settings import settings_of
-from fedgen_jax.tasks import Task
-from fedgen_jax.tasks.coco_metrics import Ids, ids_of, only_images
 
 Tell = Callable[[str], None]
 OF_OWN = ('own', 'last', 'drawn+own')  # values of `statistics`: a new center's are its own
@@ -191,70 +176,3 @@ def evaluate_run(
     run = reopened(run, expand(workdir))
     timing = {'round_seconds': None, 'compile_seconds': None}
     return {**summarize(run, done.state, done.private_C, timing, tell=tell), 'rounds': done.round}
-
-
-class Answers(NamedTuple):
-    """What a run's models say of the images that are scored.
-
-    ids, truth: of detection on a folder: its own ids, and its `annotations.json` with these images
-        alone, so that the others do not count as missed.
-    """
-
-    said: Iterable[Said]
-    task: Task
-    classes: tuple[str, ...]
-    ids: Ids | None = None
-    truth: dict | None = None
-
-
-def answers_of(workdir: str | pathlib.Path, data: str | None = None) -> Answers:
-    """Predictions of the models that `summary.json` scores, in the images' own pixels.
-
-    Seen centers' are of their own models on `score_on`, unseen ones' cross-fitted.  Arguments as of
-    `evaluate_run`.
-    """
-    done, run = reopen(workdir, data)
-    run = reopened(run, expand(workdir))
-    c, fed = run.config, after_training(run, done.state, done.private_C)
-    models = own_models(fed, c.finetune.choose)
-    chosen = choose_own(fed, models, c.score_on)['chosen'] if models else {}
-    own = [variables for _, variables in chosen_models(fed, models, chosen)]
-    found = {
-        center.name: predict_seen(fed, i, c.score_on, own[i]) for i, center in enumerate(fed.seen)
-    }
-    if fed.program.algorithm.server_model:  # else a stranger has no model of its own
-        found |= {x.name: predict_unseen(fed, x, c.score_on) for x in fed.unseen}
-    root = folder_of(c.data.root) if c.data.source == 'folder' else None
-    sizes = {x.name: dict(zip(x.path, x.size)) for x in (*fed.seen, *fed.unseen)}
-    said = (
-        _said(name, p, i, sizes[name].get(p.path[i], ''), root, c.data.image_size, run.classes)
-        for name, p in found.items() for i in range(len(p.path))
-    )
-    task = fed.program.task
-    if task.target != 'box' or root is None:
-        return Answers(said, task, run.classes)
-    paths = [path for p in found.values() for path in p.path]
-    ids, truth = ids_of(root, paths, run.classes), only_images(root, set(paths))
-    return Answers(said, task, run.classes, ids, truth)
-
-
-def _said(
-    center: str, p: Predicted, i: int, shape: str, root, size: int, classes: Sequence[str]
-) -> Said:
-    """What is said of the i-th image of a center.
-
-    shape: 'width x height' of it, '' of drawn ones.  root: of the files, None without.
-    """
-    frame, path, source = Frame(size, size, 1.0, size), p.path[i], ''
-    if root is not None and os.path.exists(root / file_of(path)):
-        source = str(root / path)
-        picture = open_image(source)  # also for the aspect of its pixels
-        frame = Frame(*picture.image.size, picture.aspect, size)
-    elif shape:  # of an array within a file
-        width, height = map(int, shape.split(' x '))
-        frame = Frame(width, height, 1.0, size)
-    found, target = jax.tree.map(lambda x: x[i], (p.predictions, p.examples.target))
-    more = {'center': center}
-    if np.ndim(target.get('label')) == 0 and 'label' in target:
-        more['truth'] = classes[int(target['label'])] if target['label'] >= 0 else ''
-    return Said(path, frame[:2], in_own_pixels(found, frame), None, more, source)

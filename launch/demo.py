@@ -13,6 +13,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from configs import demo
+from fedgen_jax.answers import finished
 from fedgen_jax.data.examples import Center, of_split
 from fedgen_jax.data.source import draw
 from fedgen_jax.data.synthetic import CLASSES_OF
@@ -22,7 +23,7 @@ from fedgen_jax.hypernet import descriptor
 from fedgen_jax.onboard import recalculate
 from fedgen_jax.program import num_bytes
 from fedgen_jax.registry import choose
-from fedgen_jax.report.gather import finished, read_summary
+from fedgen_jax.report.gather import read_summary
 from fedgen_jax.report.summaries import base_of
 from fedgen_jax.report.words import headline, titled
 from fedgen_jax.run import Run, Trained

@@ -1,10 +1,16 @@
-"""Scores a run from its checkpoint alone: python -m launch.evaluate --workdir=RUN."""
+"""Scores a run from its checkpoint alone: python -m launch.evaluate --workdir=RUN.
+
+--by=COLUMN adds the scores by the values of a further column of the data's table, such as scanner.
+"""
 
 from absl import flags
 
+from fedgen_jax.answers import MOST_VALUES, answers_of, scores_by
+from fedgen_jax.evaluate import metrics_in
 from fedgen_jax.files import expand, write_json
 from fedgen_jax.predictions import write_predictions
-from fedgen_jax.summary import answers_of, evaluate_run
+from fedgen_jax.schema import ByColumn
+from fedgen_jax.summary import evaluate_run
 from fedgen_jax.terminal import scoring
 from launch import cli
 
@@ -15,10 +21,14 @@ _PREDICTIONS = flags.DEFINE_string(
     'a new folder for what the models say of the scored images: probabilities.csv, masks, or COCO '
     'results with the boxes that they are scored against, truth.json',
 )
+_BY = flags.DEFINE_string(
+    'by', None, f'a further column of the table, of at most {MOST_VALUES} values'
+)
 
 
 def main():
     workdir = expand(_WORKDIR.value)
+    by = scores_by(workdir, _BY.value, _DATA.value) if _BY.value else None
     if _PREDICTIONS.value:
         folder = expand(_PREDICTIONS.value)
         answers = answers_of(workdir, _DATA.value)
@@ -30,9 +40,25 @@ def main():
             print(f'written: {path}')
     with scoring(str(workdir)) as tell:
         evaluation = evaluate_run(workdir, _DATA.value, tell)
+    if by:
+        evaluation['by'] = by
     write_json(workdir / 'evaluation.json', evaluation)
     print(cli.show(evaluation))
+    if by:
+        print(shown(by))
     print(f'written: {workdir}/evaluation.json')
+
+
+def shown(by: ByColumn) -> str:
+    """A line a group of images, for a terminal."""
+    lines = [
+        f'{group}, {by["column"]} {value:<12} '
+        + '  '.join(f'{k} {v:.3f}' for k, v in metrics_in(scores).items())
+        + f'  ({scores["n"]} images)'
+        for group, of in (('seen', by['seen']), ('unseen', by['unseen'] or {}))
+        for value, scores in of.items()
+    ]
+    return '\n'.join(lines)
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ python -m launch.predict --workdir=RUN --data=NEW --to=FOLDER
 
 The first asks the model of a center that trained or was onboarded.  The second makes the model of a
 new center from the unlabelled images in NEW, and asks it of these, or of those that --images names.
+Further columns of their table go with the predictions.
 """
 
 from absl import flags
@@ -25,6 +26,9 @@ _DATA = flags.DEFINE_string(
 _IMAGES = flags.DEFINE_multi_string(
     'images', None, 'a file, a glob or a folder; may be given several times'
 )
+_COLUMNS = flags.DEFINE_string(
+    'columns', None, "headers of a table in them, as data.columns; default: the run's"
+)
 _TO = flags.DEFINE_string('to', None, 'a new folder for the predictions')
 _OVERLAYS = flags.DEFINE_bool('overlays', False, 'also write pictures to look at')
 
@@ -34,15 +38,19 @@ def main():
     check_outside(run.workdir, run.config, folder)
     if not (_IMAGES.value or _DATA.value):
         raise ValueError('--images is missing: a file, a glob or a folder')
-    model = asked_model(run, _CENTER.value, _DATA.value)
-    asked = listed(_IMAGES.value or _DATA.value)
+    model = asked_model(run, _CENTER.value, _DATA.value, _COLUMNS.value)
+    columns = run.columns if _COLUMNS.value is None else _COLUMNS.value
+    asked = listed(_IMAGES.value or _DATA.value, columns)
 
     def answers():
         for picture, found in model.ask(model.read(asked)):
             for text in picture.assumed:
                 say(text)
             image = picture.image if _OVERLAYS.value else None
-            yield Said(picture.name, picture.frame[:2], found, image, source=picture.source)
+            yield Said(
+                picture.name, picture.frame[:2], found, image, kept=picture.more,
+                source=picture.source,
+            )
 
     task = run.done.program.task
     for path in write_predictions(

@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from fedgen_jax.answers import answers_of
 from fedgen_jax.config import base, complete
 from fedgen_jax.data.folder.manifest import DataError
 from fedgen_jax.data.inputs import in_own_pixels
@@ -22,7 +23,7 @@ from fedgen_jax.onboard import onboard
 from fedgen_jax.predictions import Said, coco_of, write_predictions
 from fedgen_jax.report.gather import report_run
 from fedgen_jax.run import prepare
-from fedgen_jax.summary import answers_of, evaluate_run
+from fedgen_jax.summary import evaluate_run
 from fedgen_jax.tasks.coco_metrics import ids_of
 from fedgen_jax.train import train
 

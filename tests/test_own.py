@@ -8,12 +8,13 @@ from families import configured
 from rolling import assert_same
 
 from fedgen_jax import kept
+from fedgen_jax.answers import answers_of
 from fedgen_jax.kept import file_of
 from fedgen_jax.loaded import load
 from fedgen_jax.own import best_of
 from fedgen_jax.predictions import row_of, write_predictions
 from fedgen_jax.run import after_training, reopen
-from fedgen_jax.summary import answers_of, evaluate_run
+from fedgen_jax.summary import evaluate_run
 from fedgen_jax.train import train
 
 

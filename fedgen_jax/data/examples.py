@@ -4,7 +4,7 @@ A `Center` lives on the host, at its own length. `stack` pads centers to one len
 them, so that a federation is one pytree whose leaves lead with `C` (clients) and `N` (examples).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +58,7 @@ class Center(NamedTuple):
     size:  'width x height' of the N images in their files, where there are files.
     assumed: what reading each of the N files took for granted, lines of text, '' for nothing.
     original: the N files of images and masks, where masks are files.
+    more:  of each, the cells of the table's further columns, by header; () where it has none.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Center(NamedTuple):
     size: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
     original: tuple[Original, ...] = ()
+    more: tuple[Mapping[str, str], ...] = ()
 
 
 class Source(NamedTuple):

@@ -11,7 +11,7 @@ import functools
 import glob
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,12 +31,14 @@ class Listed(NamedTuple):
     name:   unique among those it is listed with.
     source: as `decode.open_image` takes it.
     series: what shares one gray scale with it, () for nothing.  center: '' where none is named.
+    more:   the cells of further columns of the table that lists it, by header.
     """
 
     name: str
     source: Any
     series: tuple[str, ...] = ()
     center: str = ''
+    more: Mapping[str, str] = {}
 
 
 class Picture(NamedTuple):
@@ -44,6 +46,7 @@ class Picture(NamedTuple):
 
     assumed: what had to be assumed to read it, a line each.
     source:  the file that it was read from, '' of none.
+    more:    as of `Listed`.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Picture(NamedTuple):
     frame: Frame
     assumed: tuple[str, ...] = ()
     source: str = ''
+    more: Mapping[str, str] = {}
 
     @property
     def square(self) -> np.ndarray:
@@ -58,8 +62,12 @@ class Picture(NamedTuple):
         return square_image(self.image, self.frame.size, self.frame.aspect)
 
 
-def listed(images: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Listed]:
+def listed(
+    images: str | os.PathLike | Sequence[str | os.PathLike], columns: str = ''
+) -> list[Listed]:
     """The pictures that files, globs or folders name, in order.
+
+    columns: which headers of tables stand for our columns, as `data.columns`.
 
     Raises ValueError, in one line, where there are none.
     """
@@ -70,7 +78,7 @@ def listed(images: str | os.PathLike | Sequence[str | os.PathLike]) -> list[List
         if inside := _right_in(pathlib.Path(text)):
             files += inside
         elif any(form.has(pathlib.Path(text)) for form in forms.FORMS):
-            found += _of_table(text)
+            found += _of_table(text, columns)
         else:
             files += _files_of(text)
     base = os.path.commonpath([os.path.abspath(f.parent) for f in files]) if files else ''
@@ -107,7 +115,7 @@ def read(
         except ValueError as error:
             raise ValueError(f'{_place(x)}: {error}') from error
         source = x.source if isinstance(x.source, str) else ''
-        yield Picture(x.name, image, Frame(*image.size, aspect, size), assumed, source)
+        yield Picture(x.name, image, Frame(*image.size, aspect, size), assumed, source, x.more)
 
 
 def window_of(text: str, pictures: Sequence[Listed]) -> Window | None:
@@ -158,15 +166,15 @@ def in_own_pixels(found: Any, frame: Frame) -> Any:
     return back
 
 
-def _of_table(text: str) -> list[Listed]:
+def _of_table(text: str, columns: str) -> list[Listed]:
     """The images of a data set, a row each."""
-    table = check_table(forms.read_table(text))
+    table = check_table(forms.read_table(text, columns))
     root, rows = table.file.parent, table.rows
     sources = table.images() if table.images else (str(root / row.image) for row in rows)
     return [
         Listed(
             row.image, source, (row.center, row.patient, row.series) if row.series else (),
-            row.center,
+            row.center, row.more,
         )
         for row, source in zip(rows, sources, strict=True)
     ]

@@ -9,6 +9,7 @@ import numpy as np
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import SPLITS, Center, Examples, Original, Source
 from fedgen_jax.data.folder import records as folder_lib
+from fedgen_jax.data.folder.manifest import Manifest
 from fedgen_jax.data.folder.text import (
     DataError,
     collected,
@@ -81,6 +82,7 @@ def load(
     of_centers = cut_of(records, cut, seed) if cut else records
     split, notes = _with_validation(of_centers, seed)
     source = assemble(split, metadata['classes'], seed, target)
+    source = _with_more(source, folder.manifest)
     if any(kind is MASK for kind, _ in folder.found):
         source = _with_originals(source, of_manifest(folder.manifest))
     if require_train:
@@ -136,6 +138,16 @@ def assemble(
     first = target or next((key for key in TARGETS if key in classes), None)
     names = classes.get(target_of(first).name, ()) if first else ()
     return Source(tuple(centers), tuple(names), first)
+
+
+def _with_more(source: Source, manifest: Manifest) -> Source:
+    """The source with the cells of the table's further columns, if it has any."""
+    more = {row.image: row.more for row in manifest.rows}
+    if not any(more.values()):
+        return source
+    return source._replace(centers=tuple(
+        c._replace(more=tuple(more.get(path, {}) for path in c.path)) for c in source.centers
+    ))
 
 
 def _with_originals(source: Source, original: Mapping[str, Original]) -> Source:

@@ -2,36 +2,29 @@
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from fedgen_jax import renamed
+from fedgen_jax.answers import finished
 from fedgen_jax.data.examples import Center, adapted_on, of_split, take
-from fedgen_jax.evaluate import canonical, model_of
-from fedgen_jax.guard import reopened
+from fedgen_jax.evaluate import canonical, metrics_in, model_of
 from fedgen_jax.report.canonical import canonical_section, has_canonical
 from fedgen_jax.report.changes import changes_of, clouds_of, section_of
 from fedgen_jax.report.classes import class_sections
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Section, Strip, Table, write_report
 from fedgen_jax.report.summaries import check_sizes
-from fedgen_jax.report.words import headline
-from fedgen_jax.run import Run, Trained, after_training, reopen
+from fedgen_jax.report.words import NONE, headline, titled
+from fedgen_jax.run import Run, Trained
 from fedgen_jax.schema import Summary
 from fedgen_jax.tasks.base import View
 
 SUBSETS = 30
 STRIPS = 24  # seen and unseen centers, each at most, whose images are shown
-
-
-def finished(workdir: str | pathlib.Path) -> tuple[Run, Trained]:
-    """A run from its folder, with its images and its last checkpoint."""
-    done, run = reopen(workdir)
-    run = reopened(run, pathlib.Path(workdir))
-    return run, after_training(run, done.state, done.private_C)
 
 
 def read_lines(workdir: str | pathlib.Path) -> list[dict]:
@@ -121,6 +114,30 @@ def privacy_section(name: str, told: Mapping[str, Any]) -> Section:
     )
 
 
+def by_section(workdir: pathlib.Path, name: str, rounds: int, metric: str) -> list[Section]:
+    """The scores by a column that `launch.evaluate --by` has left, if of these rounds."""
+    file = workdir / 'evaluation.json'
+    told = json.loads(file.read_text()) if file.is_file() else {}
+    by = told.get('by')
+    if not by or told['rounds'] != rounds:
+        return []
+    groups = {'seen': by['seen'], 'unseen': by['unseen'] or {}}
+    scores = [of for group in groups.values() for of in group.values()]
+    metrics = list(dict.fromkeys([metric, *(m for of in scores for m in metrics_in(of))]))
+    rows = [
+        [value, group, str(of['n']), *(f'{of[m]:.3f}' if m in of else NONE for m in metrics)]
+        for value in dict.fromkeys(v for of in groups.values() for v in of)
+        for group, found in groups.items() if value in found
+        for of in [found[value]]
+    ]
+    return [Section(
+        f'By {by["column"]}',
+        f'Scores of {name} on the images that share a value of the column {by["column"]!r} of the '
+        "table, taken together over centers, each under its own center's model.",
+        Table('', ['', 'centers', 'images', *map(titled, metrics)], rows),
+    )]
+
+
 def read_summary(folder: pathlib.Path) -> Summary:
     """A finished run's summary, in today's names."""
     file = folder / 'summary.json'
@@ -190,6 +207,7 @@ def report_run(
     shown += [x for x in centers if x[1] == 'unseen'][:STRIPS]
     shown = [] if private else shown
     sections = class_sections(title, first)
+    sections += by_section(workdir, title, first['rounds'], headline(first))
     sections += [
         privacy_section(name, s['privacy']) for name, s in summaries.items()
         if s['privacy'].get('unit')

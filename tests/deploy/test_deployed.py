@@ -115,7 +115,8 @@ def test_masks_have_the_scores_of_their_own_size_as_in_a_simulated_run(tmp_path)
     config.data.columns = 'center:where'
     h = hospitals({**own, 'all': whole}, config, tmp_path)
     summary = train(simulated(config, whole), tmp_path / 'sim', progress=False)
-    report = server.train(config, tmp_path / 'run', names, net_of(sites_in(h, tmp_path, names)), 0.0)
+    net = net_of(sites_in(h, tmp_path, names))
+    report = server.train(config, tmp_path / 'run', names, net, 0.0)
     assert summary['resolution']['size'] == 'own'
     assert report['resolution'] == dict.fromkeys(names, summary['resolution'])
     assert report['seen']['centers'] == summary['seen']['centers']
@@ -252,7 +253,8 @@ def test_what_is_wrong_with_a_center_s_files_stays_there(scaffold, tmp_path, cap
 
 @pytest.mark.parametrize('field, value', [
     ('privacy.unit', 'patient'), ('secure.distributed_noise', True), ('data.source', 'synthetic'),
-    ('data.held_out', 'a'), ('data.cut', 'dirichlet:3:1.0'), ('cohort', 2), ('finetune.steps', 3), ('start.generator', True),
+    ('data.held_out', 'a'), ('data.cut', 'dirichlet:3:1.0'), ('cohort', 2), ('finetune.steps', 3),
+    ('start.generator', True),
 ])
 def test_what_is_simulated_alone_is_refused_on_both_sides(field, value, scaffold, tmp_path):
     h, config = scaffold

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs.common import base
+from fedgen_jax.answers import finished
 from fedgen_jax.data.examples import of_split
 from fedgen_jax.evaluate import canonical
 from fedgen_jax.files import write_json
@@ -16,7 +17,7 @@ from fedgen_jax.kept import file_of
 from fedgen_jax.onboard import HISTORY, entry_of
 from fedgen_jax.report.canonical import canonical_section, text_of
 from fedgen_jax.report.changes import changes_of, section_of
-from fedgen_jax.report.gather import distinct, finished, read_summary, report_run
+from fedgen_jax.report.gather import distinct, read_summary, report_run
 from fedgen_jax.schema import Summary
 from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
 from fedgen_jax.train import train

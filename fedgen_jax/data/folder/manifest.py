@@ -191,7 +191,7 @@ def _read_row(root, file, columns, number, cells, of_files) -> Row:
         )
     cell_of = dict(zip(columns, cells))
     known = {name: value for name, value in cell_of.items() if name in COLUMNS}
-    more = {name: value for name, value in cell_of.items() if name not in COLUMNS}
+    more = {name: value for name, value in cell_of.items() if name and name not in COLUMNS}
     for field, value in known.items():
         if not value and field in REQUIRED:
             row_error(file, number, field, 'the cell is empty: fill it in')
