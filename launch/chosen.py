@@ -1,7 +1,8 @@
 """The configuration of a command: a file's, or one that is planned from the data.
 
     --config=FILE [--config.FIELD=VALUE ...]                      as the file has it
-    --data=FOLDER [--task=TASK] [--held_out=CENTER] [--minutes=M] [--config.FIELD=VALUE ...]
+    --data=FOLDER [--columns=HEADERS] [--task=TASK] [--held_out=CENTER] [--minutes=M]
+        [--config.FIELD=VALUE ...]
 
 The second form looks at the data, prints what it chose and why, and writes it to plan.json in the
 workdir.  There it is read again when the command is, so that a run goes on as it was planned.
@@ -28,6 +29,9 @@ CONFIG = config_flags.DEFINE_config_file(
     'config', folder.__file__, 'the experiment; default: planned from --data', lock_config=True
 )
 _DATA = flags.DEFINE_string('data', None, 'a folder, from which the settings are planned')
+_COLUMNS = flags.DEFINE_string(
+    'columns', None, "of --data: which headers stand for our columns, 'label:dx,center:hospital'"
+)
 _TASK = flags.DEFINE_string('task', None, f'of --data: {", ".join(TASKS)}; default: classification')
 _HELD_OUT = flags.DEFINE_string('held_out', None, 'of --data: centers that do not train')
 _PLAN = flags.DEFINE_string('plan', None, "of --data: the plan's file; default: WORKDIR/plan.json")
@@ -48,7 +52,7 @@ def chosen(
     flag = flags.FLAGS['config']
     given = dict(config_flags.get_override_values(flag))
     if flag.present:
-        for name in ('data', 'task', 'minutes', 'plan', 'only_plan'):
+        for name in ('data', 'columns', 'task', 'minutes', 'plan', 'only_plan'):
             if flags.FLAGS[name].present:
                 raise ValueError(f'--{name}: plans the settings, and --config names a file of them')
         if held_out is None and _HELD_OUT.present:
@@ -57,6 +61,8 @@ def chosen(
     if _DATA.value is None:
         raise ValueError('name the data by --data=FOLDER, or an experiment by --config=FILE')
     given['data.root'] = _DATA.value
+    if _COLUMNS.value is not None:
+        given['data.columns'] = _COLUMNS.value
     task = _TASK.value or given.get('task', 'classification')
     choose('--task', task, TASKS)
     held_out = _HELD_OUT.value if held_out is None else held_out
@@ -117,8 +123,14 @@ def text(plan: Plan) -> str:
     lines = [f'  {", ".join(of)}: {reason}' for reason, of in by_reason.items()]
     return '\n'.join([
         'planned from the data (set any field by --config.FIELD=VALUE):', *lines,
-        f'  about {plan.minutes:.0f} minutes of training, {plan.megabytes:.0f} MiB of memory',
+        f'  {_minutes(plan.minutes)} of training, {plan.megabytes:.0f} MiB of memory',
     ])
+
+
+def _minutes(number: float) -> str:
+    if number < 1:
+        return 'less than a minute'
+    return 'about a minute' if number < 1.5 else f'about {number:.0f} minutes'
 
 
 def _frozen(value):

@@ -21,6 +21,9 @@ _CENTER = flags.DEFINE_string('center', None, 'the center whose model is written
 _DATA = flags.DEFINE_string(
     'data', None, 'a folder of unlabelled images, which a new center makes its model from'
 )
+_COLUMNS = flags.DEFINE_string(
+    'columns', None, "headers of --data, as data.columns; default: the run's"
+)
 _FORMAT = flags.DEFINE_enum('format', 'stablehlo', list(FORMATS), 'of the file')
 _TO = flags.DEFINE_string('to', None, 'the file; default: RUN/export/CENTER.FORMAT')
 
@@ -30,7 +33,7 @@ def main():
     name = file_name(_CENTER.value or 'new')
     file = expand(_TO.value or run.workdir / 'export' / f'{name}.{_FORMAT.value}')
     check_outside(run.workdir, run.config, file)
-    model = asked_model(run, _CENTER.value, _DATA.value)
+    model = asked_model(run, _CENTER.value, _DATA.value, _COLUMNS.value)
     beside, difference = export_model(model, run.config, file, _FORMAT.value)
     print(f'written: {file}')
     print(f'written: {beside}')

@@ -13,9 +13,13 @@ from events import scalars
 from PIL import Image
 from processes import small_run
 
-from fedgen_jax import checkpoint, terminal
+from fedgen_jax import answers, checkpoint, terminal
+from fedgen_jax.answers import answers_of, scores_by
+from fedgen_jax.files import write_json
 from fedgen_jax.interrupt import Failed
 from fedgen_jax.onboard import onboard
+from fedgen_jax.predictions import write_predictions
+from fedgen_jax.report.gather import by_section
 from fedgen_jax.run import names_in, reopen, restore
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.summary import evaluate_run
@@ -343,3 +347,64 @@ def test_a_run_with_no_score_ends_as_a_failure(config, tmp_path, monkeypatch):
         train(c, tmp_path / 'run', progress=False)
     assert '\n' not in str(error.value)
     assert json.loads((tmp_path / 'run' / 'summary.json').read_text())['seen']['mean'] == {}
+
+
+def with_columns(config, root):
+    """The data with further columns, of a scanner, a number of each image, and our own names."""
+    shutil.copytree(config.data.root, root)
+    rows = rows_of(root)
+    header = ('image', 'center', 'split', 'label', 'scanner', 'number', 'truth')
+    lines = [
+        [*(r[k] for k in header[:4]), ('A', 'B', '')[i % 3], str(i), 'x']
+        for i, r in enumerate(rows)
+    ]
+    with open(root / 'manifest.csv', 'w', newline='') as file:
+        csv.writer(file).writerows([header, *lines])
+    return root
+
+
+def test_further_columns_go_with_predictions_and_tell_groups_of_scores(config, run, tmp_path):
+    root = with_columns(config, tmp_path / 'root')
+    found = answers_of(run, str(root))
+    (file,) = write_predictions(tmp_path / 'out', found.said, *found[1:4])
+    with open(file, newline='') as text:
+        rows = list(csv.DictReader(text))
+    table = {r['image']: r for r in rows_of(root)}
+    for row in rows:
+        own = table[row['image']]
+        assert (row['scanner'], row['number']) == (own['scanner'], own['number'])
+        assert row['truth'] == own['label'] and row['truth (table)'] == 'x'
+
+    by = scores_by(run, 'scanner', str(root))
+    seen = set(json.loads((run / 'summary.json').read_text())['seen']['centers'])
+    groups = {'seen': by['seen'], 'unseen': by['unseen'] or {}}
+    assert by['column'] == 'scanner' and set(by['seen']) == {'A', 'B', '(empty)'}
+    for group, of in groups.items():
+        for value, scores in of.items():
+            own = [
+                r for r in rows if (r['scanner'] or '(empty)') == value
+                and (r['center'] in seen) == (group == 'seen')
+            ]
+            right = [r['predicted'] == r['truth'] for r in own]
+            assert scores['n'] == len(own) and scores['accuracy'] == pytest.approx(np.mean(right))
+    write_json(run / 'evaluation.json', {**evaluate_run(run, str(root)), 'by': by})
+    (section,) = by_section(run, 'FedGen', config.rounds, 'balanced_accuracy')
+    assert 'scanner' in section.text
+    assert [r[:2] for r in section.table.rows if r[1] == 'seen'] == [
+        [value, 'seen'] for value in by['seen']
+    ]
+    assert by_section(run, 'FedGen', config.rounds + 1, 'balanced_accuracy') == []
+
+
+@pytest.mark.parametrize(('column', 'message'), [
+    ('number', '--by=number: has 30 values, and 29 can be told apart'),
+    ('site', '--by=site: no such column .* the further ones are scanner, number, truth'),
+])
+def test_a_column_that_tells_no_groups_is_refused(
+    config, run, tmp_path, monkeypatch, column, message
+):
+    monkeypatch.setattr(answers, 'MOST_VALUES', 29)
+    root = with_columns(config, tmp_path / 'root')
+    with pytest.raises(ValueError, match=message) as error:
+        scores_by(run, column, str(root))
+    assert '\n' not in str(error.value)

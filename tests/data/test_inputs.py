@@ -122,6 +122,15 @@ def test_a_set_of_arrays_and_a_tree_of_folders_are_listed(tmp_path):
     np.testing.assert_array_equal(next(read([x], SIZE)).square, wanted)
 
 
+def test_a_table_with_headers_of_its_own_gives_its_further_columns(tmp_path):
+    Image.new('RGB', (9, 9)).save(tmp_path / 'a.png')
+    (tmp_path / 'list.csv').write_text('file,site,scanner,\na.png,north,GE,x\n')
+    (one,) = read(listed(tmp_path / 'list.csv', 'image:file,center:site'), SIZE)
+    assert (one.name, one.more) == ('a.png', {'scanner': 'GE'})
+    with pytest.raises(ValueError, match='image: the column .*--columns=image:HEADER,center:HEADER'):
+        listed(tmp_path / 'list.csv')
+
+
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / 'a.png').write_bytes(b'\x89PNG\r\n\x1a\n')
     with pytest.raises(ValueError, match='a.png: '):

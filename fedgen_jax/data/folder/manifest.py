@@ -158,14 +158,15 @@ def _check_header(
     for i, name in enumerate(header):
         if name and name in header[:i]:
             row_error(file, 1, name, 'the column comes twice: remove one')
-    for name in REQUIRED:
-        if name not in header:
-            hint = 'separate cells with commas' if len(header) == 1 else f'the header is {header}'
-            row_error(
-                file, 1, name,
-                f'the column is missing: add it, or name yours by data.columns={name}:HEADER '
-                f'({hint})',
-            )
+    missing = [name for name in REQUIRED if name not in header]
+    if missing:
+        hint = 'separate cells with commas' if len(header) == 1 else f'the header is {header}'
+        pairs = ','.join(f'{name}:HEADER' for name in missing)
+        row_error(
+            file, 1, missing[0],
+            f'the column is missing: add it, or name yours by --columns={pairs}, which is the field '
+            f'data.columns ({hint})',
+        )
     absent = [name for name in COLUMNS if name not in header]
     notes = []
     for i, name in enumerate(header):
