@@ -49,6 +49,7 @@ def told_to_stop(exit_code: int = 0, grace: float = 25.0) -> Iterator[threading.
         return
     near, far = socket.socketpair()
     far.setblocking(False)
+    ends: list[threading.Timer] = []
     # What is ignored, as in the background of a script, stays ignored.
     heard = [s for s in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(s) != signal.SIG_IGN]
 
@@ -58,9 +59,9 @@ def told_to_stop(exit_code: int = 0, grace: float = 25.0) -> Iterator[threading.
                 _end(exit_code)
             elif number in heard and not event.is_set():
                 event.set()
-                end = threading.Timer(grace, _end, [exit_code])
-                end.daemon = True
-                end.start()
+                ends.append(threading.Timer(grace, _end, [exit_code]))
+                ends[-1].daemon = True
+                ends[-1].start()
                 if number == signal.SIGINT and os.isatty(2):
                     os.write(2, AGAIN)
 
@@ -77,3 +78,5 @@ def told_to_stop(exit_code: int = 0, grace: float = 25.0) -> Iterator[threading.
         far.close()  # ends the listener
         listener.join()
         near.close()
+        for end in ends:  # what was asked to stop is over
+            end.cancel()

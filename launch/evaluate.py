@@ -51,13 +51,12 @@ def main():
 
 def shown(by: ByColumn) -> str:
     """A line a group of images, for a terminal."""
-    lines = [
-        f'{group}, {by["column"]} {value:<12} '
-        + '  '.join(f'{k} {v:.3f}' for k, v in metrics_in(scores).items())
-        + f'  ({scores["n"]} images)'
-        for group, of in (('seen', by['seen']), ('unseen', by['unseen'] or {}))
-        for value, scores in of.items()
-    ]
+    lines = []
+    for group, of in (('seen', by['seen']), ('unseen', by['unseen'] or {})):
+        for value, scores in of.items():
+            name, n = f'{group}, {by["column"]} {value}', scores['n']
+            told = '  '.join(f'{k} {v:.3f}' for k, v in metrics_in(scores).items())
+            lines.append(f'{name:<22} {told}  ({n} image{"s" if n != 1 else ""})')
     return '\n'.join(lines)
 
 

@@ -43,7 +43,8 @@ def main():
         scores = told(entry['scores'])
         print(
             f'{name}: model generated from {entry["images"]} unlabelled images in '
-            f'{entry["seconds"]:.1f} s, {entry["steps"]} steps there, 0 elsewhere;  {scores}'
+            f'{entry["seconds"]:.1f} s, {entry["steps"]} steps there, 0 elsewhere'
+            + (f';  {scores}' if scores else '')
         )
         if 'prevalence' in entry:
             mix = ', '.join(f'{k} {v:.2f}' for k, v in entry['prevalence']['mix'].items())

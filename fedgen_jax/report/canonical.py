@@ -17,9 +17,10 @@ MOST = 3  # centers of a kind whose images are shown
 # What is brought to the reference, by `input.canonical`.
 WHAT = {
     'brightfield': 'background and stain density',
-    'gray': 'brightness and contrast of what is not black',
+    'gray': 'brightness and contrast',
     'fundus': 'brightness and contrast of each color',
 }
+STAYS = {'gray': ' What is black stays black.', 'fundus': ' What is black stays black.'}
 
 
 def has_canonical(config: Mapping[str, Any]) -> bool:
@@ -56,4 +57,5 @@ def text_of(config: ConfigDict) -> str:
     return (
         f"Before any model sees them, a center's images are brought to the {what} of {whose}. The "
         'change is computed from unlabelled images, and is one for all images of a center.'
+        + STAYS.get(config.input.canonical, '')
     )

@@ -28,7 +28,7 @@ def check(file: pathlib.Path | str, headers: Collection[str], columns: dict[str,
         if theirs not in headers:
             raise DataError(
                 f'{file}: data.columns={ours}:{theirs}: no such column: use one of '
-                f'{listed(list(headers), 40)}'
+                f'{listed(list(headers), 40)}, by --columns'
             )
 
 
