@@ -164,8 +164,8 @@ def _check_header(
         pairs = ','.join(f'{name}:HEADER' for name in missing)
         row_error(
             file, 1, missing[0],
-            f'the column is missing: add it, or name yours by --columns={pairs}, which is the field '
-            f'data.columns ({hint})',
+            f'the column is missing: add it, or name yours by --columns={pairs}, which is the '
+            f'field data.columns ({hint})',
         )
     absent = [name for name in COLUMNS if name not in header]
     notes = []

@@ -174,8 +174,8 @@ def _notes(root, levels, is_marked, images, mask_of, other) -> tuple[str, ...]:
     rest = [path for path in other if path not in tables and not path.endswith('classes.json')]
     if tables:
         notes.append(
-            f'{root}: {listed(tables, 3)}: not read: pass FOLDER/TABLE.csv in place of the folder if '
-            'it lists the images'
+            f'{root}: {listed(tables, 3)}: not read: pass FOLDER/TABLE.csv in place of the folder '
+            'if it lists the images'
         )
     unread = [path for path in rest if path != 'annotations.json']
     if unread:
