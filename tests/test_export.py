@@ -23,6 +23,8 @@ def config(task, canonical='none'):
     c = base()
     c.task, c.model.name, c.model.widths, c.algorithm = task, NETWORKS[task], (8, 8), 'fedavg'
     c.data.image_size, c.input.canonical, c.shifts.acquisition = SIZE, canonical, 0.0
+    if task == 'classification':
+        c.model.thumbnail = 4  # as plans of radiographs have it
     return c
 
 

@@ -45,5 +45,6 @@ def thumbnail(x_BxHxWx3: jax.Array, size: int) -> jax.Array:
     gray_BxHxW = x_BxHxWx3.mean(-1)
     if not size:
         return gray_BxHxW[:, :0, 0]
-    small = jax.image.resize(gray_BxHxW, (len(gray_BxHxW), size, size), 'linear')
-    return small.reshape(len(small), -1)
+    number = gray_BxHxW.shape[0]  # perhaps a symbol, as in an exported model: no `len`
+    small = jax.image.resize(gray_BxHxW, (number, size, size), 'linear')
+    return small.reshape(number, size * size)
