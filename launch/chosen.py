@@ -52,9 +52,11 @@ def chosen(
     flag = flags.FLAGS['config']
     given = dict(config_flags.get_override_values(flag))
     if flag.present:
-        for name in ('data', 'columns', 'task', 'minutes', 'plan', 'only_plan'):
+        for name in ('data', 'task', 'minutes', 'plan', 'only_plan'):
             if flags.FLAGS[name].present:
                 raise ValueError(f'--{name}: plans the settings, and --config names a file of them')
+        if _COLUMNS.present:
+            raise ValueError('--columns: with --config it is --config.data.columns')
         if held_out is None and _HELD_OUT.present:
             raise ValueError('--held_out: with --config it is --config.data.held_out')
         return with_modality(CONFIG.value, given)
