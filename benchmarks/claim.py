@@ -90,8 +90,7 @@ def write_folder(root: pathlib.Path, share: float = 0.0) -> pathlib.Path:
     for center, other in zip(now.centers, later.centers):
         changed = np.zeros(len(center.split), bool)
         if center.name == CHANGES:
-            order = np.random.default_rng(0).permutation(len(changed))
-            changed[order[: round(share * len(changed))]] = True
+            changed = by_new_scanner(len(changed), share)
         for i, split in enumerate(center.split):
             examples = (other if changed[i] else center).examples
             name = f'images/{center.name}-{i}.png'
@@ -100,6 +99,12 @@ def write_folder(root: pathlib.Path, share: float = 0.0) -> pathlib.Path:
             rows.append(f'{name},{center.name},{SPLITS[split]},{label}')
     (root / 'manifest.csv').write_text('\n'.join(rows) + '\n')
     return root
+
+
+def by_new_scanner(num_examples: int, share: float) -> np.ndarray:
+    """bool [N]: which of `CHANGES`' images another scanner took."""
+    order = np.random.default_rng(0).permutation(num_examples)
+    return np.isin(np.arange(num_examples), order[: round(share * num_examples)])
 
 
 class Done(NamedTuple):
@@ -168,6 +173,23 @@ def generated(
     return Row(event, way, value, seconds, sent, 0, 0)
 
 
+def by_scanner(event: str, trained: Trained, before: dict, new: Center, share: float) -> Row:
+    """The model made before for the old scanner's images, and a new one for the new scanner's.
+
+    The new scanner is a center of its own, which joins: nothing else is made anew.
+    """
+    number = [int(pathlib.Path(path).stem.rpartition('-')[2]) for path in new.path]
+    changed = by_new_scanner(len(number), share)[number]
+    of = {split: new.split == SPLITS.index(split) for split in ('train', 'test')}
+    recent, scored = take(new.examples, changed & of['train']), of_split(new, 'test')
+    seconds, made = timed(lambda: model_of(trained, recent))
+    old, own = (trained.program.predict(model, scored.image) for model in (before, made))
+    answer = jax.tree.map(lambda a, b: np.where(changed[of['test'], None], b, a), old, own)
+    value = trained.program.task.metrics(answer, scored.target, scored.weight)[METRIC]
+    sent = statistic_of(trained, recent).total.nbytes + 8 + num_bytes(trained.shared)
+    return Row(event, 'FedGen, the new scanner joins', value, seconds, sent, 0, 0)
+
+
 def served(
     event: str, way: str, done: Done, center: Center, of: Center | None = None, labels: int = 0
 ) -> Row:
@@ -219,6 +241,7 @@ def main(_):
         rows += [
             Row(event, 'FedGen, made before', value, 0.0, 0, 0, 0),
             generated(event, fedgen, new, before),
+            by_scanner(event, fedgen, made_before, new, share),
             served(event, 'FedAvg, every add-on', base, new),
             served(event, 'FedAvg', fedavg, new, of=old),
             of_training(event, again, CHANGES),

@@ -8,15 +8,16 @@ import numpy as np
 
 from fedgen_jax.data.examples import of_split, pad
 from fedgen_jax.evaluate import (
-    Scores,
     canonical,
     metrics_in,
     model_of,
-    score,
+    predict_seen,
     score_seen,
     with_own_change,
 )
+from fedgen_jax.intervals import resampled
 from fedgen_jax.run import Trained
+from fedgen_jax.tasks.base import Predicted, Task
 
 
 def own_model(trained: Trained, client: int, kind: str) -> Any:
@@ -47,10 +48,9 @@ def choose_own(
     """
     kinds = list(models)
     best = []
-    for i, center in enumerate(trained.seen):
-        val = of_split(center, 'val')
-        scores = [score(trained, models[k][i], val) for k in kinds]
-        best.append(kinds[best_of(scores, trained.program.task.headline)])
+    for i in range(len(trained.seen)):
+        found = [predict_seen(trained, i, 'val', models[k][i]) for k in kinds]
+        best.append(kinds[best_of(trained.program.task, found)])
     chosen = [models[kind][i] for i, kind in enumerate(best)]
     return {
         'seen': score_seen(trained, split, chosen, with_intervals),
@@ -60,18 +60,23 @@ def choose_own(
     }
 
 
-def best_of(scores: Sequence[Scores], metric: str = '') -> int:
-    """The place of the highest score of `metric`, '' for the first that any has; else the first.
+def best_of(task: Task, found: Sequence[Predicted]) -> int:
+    """The place of the model with the best headline on the same images; else the first.
 
-    Another than the first must be better by a standard error of its score, as of a share of `n`
-    images: validation images are few, and the first model has what all centers learned.
+    Another than the first must be better by a standard error of their difference, by bootstrap over
+    patients: validation images are few, and the first model has what all centers learned.  With
+    fewer patients than that takes (`intervals.FEW`) the first stands.
     """
+    samples = [resampled(task, [p], seed=0) for p in found]  # one seed: the same patients
+    scores = [task.metrics(p.predictions, p.examples.target, p.examples.weight) for p in found]
     names = [m for s in scores for m in metrics_in(s)]
-    if not names:
+    metric = task.headline or next(iter(names), '')
+    if not all(metric in x for x in (*scores, *samples)):
         return 0
-    value = [s.get(metric or names[0], 0.0) for s in scores]
-    error = (value[0] * (1 - value[0]) / max(scores[0]['n'], 1)) ** 0.5
+    sign = -1 if metric in task.lower_is_better else 1
+    value = [sign * s[metric] for s in scores]
     best = int(np.argmax(value))
+    error = float(np.nanstd(samples[best][metric] - samples[0][metric]))
     return best if value[best] > value[0] + error else 0
 
 

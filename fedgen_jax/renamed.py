@@ -37,7 +37,6 @@ ADDED = {
     'shifts.preset': 'brightfield',
     'fedgen.theta': 'joint',
     'input.canonical': 'none',
-    'score_size': 'model',
 }
 
 _EARLIER = 'an earlier version'
@@ -59,6 +58,8 @@ def config(made: Mapping[str, Any]) -> dict[str, Any]:
         fedgen['base_share'] = fedgen.pop('base')
     for field, value in ADDED.items():
         _set_if_absent(now, field, value)
+    masks = now.get('task') == 'segmentation'  # they were scored at the model's size alone
+    now.setdefault('score_size', 'model' if masks else 'own')
     if 'algorithm' in now:
         now['algorithm'] = ALGORITHMS.get(now['algorithm'], now['algorithm'])
     return now
@@ -75,7 +76,7 @@ def summary(made: Mapping[str, Any]) -> Summary:
     now.setdefault('headline', '')  # their first metric
     # All metrics of which less was better were lengths.
     now.setdefault('units', dict.fromkeys(now['lower_is_better'], 'pixels'))
-    if 'resolution' not in now:  # masks were scored at the model's size alone
+    if 'resolution' not in now:
         size, masks = now['config']['data']['image_size'], now['task'] == 'segmentation'
         now['resolution'] = {'size': 'model', 'pixels': size, 'why': _EARLIER} if masks else None
     now.setdefault('at_unseen', [])

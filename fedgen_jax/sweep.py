@@ -134,21 +134,31 @@ class Waiting(NamedTuple):
 
 
 def unfinished(
-    config: ConfigDict, runs: Iterable[dict], workdir: str | pathlib.Path, defaults: ConfigDict
+    config: ConfigDict,
+    runs: Iterable[dict],
+    workdir: str | pathlib.Path,
+    defaults: ConfigDict,
+    known: Sequence[Summary] = (),
 ) -> list[Waiting]:
     """The runs that have no summary yet; a run lives in `workdir`/METHOD/HELD_OUT/SEED.
 
     defaults: of every field that a configuration has, for runs that were made when it had fewer.
+    known: of runs that were finished elsewhere.
 
     Raises ValueError where a finished run was made by another configuration.
     """
     waiting = []
+    of = {(x['method'], x['held_out'], x['seed']): x for x in known}
     for overrides in runs:
         c = config.copy_and_resolve_references()
         c.update_from_flattened_dict(overrides)
         held_out = file_name(c.data.held_out) if c.data.held_out else 'none'
         folder = expand(workdir) / method_folder(c.method or c.algorithm) / held_out / str(c.seed)
-        if not _finished(c, folder / 'summary.json', defaults):
+        if made := of.get((c.method or c.algorithm, c.data.held_out, c.seed)):
+            done = _is_of(made, c, defaults, name_of(c), 'leave --known out')
+        else:
+            done = _finished(c, folder / 'summary.json', defaults)
+        if not done:
             waiting.append(Waiting(overrides, c, folder))
     return waiting
 
@@ -242,12 +252,15 @@ def _scores(summary: dict) -> str:
 def _finished(config, file, defaults):
     if not file.exists():
         return False
-    summary = json.loads(file.read_text())
+    way_out = 'delete it or name a new workdir'
+    return _is_of(json.loads(file.read_text()), config, defaults, file, way_out)
+
+
+def _is_of(summary, config, defaults, name, way_out):
+    """Whether a finished run is what the configuration asks for, and needs no new scores."""
     made, now, default = summary['config'], settings_of(config), settings_of(defaults)
     if found := refusal(made, now, default):
-        raise ValueError(
-            f'{file}: made by another configuration ({found}): delete it or name a new workdir'
-        )
+        raise ValueError(f'{name}: made by another configuration ({found}): {way_out}')
     nothing_scored = 'seen' in summary and not summary['seen']['mean']
     return not differences(made, now, default) and not nothing_scored
 

@@ -10,6 +10,9 @@ turn, or those that --held_out names.
 
 Several processes share a sweep by `--part=1/2`, `--part=2/2`, with one and the same DIR.  On a CPU
 of two cores, two processes bound to a core each (`taskset`) finish about 1.5 times as soon as one.
+`--known=FILE.jsonl`, of `launch.summarize --to`, names runs that were finished elsewhere; then
+`launch.summarize DIR FILE.jsonl --to=FILE.jsonl` has them all.
+
 On a cluster, `--slurm=8` submits 8 parts as an array job, and `--jobset=8` prints an indexed job
 for `kubectl apply -f -`; `--print` prints a command for each run that is not finished.
 """
@@ -22,6 +25,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from configs import common
+from fedgen_jax.report.summaries import read_summaries
 from fedgen_jax.sweep import named_grid, part_of, run_sweep, unfinished
 from launch import chosen, cli, jobs
 
@@ -34,6 +38,7 @@ _METHODS = flags.DEFINE_string(
 _SEEDS = flags.DEFINE_integer('seeds', None, 'without sweep_NAME(): how many; default: 1', 1)
 _PART = flags.DEFINE_string('part', '1/1', 'this process runs the i-th of n parts, as i/n')
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where the runs live')
+_KNOWN = flags.DEFINE_string('known', None, 'a FILE.jsonl of runs that are finished, and skipped')
 _PRINT = flags.DEFINE_bool('print', False, 'print the commands of the runs instead')
 _SLURM = flags.DEFINE_integer('slurm', None, 'submit so many parts as an array job instead', 1)
 _JOBSET = flags.DEFINE_integer('jobset', None, 'print an indexed job of so many parts', 1)
@@ -80,7 +85,8 @@ def main():
         if submitted.returncode:
             raise ValueError(f'sbatch ended with exit code {submitted.returncode}')
         return
-    waiting = unfinished(config, runs, _WORKDIR.value, common.base())
+    known = read_summaries([_KNOWN.value]) if _KNOWN.value else ()
+    waiting = unfinished(config, runs, _WORKDIR.value, common.base(), known)
     if _PRINT.value:
         plan = [f'--plan={_WORKDIR.value}/plan.json'] if flags.FLAGS['data'].value else []
         own = jobs.without(given, 'sweep', 'held_out', 'methods', 'seeds', 'workdir')

@@ -9,12 +9,15 @@ from rolling import assert_same
 
 from fedgen_jax import kept
 from fedgen_jax.answers import answers_of
+from fedgen_jax.data.examples import Examples
 from fedgen_jax.kept import file_of
 from fedgen_jax.loaded import load
 from fedgen_jax.own import best_of
 from fedgen_jax.predictions import row_of, write_predictions
 from fedgen_jax.run import after_training, reopen
 from fedgen_jax.summary import evaluate_run
+from fedgen_jax.tasks.base import Predicted
+from fedgen_jax.tasks.classification import classification
 from fedgen_jax.train import train
 
 
@@ -93,10 +96,23 @@ def test_more_models_than_there_is_room_for_are_not_kept(run, tmp_path, monkeypa
     assert_same(made, read)
 
 
-def test_the_first_stands_unless_another_is_better_by_a_standard_error():
-    few, many = ([{'a': a, 'n': n} for a in (0.5, 0.6, 0.6)] for n in (10, 100))
-    assert best_of(few) == 0 and best_of(many) == 1
-    assert best_of([{'n': 0}, {'n': 0}]) == 0
+def test_the_first_stands_unless_another_is_better_by_a_standard_error_of_the_difference():
+    task, n = classification(('a', 'b')), np.arange(40)
+
+    def said(right_N):
+        label_N = np.arange(len(right_N)) % 2
+        probability_NxK = np.eye(2)[np.where(right_N, label_N, 1 - label_N)]
+        image_NxHxWx3 = np.zeros((len(label_N), 1, 1, 3), np.uint8)
+        examples = Examples(image_NxHxWx3, {'label': label_N}, np.ones(len(label_N)))
+        patients = tuple(map(str, range(len(label_N))))
+        return Predicted({'probability': probability_NxK}, examples, patients, patients)
+
+    first, better = said(n < 20), said(n < 24)
+    assert best_of(task, [first, better]) == 1  # 4 of 40 gained: .10, with an error of .05
+    mixed = said((n >= 4) & (n < 25))  # 5 gained and 4 lost: .02, with an error of .07
+    assert best_of(task, [first, mixed]) == 0
+    assert best_of(task, [first, mixed, better]) == 2
+    assert best_of(task, [said(np.arange(4) < k) for k in (0, 4)]) == 0  # four patients tell nothing
 
 
 @pytest.mark.parametrize(

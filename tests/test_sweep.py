@@ -69,6 +69,23 @@ def test_a_longer_run_and_one_without_a_score_are_not_finished(tmp_path):
     assert len(waiting({'seen': {'mean': {}}})) == 1
 
 
+def test_runs_that_a_kept_file_knows_are_skipped(tmp_path):
+    runs = [{'method': 'fedgen', 'seed': seed} for seed in (0, 1)]
+    made = {'method': 'fedgen', 'held_out': '', 'seed': 0, 'config': settings_of(base())}
+
+    def waiting(known, **changes):
+        c = base()
+        c.update_from_flattened_dict(changes)
+        return [w.overrides['seed'] for w in sweep.unfinished(c, runs, tmp_path, base(), [known])]
+
+    made['config'] |= {'method': 'fedgen'}
+    assert waiting(made) == [1]
+    assert waiting(made | {'method': 'fedavg'}) == [0, 1]
+    assert waiting(made, **{'adapt.steps': 5}) == [0, 1]  # it was not scored so
+    with pytest.raises(ValueError, match='leave --known out'):
+        waiting(made, rounds=7)
+
+
 def test_folders_of_runs_stay_in_the_sweep_s_and_apart(tmp_path):
     runs = [
         {'method': method, 'data.held_out': held_out}
