@@ -112,7 +112,8 @@ def test_the_first_stands_unless_another_is_better_by_a_standard_error_of_the_di
     mixed = said((n >= 4) & (n < 25))  # 5 gained and 4 lost: .02, with an error of .07
     assert best_of(task, [first, mixed]) == 0
     assert best_of(task, [first, mixed, better]) == 2
-    assert best_of(task, [said(np.arange(4) < k) for k in (0, 4)]) == 0  # four patients tell nothing
+    few = [said(np.arange(4) < k) for k in (0, 4)]
+    assert best_of(task, few) == 0  # four patients tell nothing
 
 
 @pytest.mark.parametrize(
