@@ -5,7 +5,7 @@ Command:   python -m launch.train --config=configs/wbc_seg.py --config.data.root
                --config.data.held_out=cellavision --workdir=RUN
 Table:     python -m launch.sweep --config=configs/wbc_seg.py --sweep=main \\
                --config.data.root=FOLDER --workdir=runs/wbc_seg
-Expected:  7 minutes a run of FedGen on a CPU core; scores in RESULTS.md.
+Expected:  12 minutes a run of FedGen on a CPU core; scores in RESULTS.md.
 """
 
 from configs import common
