@@ -12,6 +12,7 @@ from absl import flags
 
 from configs.common import METHODS
 from fedgen_jax.report.pages import rewritten
+from fedgen_jax.report.rank_tables import rank_tables
 from fedgen_jax.report.summaries import read_summaries, to_lines
 from fedgen_jax.report.tables import tables
 from launch import cli
@@ -35,7 +36,10 @@ def main(paths):
     elif _TO.value:
         written = {pathlib.Path(_TO.value): to_lines(read_summaries(paths, list(METHODS)))}
     else:
-        print(tables(read_summaries(paths, list(METHODS)), _REFERENCE.value))
+        found = read_summaries(paths, list(METHODS))
+        print(tables(found, _REFERENCE.value))
+        if len({s['method'] for s in found}) > 1:
+            print('\n' + rank_tables(found, _REFERENCE.value))
         return
     for file, text in written.items():
         file.write_text(text)

@@ -5,6 +5,7 @@ own folder.  Kinds:
 
     overview FILE...          one table of several sets
     tables FILE               every table of one set
+    ranks FILE                mean ranks, and differences over centers and seeds
     classes FILE              the first run's seen centers, of each class
     forest FILE... PLOT.svg   a plot of paired differences, written beside the page
 """
@@ -15,13 +16,14 @@ from collections.abc import Sequence
 
 from fedgen_jax.report import figures, tables
 from fedgen_jax.report.compare import paired, reference_of, rows_of
+from fedgen_jax.report.rank_tables import rank_tables
 from fedgen_jax.report.summaries import read_summaries
 from fedgen_jax.report.words import headline, measure, readable
 
 _PART = re.compile(
     r'<!-- (?P<kind>\w+) (?P<files>[^>]+?) -->\n(?P<old>.*?)<!-- end -->', re.DOTALL
 )
-KINDS = ('overview', 'tables', 'classes', 'forest')
+KINDS = ('overview', 'tables', 'ranks', 'classes', 'forest')
 
 
 def rewritten(
@@ -50,6 +52,8 @@ def rewritten(
             text = tables.overview(sets, reference)
         elif kind == 'tables':
             text = tables.tables(first, reference)
+        elif kind == 'ranks':
+            text = rank_tables(first, reference)
         elif kind == 'classes':
             text = tables.by_class(first[0])
         else:
