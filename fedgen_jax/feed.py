@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fedgen_jax.algorithms import pools
 from fedgen_jax.canonical import change_from, on_canonical, own_change
 from fedgen_jax.data.examples import Examples, of_split, stack
 from fedgen_jax.data.virtual import draw_virtual, with_room
@@ -29,9 +30,9 @@ def all_steps(run: Run, state, private_C, first: int, telling: Callable[[], None
     """
     del first
     mesh = run.program.mesh
-    id_C = shard_clients(client_ids(len(run.seen), run.program), mesh)
-    # One shape for every choice of held-out centers.
-    data_C = stack([training_examples(run, i) for i in range(len(run.seen))], run.length)
+    clients, length = clients_with_room(run)
+    id_C = shard_clients(client_ids(len(clients), run.program), mesh)
+    data_C = stack(clients, length)
     if run.guard and run.guard.own_C:
         data_C = data_C._replace(own=run.guard.own_C)
     data_C = shard_clients(pad_clients(data_C, mesh.size), mesh)
@@ -44,6 +45,18 @@ def all_steps(run: Run, state, private_C, first: int, telling: Callable[[], None
 
     rounds = rounds_of_run(run, arguments(state, private_C), telling)
     return advance, rounds
+
+
+def clients_with_room(run: Run) -> tuple[list[Examples], int]:
+    """What each client of a round learns from, and the length that they are padded to.
+
+    It is one length for every choice of held-out centers.
+    """
+    clients = [training_examples(run, i) for i in range(len(run.seen))]
+    if not pools(run.config.algorithm):
+        return clients, run.length
+    joined = jax.tree.map(lambda *xs: np.concatenate(xs), *clients)
+    return [joined], run.length * len(clients)
 
 
 def cohort_steps(run: Run, state, private_C, first: int, telling: Callable[[], None]):

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
+from fedgen_jax.algorithms import pools
 from fedgen_jax.canonical import mean_moments
 from fedgen_jax.config import complete
 from fedgen_jax.data.check import say, tell
@@ -226,6 +227,11 @@ def check_cohort(c: ConfigDict, num_seen: int, program: Program) -> None:
         raise ValueError(
             f'data.virtual_share={c.data.virtual_share}: {mix.size} clients a round do not divide '
             f'over the {num_devices} devices: set another share, or a cohort that does'
+        )
+    if c.data.virtual and pools(c.algorithm):
+        raise ValueError(
+            f'data.virtual={c.data.virtual}: algorithm={c.algorithm!r} has the images of the seen '
+            'centers alone in one place: pass --config.data.virtual=0'
         )
     if c.data.virtual and program.algorithm.keeps:
         raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from fedgen_jax.algorithms import pools
 from fedgen_jax.algorithms.base import Algorithm
 from fedgen_jax.engine.sums import told_of
 from fedgen_jax.evaluate import evaluate
@@ -137,9 +138,10 @@ def sizes_of(algorithm: Algorithm, run: Run, shared: Any, private_C: Any) -> dic
         numbers = sum(x.size for x in jax.tree.leaves(contribution))
         bytes_up = numbers * run.program.secure.word // 8
     parts = {part: jax.tree.leaves(shared[name]) for part, name in algorithm.sizes.items()}
+    in_place = pools(run.config.algorithm)  # what a center sent are its images, before the rounds
     return {
-        'bytes_up': bytes_up,
-        'bytes_down': num_bytes(sent),
+        'bytes_up': 0 if in_place else bytes_up,
+        'bytes_down': 0 if in_place else num_bytes(sent),
         'parameters': {part: sum(x.size for x in xs) for part, xs in parts.items()},
     }
 

@@ -6,7 +6,7 @@ literature are in `fedgen_jax.baselines`.  One of your own may live in any modul
 `algorithm='my_package.my_module:my_family'`.
 """
 
-from fedgen_jax.algorithms import fedavg, fedgen, local_only
+from fedgen_jax.algorithms import fedavg, fedgen, local_only, pooled
 from fedgen_jax.baselines import (
     apfl,
     arm,
@@ -71,9 +71,15 @@ ALGORITHMS = {
     'dsu': dsu,
     'fedfa': fedfa,
     'local_only': local_only,
+    'pooled': pooled,
 }
 
 
 def follows_rounds(name: str) -> bool:
     """Whether a family's rounds depend on how many they are, from the first one on: OF_ROUNDS."""
     return getattr(look_up('algorithm', name, ALGORITHMS), 'OF_ROUNDS', False)
+
+
+def pools(name: str) -> bool:
+    """Whether one client has the images of all seen centers, as in no federation: POOLS."""
+    return getattr(look_up('algorithm', name, ALGORITHMS), 'POOLS', False)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedgen_jax import guard
+from fedgen_jax.algorithms import pools
 from fedgen_jax.algorithms.local import Local
 from fedgen_jax.files import expand
 from fedgen_jax.program import make_algorithm, seen_size
@@ -75,6 +76,11 @@ def subject_of(workdir: str | pathlib.Path, data: str | None = None) -> Subject:
             f'{workdir}: has {done.round} of {done.config.rounds} rounds: let launch.train finish'
         )
     run, c = guard.reopened(run, expand(workdir)), run.config
+    if pools(c.algorithm):
+        raise ValueError(
+            f'{workdir}: algorithm={c.algorithm!r} has all images in one place, and an audit is of '
+            'what leaves a center: name a run of another'
+        )
     local = make_algorithm(c, seen_size(c), run.classes, len(run.seen))[1]
     trained = after_training(run, done.state, done.private_C)
     return Subject(expand(workdir), run, trained, local)

@@ -7,6 +7,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint
+from fedgen_jax.algorithms import pools
 from fedgen_jax.config import base, complete
 from fedgen_jax.files import expand
 from fedgen_jax.hypernet import descriptor
@@ -70,6 +71,11 @@ def check_deployable(c: ConfigDict) -> None:
         raise ValueError(
             f'{away}data.virtual={c.data.virtual}, cohort={c.cohort}: all centers take part in all '
             'rounds, and they alone: set both to 0'
+        )
+    if pools(c.algorithm):
+        raise ValueError(
+            f'{away}algorithm={c.algorithm!r}: would need the images of all centers in one place: '
+            'name another'
         )
     if c.privacy.unit:
         raise ValueError(
