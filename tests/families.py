@@ -32,6 +32,13 @@ def drawn_clients():
     return stack([*drawn, nobody])
 
 
+def of_unequal_sizes(data_C):
+    """`drawn_clients` with 8, 7 and 5 examples: weights that round in products."""
+    weight_CxN = data_C.weight.copy()
+    weight_CxN[1, 7:] = weight_CxN[2, 5:] = 0
+    return data_C._replace(weight=weight_CxN)
+
+
 def roll(changes, data_C, order=range(C), rounds=2):
     """(state, private_C, metrics) after some rounds, on one device, as NumPy."""
     algorithm, _ = make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from fedgen_jax.algorithms.base import Algorithm, State
 from fedgen_jax.algorithms.fedavg import fedavg
 from fedgen_jax.algorithms.learning import Update
-from fedgen_jax.algorithms.local import Local, client_weight, if_real, task_gradient, weigh
+from fedgen_jax.algorithms.local import Local, if_real, task_gradient, weigh
 from fedgen_jax.algorithms.losses import loss_on, sample_of
 from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.baselines.fedsam import sharpness_aware
@@ -58,12 +58,16 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
 
 
 def adjusted(share_C: jax.Array, gap_C: jax.Array, known_C: jax.Array, step) -> jax.Array:
-    """The shares [C] after a step, summing to 1; a gap that is not known counts as the mean."""
+    """The shares [C] after a step, summing to 1; a gap that is not known counts as the mean.
+
+    Shares that nothing moves stay as they are, to the bit.
+    """
     mean = (known_C * gap_C).sum() / jnp.maximum(known_C.sum(), 1)
     apart_C = known_C * (gap_C - mean)
     largest = jnp.maximum(jnp.abs(apart_C).max(), 1e-12)
-    share_C = jnp.clip(share_C + step * apart_C / largest, 0, 1)
-    return share_C / jnp.maximum(share_C.sum(), 1e-12)
+    moved_C = jnp.clip(share_C + step * apart_C / largest, 0, 1)
+    normal_C = moved_C / jnp.maximum(moved_C.sum(), 1e-12)
+    return jnp.where((moved_C == share_C).all(), share_C, normal_C)
 
 
 def ga(
@@ -89,14 +93,10 @@ def ga(
         def end(done):
             contribution, _, metrics = base_end(done)
             real = (data.weight.sum() > 0).astype(jnp.float32)
-            change = jax.tree.map(jnp.subtract, done.params, shared['theta'])
             more = {
-                'delta': {'theta': change}, 'gap': sent_loss - private['loss'],
-                'known': private['known'], 'who': jax.nn.one_hot(private['id'], num_clients),
+                'gap': sent_loss - private['loss'], 'known': private['known'],
+                'who': jax.nn.one_hot(private['id'], num_clients),
             }
-            if local.keeps_statistics:
-                weight = jnp.maximum(client_weight(local, data), 1e-9)
-                more['statistics'] = jax.tree.map(lambda x: x / weight, contribution['statistics'])
             own = {'loss': loss_on(local, done.params, sample, data, always),
                    'known': jnp.float32(1)}
             return (
@@ -113,11 +113,14 @@ def ga(
         now = step * (1 - state.shared['round'] / max(rounds, 1))
         share_C = present_C * share_C
         share_C = adjusted(share_C, sent_C['gap'], present_C * sent_C['known'], now)
-        names = [k for k in ('delta', 'statistics') if k in sent_C]
-        total = {
-            k: jax.tree.map(lambda x_C: jnp.tensordot(share_C, x_C, 1), sent_C[k]) for k in names
-        }
-        total['weight'] = (present_C.sum() > 0).astype(jnp.float32)
+        # What is sent is weighed as FedAvg's: each is multiplied with its share over FedAvg's.
+        factor_C = jnp.where(first_C > 0, share_C / jnp.maximum(first_C, 1e-12), 0)
+
+        def weighed(x_C):
+            return (factor_C.reshape(-1, *(1,) * (x_C.ndim - 1)) * x_C).sum(0)
+
+        names = ('weight', 'delta', 'statistics')
+        total = jax.tree.map(weighed, {k: sent_C[k] for k in names if k in sent_C})
         state = base.server_update(state._replace(optimizer=kept['step']), total)
         share = share_C @ sent_C['who']
         share = jnp.where(present_C @ sent_C['who'] > 0, share, kept['share'])

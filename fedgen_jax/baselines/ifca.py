@@ -100,14 +100,16 @@ def ifca(local: Local, server: optax.GradientTransformation, clusters: int) -> A
         return learning, end
 
     def server_update(state, total):
-        def move(own, opt, total):
-            below = State({**own, 'round': state.shared['round']}, opt)
-            moved = base.server_update(below, total)
+        def move(k):
+            optimizer, own = jax.tree.map(lambda x_K: x_K[k], (state.optimizer, total))
+            moved = base.server_update(State(model_of(state.shared, k), optimizer), own)
             return rest_of(moved.shared)['clusters'], moved.optimizer
 
-        own_K, opt_K = jax.vmap(move)(state.shared['clusters'], state.optimizer, total)
+        # One by one: under vmap a sum is divided in another way, which rounds otherwise.
+        moved = [move(k) for k in range(clusters)]
+        own_K, optimizer_K = jax.tree.map(lambda *xs: jnp.stack(xs), *moved)
         shared = {'clusters': own_K, 'round': state.shared['round'] + 1}
-        return state._replace(shared=shared, optimizer=opt_K)
+        return state._replace(shared=shared, optimizer=optimizer_K)
 
     def least_entropy(shared, unlabelled, key):
         index_B = draw_indices(local.task, unlabelled, stream(key, 'cluster'), IMAGES, None)

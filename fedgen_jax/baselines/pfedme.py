@@ -19,6 +19,7 @@ An unseen center gets the shared w.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.base import Algorithm
@@ -28,6 +29,7 @@ from fedgen_jax.algorithms.learning import Update
 from fedgen_jax.algorithms.local import (
     Gradient,
     Local,
+    Tree,
     center_statistics,
     if_real,
     query_batch,
@@ -57,27 +59,33 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
 
 
 def proximal_point(gradient: Gradient, lam: float, steps: int, lr: float) -> Callable:
-    """(w, batch, tau, key) -> (theta(w), ((losses [K], aux's, leaves [K, ...]) of its steps)."""
+    """(w, batch, tau, key) -> (theta(w) - w, ((losses [K], aux's, leaves [K, ...]) of its steps).
+
+    The way from w is what is carried: as a difference of weights it would lose its last digits.
+    """
 
     def of(w, batch, tau, key):
-        def step(theta, _):
-            told, grads = gradient(theta, batch, tau, key)
-            theta = jax.tree.map(lambda t, g, x: t - lr * (g + lam * (t - x)), theta, grads, w)
-            return theta, told
+        def step(way, _):
+            told, grads = gradient(moved(w, way), batch, tau, key)
+            way = jax.tree.map(lambda u, g: u - lr * (g + lam * u), way, grads)
+            return way, told
 
-        return jax.lax.scan(step, w, None, length=steps)
+        return jax.lax.scan(step, jax.tree.map(jnp.zeros_like, w), None, length=steps)
 
     return of
+
+
+def moved(w: Tree, way: Tree) -> Tree:
+    """The weights at the end of a way from w."""
+    return jax.tree.map(jnp.add, w, way)
 
 
 def pfedme(local: Local, server, near: Callable, lam: float) -> Algorithm:
     """near: `proximal_point` of the client's loss."""
 
     def envelope(w, batch, tau, key):
-        theta, told_K = near(w, batch, tau, key)
-        return jax.tree.map(lambda x: x[0], told_K), jax.tree.map(
-            lambda x, t: lam * (x - t), w, theta
-        )
+        way, told_K = near(w, batch, tau, key)
+        return jax.tree.map(lambda x: x[0], told_K), jax.tree.map(lambda u: -lam * u, way)
 
     base = fedavg(local, server, lambda shared: envelope)
 
@@ -93,8 +101,8 @@ def pfedme(local: Local, server, near: Callable, lam: float) -> Algorithm:
             key_own = stream(key, 'own')
             batch, tau = query_batch(local, data, key_own)
             batch = batch._replace(last=center_statistics(local, done.params, data, key_own))
-            theta, (_, aux_K) = near(done.params, batch, tau, key_own)
-            own = {'theta': theta}
+            way, (_, aux_K) = near(done.params, batch, tau, key_own)
+            own = {'theta': moved(done.params, way)}
             if local.keeps_statistics:
                 own['statistics'] = jax.tree.map(lambda x: x[-1], aux_K)
             return contribution, {**private, **if_real(data, own, private)}, metrics

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import KEY, C, assert_close, assert_same, configured, drawn_clients, roll
+from families import KEY, C, assert_same, configured, drawn_clients, of_unequal_sizes, roll
 
 from fedgen_jax.baselines.fedsam import sharpness_aware
 from fedgen_jax.baselines.ga import adjusted
@@ -37,14 +37,16 @@ def test_shares_sum_to_one_and_follow_the_gaps():
     np.testing.assert_allclose(far_C, [0.0, 1 / 1.2, 0.2 / 1.2, 0.0], atol=1e-6)  # held in [0, 1]
 
 
-def test_ga_without_a_step_is_fedavg_and_with_one_its_shares_move(clients, fedavg):
+def test_ga_without_a_step_is_fedavg_to_the_bit_and_with_one_its_shares_move(clients):
+    clients = of_unequal_sizes(clients)
+    expected = roll({'algorithm': 'fedavg'}, clients)[0].shared['theta']
     for step in (0.0, 0.3):
         state, private_C, _ = roll({'algorithm': 'ga', 'ga.step': step}, clients)
         share = state.optimizer['share']
         np.testing.assert_allclose(share.sum(), 1, rtol=1e-5)
         if step == 0:
-            np.testing.assert_allclose(share, 1 / 3, rtol=1e-5)  # as many images each
-            assert_close(state.shared['theta'], fedavg.shared['theta'], 1e-4)
+            np.testing.assert_allclose(share, [0.4, 0.35, 0.25], rtol=1e-5)
+            assert_same(state.shared['theta'], expected)
     assert share.max() - share.min() > 0.05 and private_C['loss'][3] == 0
 
 
@@ -54,8 +56,9 @@ def test_ga_gives_the_client_with_the_largest_gap_the_largest_share(clients):
     sent_C = {
         'weight': jnp.array([8.0, 8.0, 8.0, 0.0]), 'gap': jnp.array([0.1, 0.7, 0.3, 0.0]),
         'known': jnp.array([1.0, 1.0, 1.0, 0.0]), 'who': jnp.eye(C, 3),
-        'delta': {'theta': jax.tree.map(
-            lambda x: jnp.stack([jnp.full_like(x, i) for i in range(C)]), state.shared['theta'],
+        'delta': {'theta': jax.tree.map(  # 8 examples' weight times 0, 1 and 2
+            lambda x: jnp.stack([jnp.full_like(x, v) for v in (0, 8, 16, 0)]),
+            state.shared['theta'],
         )},
     }
     new = algorithm.server_update(state, sent_C)
@@ -93,7 +96,7 @@ def test_fedsam_is_fedavg_at_rho_0_and_goes_with_ga(clients, fedavg):
     assert_same(state.shared['theta'], fedavg.shared['theta'])
     sam, _, _ = roll({'algorithm': 'fedsam'}, clients)
     both, _, _ = roll({'algorithm': 'ga', 'ga.step': 0.0, 'ga.rho': 0.05}, clients)
-    assert_close(both.shared['theta'], sam.shared['theta'], 1e-4)
+    assert_same(both.shared['theta'], sam.shared['theta'])
 
 
 def test_sharpness_aware_gradients_are_those_uphill():
