@@ -6,6 +6,7 @@ Command:   python -m launch.train --config=configs/wbc_cls.py --config.data.root
                --config.data.held_out=cellavision --workdir=RUN
 Table:     python -m launch.sweep --config=configs/wbc_cls.py --sweep=main \\
                --config.data.root=FOLDER --workdir=runs/wbc_cls
+Methods:   --sweep=methods_inner, kept as results/wbc_cls_methods_inner.jsonl, then --sweep=methods
 Expected:  10 minutes a run of FedGen on a CPU core; scores in RESULTS.md.
 """
 
@@ -18,6 +19,7 @@ from configs.common import NO_SHIFTS
 from fedgen_jax.report.summaries import read_summaries
 from fedgen_jax.sweep import grid, inner, nested
 
+ORDER = ('bccd', 'raabin-iran', 'cellavision', 'pbc-barcelona', 'jtsc-jiangxi')  # of inner pairs
 CENTERS = ('bccd', 'cellavision', 'jtsc-jiangxi', 'pbc-barcelona', 'raabin-iran')
 SEEDS = (0, 1, 2)
 MORE_SEEDS = (3, 4)  # of FedGen
@@ -80,6 +82,11 @@ TRIALS = {
 INNER = pathlib.Path(__file__).parents[1] / 'results' / 'wbc_cls_inner.jsonl'
 
 
+def flat(trials: dict[str, dict[str, dict]]) -> dict[str, dict]:
+    """{'METHOD, TRIAL': overrides}, as `nested` looks for them."""
+    return {f'{name}, {trial}': x for name, of in trials.items() for trial, x in of.items()}
+
+
 def sweep_main():
     """The table: every method on every unseen center, three seeds (FedGen five); the first first.
 
@@ -96,6 +103,52 @@ def sweep_main():
 
 
 def sweep_inner():
-    order = ('bccd', 'raabin-iran', 'cellavision', 'pbc-barcelona', 'jtsc-jiangxi')
-    flat = {f'{name}, {trial}': x for name, of in TRIALS.items() for trial, x in of.items()}
-    return inner(flat, order)
+    return inner(flat(TRIALS), ORDER)
+
+
+# The literature with every add-on of FedGen, those that matter most first.
+WITH_DRAWN = (
+    'fedgen', 'fedavg', 'tent', 'pfedfda', 'atp', 't3a', 'shot', 'odpfl', 'flowdup', 'pefll',
+    'hyperfedzero', 'mixstyle', 'dsu', 'fedfa', 'fedsr', 'fedprox', 'fedsam', 'knnper', 'arm',
+)
+# Drawn centers keep nothing of their own, or are not pooled: beside these stands FedGen without.
+WITHOUT_DRAWN = (
+    'fedgen', 'fedavg', 'fedbn', 'ditto', 'pfedhn', 'fedrep', 'ga', 'ifca', 'elcfs', 'scaffold',
+    'silobn', 'apfl', 'pfedme', 'local_only', 'pooled',
+)
+NEEDS = {
+    'arm': {'model.last': 'batch'},  # its context is of a batch
+    'silobn': {'model.last': 'batch', 'statistics': 'last'},
+}
+LITERATURE = {
+    f'{name}{title}': {'algorithm': name, 'adapt.steps': 0, **changes, **NEEDS.get(name, {})}
+    for names, title, changes in (
+        (WITH_DRAWN, '', {}), (WITHOUT_DRAWN, ', no drawn centers', NO_DRAWN)
+    )
+    for name in names
+}
+LITERATURE_TRIALS = {
+    name: {f'rate {rate:g}': {**x, 'client.lr': rate} for rate in RATES}
+    for name, x in LITERATURE.items()
+}
+LITERATURE_INNER = INNER.with_name('wbc_cls_methods_inner.jsonl')
+
+
+def sweep_methods():
+    """Every method of the literature that runs on a head alone, each at the rate that its inner
+    runs chose for the center; those of one seed first, so that a sweep that is cut has all."""
+    if not LITERATURE_INNER.exists():
+        raise ValueError(
+            f'{LITERATURE_INNER}: missing: run --sweep=methods_inner, and keep its runs there with '
+            'launch.summarize --to'
+        )
+    inner_runs = read_summaries([LITERATURE_INNER])
+    return [
+        run for seed in SEEDS
+        for run in nested(LITERATURE_TRIALS, inner_runs, CENTERS, (seed,))
+    ]
+
+
+def sweep_methods_inner():
+    """The same grid and number of trials for each of these methods."""
+    return inner(flat(LITERATURE_TRIALS), ORDER)
