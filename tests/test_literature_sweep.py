@@ -1,4 +1,4 @@
-"""The sweep of the literature on wbc_cls: what its inner runs choose is what the outer ones want."""
+"""The sweep of the literature on wbc_cls: what its inner runs choose, the outer ones want."""
 
 import pytest
 
