@@ -18,15 +18,18 @@ z is the vector of an image, or in segmentation of each pixel, whose class y the
 neither kind has no cmi.  An unseen center gets the shared model, with z = mu(x), as all do.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from fedgen_jax.algorithms.base import Algorithm, State, server_step
+from fedgen_jax.algorithms.base import Algorithm, State, Tree, server_step
 from fedgen_jax.algorithms.fedavg import fedavg
 from fedgen_jax.algorithms.learning import Learning, Update, metrics_of
 from fedgen_jax.algorithms.local import (
+    Batch,
     Local,
     apply_model,
     contribution_of,
@@ -72,62 +75,12 @@ def fedsr(
     local: Local, server: optax.GradientTransformation, l2r: float, cmi: float
 ) -> Algorithm:
     base = fedavg(local, server)
-    frozen = frozen_of(local.model)
+    frozen, loss = frozen_of(local.model), loss_of(local, l2r, cmi)
 
     def init(key):
         theta, shared = init_model(local, key), base.init(key).shared
-        shared = {**shared, 'reference': reference(theta) if cmi else {}}
+        shared = {**shared, 'reference': first_reference(local, theta) if cmi else {}}
         return State(shared, server.init({k: shared[k] for k in ('theta', 'reference')}))
-
-    def reference(theta):
-        size = (1, local.image_size, local.image_size, 3)
-        variables = {'params': theta} if local.start is None else {**local.start, 'params': theta}
-
-        def width():
-            return with_representation(local.model, theta, lambda: local.model.apply(
-                variables, jnp.zeros(size), train=True, mutable=['batch_stats']
-            ))[1]
-
-        num, wide = local.task.num_outputs, jax.eval_shape(width).shape[-1]
-        return {
-            'layer': jnp.zeros((wide, wide)), 'bias': jnp.full(wide, FIRST['spread']),
-            'mean': jnp.zeros((num, wide)), 'scale': jnp.full((num, wide), FIRST['scale']),
-        }
-
-    def loss(params, batch, key):
-        theta, r = hold(params['theta'], frozen), params['reference']
-        at = {}
-
-        def draw(mean):
-            if not cmi:
-                return mean
-            spread = jax.nn.softplus(mean @ r['layer'] + along(r['bias'], mean)) + 1e-4
-            at['mean'], at['spread'] = mean, spread
-            noise = jax.random.normal(stream(key, 'representation'), mean.shape)
-            return mean + spread * noise
-
-        def apply():
-            return apply_model(local, theta, batch.image, batch.last)
-
-        (outputs, statistics), z = with_representation(local.model, theta, apply, draw)
-        value = local.task.loss(outputs, batch.target, batch.weight)
-        if l2r:
-            value += l2r * weighted_mean((z**2).sum(-1), batch.weight)
-        if cmi:
-            value += cmi * class_term(at['mean'], at['spread'], r, batch)
-        return value, statistics if local.keeps_statistics else ()
-
-    def class_term(mean, spread, r, batch):
-        y = batch.target[local.task.target].astype(jnp.int32)
-        if y.shape != mean.shape[:-1]:
-            raise ValueError(
-                f'fedsr.cmi={cmi}: classes {y.shape} and representations {mean.shape} do not fit: '
-                'pass --config.fedsr.cmi=0'
-            )
-        known = (y >= 0) & (y < local.task.num_outputs)
-        y = jnp.where(known, y, 0)
-        each = kl(mean, spread, r['mean'][y], jax.nn.softplus(r['scale'])[y])
-        return weighted_mean(each, batch.weight, known)
 
     def gradient(params, batch, tau, key):
         told, grads = jax.value_and_grad(loss, has_aux=True)(params, batch, key)
@@ -150,6 +103,69 @@ def fedsr(
         server_update=lambda state, total: server_step(server, state, total),
         sizes={'base': 'theta', 'reference': 'reference'},
     )
+
+
+def first_reference(local: Local, theta: Tree) -> Tree:
+    """What learns beside the model: its representation's spread, and each class's distribution."""
+    size = (1, local.image_size, local.image_size, 3)
+    variables = {'params': theta} if local.start is None else {**local.start, 'params': theta}
+
+    def width():
+        return with_representation(local.model, theta, lambda: local.model.apply(
+            variables, jnp.zeros(size), train=True, mutable=['batch_stats']
+        ))[1]
+
+    num, wide = local.task.num_outputs, jax.eval_shape(width).shape[-1]
+    return {
+        'layer': jnp.zeros((wide, wide)), 'bias': jnp.full(wide, FIRST['spread']),
+        'mean': jnp.zeros((num, wide)), 'scale': jnp.full((num, wide), FIRST['scale']),
+    }
+
+
+def loss_of(local: Local, l2r: float, cmi: float) -> Callable:
+    """({'theta', 'reference'}, batch, key) -> (the task's loss and both terms, statistics)."""
+    frozen = frozen_of(local.model)
+
+    def loss(params, batch, key):
+        theta, r = hold(params['theta'], frozen), params['reference']
+        at = {}
+
+        def draw(mean):
+            if not cmi:
+                return mean
+            spread = jax.nn.softplus(mean @ r['layer'] + along(r['bias'], mean)) + 1e-4
+            at['mean'], at['spread'] = mean, spread
+            noise = jax.random.normal(stream(key, 'representation'), mean.shape)
+            return mean + spread * noise
+
+        def apply():
+            return apply_model(local, theta, batch.image, batch.last)
+
+        (outputs, statistics), z = with_representation(local.model, theta, apply, draw)
+        value = local.task.loss(outputs, batch.target, batch.weight)
+        if l2r:
+            value += l2r * weighted_mean((z**2).sum(-1), batch.weight)
+        if cmi:
+            value += cmi * class_term(local, at['mean'], at['spread'], r, batch)
+        return value, statistics if local.keeps_statistics else ()
+
+    return loss
+
+
+def class_term(
+    local: Local, mean: jax.Array, spread: jax.Array, reference: Tree, batch: Batch
+) -> jax.Array:
+    """The mean divergence of representations [..., I] from the distribution of their class."""
+    y = batch.target[local.task.target].astype(jnp.int32)
+    if y.shape != mean.shape[:-1]:
+        raise ValueError(
+            f'fedsr.cmi: classes {y.shape} and representations {mean.shape} do not fit: '
+            'pass --config.fedsr.cmi=0'
+        )
+    known = (y >= 0) & (y < local.task.num_outputs)
+    y = jnp.where(known, y, 0)
+    each = kl(mean, spread, reference['mean'][y], jax.nn.softplus(reference['scale'])[y])
+    return weighted_mean(each, batch.weight, known)
 
 
 def along(bias_I, x):
