@@ -26,13 +26,15 @@ def with_representation(
     """
     role_of = roles_of(model)
     found: dict[str, jax.Array] = {}
-    paths = list(flatten_dict(params))
+    # Asked before the pass: `roles` is a method of the model, which would be watched too.
+    is_head = {path: role_of(path) == 'head' for path in flatten_dict(params)}
 
     def watch(next_function, args, kwargs, context):
+        if found or context.method_name != '__call__':
+            return next_function(*args, **kwargs)
         place = context.module.path
-        below = [p for p in paths if place and p[: len(place)] == place]
-        is_head = below and all(role_of(p) == 'head' for p in below)
-        if found or not is_head or context.method_name != '__call__':
+        below = [own for path, own in is_head.items() if place and path[: len(place)] == place]
+        if not (below and all(below)):
             return next_function(*args, **kwargs)
         found['z'] = change(args[0])
         return next_function(found['z'], *args[1:], **kwargs)
