@@ -27,4 +27,5 @@ def test_a_head_is_found_where_the_roles_are_a_method_of_the_model():
     params = jax.device_get(params)
     body_BxJ = np.ones((4, 5)) @ params['body']['kernel'] + params['body']['bias']
     np.testing.assert_allclose(z_BxJ, 2 * body_BxJ, rtol=1e-5)
-    np.testing.assert_allclose(out, np.asarray(z_BxJ) @ params['answer']['kernel'], rtol=1e-5, atol=1e-6)
+    expected = np.asarray(z_BxJ) @ params['answer']['kernel']
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
