@@ -34,7 +34,8 @@ def test_one_old_switch_becomes_two():
         'virtual_share': -1, 'virtual_examples': 0, 'virtual_spread': -1, 'virtual_classes': ()
     }
     assert {now['data'].pop(k) for k in ('columns', 'cut', 'window')} == {''}
-    assert now.pop('score_size') == 'model'
+    assert now.pop('score_size') == 'own'  # of masks alone it was another
+    assert renamed.config({'task': 'segmentation'})['score_size'] == 'model'
     assert now == made
 
 
