@@ -11,7 +11,7 @@ Expected:  15 minutes a run of FedGen on a CPU core; the first form's scores are
 """
 
 from configs import common
-from configs.common import NO_SHIFTS
+from configs.common import NO_DRAWN
 from fedgen_jax.sweep import grid, inner
 
 CENTERS = ('bccd', 'bcdd', 'pbc', 'raabin-wbc')
@@ -44,27 +44,13 @@ def get_config():
     return c
 
 
-NO_DRAWN = {'data.virtual': 0, 'data.virtual_share': -1.0}
 # Without what FedGen adds, with the shifts that the first form's inner runs chose.  Group
 # normalization needs no statistics of a center's own.
 PUBLISHED = {
     'input.canonical': 'none', 'model.norm': 'group', 'finetune.choose': (), 'finetune.steps': 0,
     'shifts.acquisition': 0.75, 'shifts.zoom': 1.6, **NO_DRAWN,
 }
-METHODS = {
-    'fedgen': {},
-    'fedavg + shifts': {'algorithm': 'fedavg', **PUBLISHED},
-    'fedavg': {'algorithm': 'fedavg', **PUBLISHED, **NO_SHIFTS},
-    'local-only': {'algorithm': 'local_only', **PUBLISHED, **NO_SHIFTS},
-    'drawn only': {
-        'algorithm': 'fedavg', 'data.virtual_share': 1.0, 'finetune.choose': (),
-        'finetune.steps': 0,
-    },
-    'fedgen, no drawn centers': NO_DRAWN,
-    'fedgen, constant': {'fedgen.descriptor': 'constant'},
-    'fedgen, no canonical input': {'input.canonical': 'none'},
-    'fedgen, no shifts': NO_SHIFTS,
-}
+METHODS = common.with_parts(PUBLISHED)
 
 
 # What FedGen's choice is made among, center by center; `PUBLISHED` has what others chose.

@@ -47,6 +47,29 @@ def first_form() -> ConfigDict:
 
 NO_SHIFTS = {'shifts.acquisition': 0.0, 'shifts.zoom': 1.0}
 
+NO_DRAWN = {'data.virtual': 0, 'data.virtual_share': -1.0}
+
+
+def with_parts(published: dict) -> dict[str, dict]:
+    """{name: overrides}: FedGen, the published forms, drawn cells alone, and FedGen less each part.
+
+    published: what a published form has in place of FedGen's add-ons.
+    """
+    unlabelled = {'finetune.choose': (), 'finetune.steps': 0}
+    return {
+        'fedgen': {},
+        'fedavg + shifts': {'algorithm': 'fedavg', **published},
+        'fedavg': {'algorithm': 'fedavg', **published, **NO_SHIFTS},
+        'local-only': {'algorithm': 'local_only', **published, **NO_SHIFTS},
+        'drawn only': {'algorithm': 'fedavg', 'data.virtual_share': 1.0, **unlabelled},
+        'fedgen, constant': {'fedgen.descriptor': 'constant'},
+        'fedgen, no drawn centers': NO_DRAWN,
+        'fedgen, one-hot, no drawn centers': {'fedgen.descriptor': 'onehot', **NO_DRAWN},
+        'fedgen, no canonical input': {'input.canonical': 'none'},
+        'fedgen, no shifts': NO_SHIFTS,
+    }
+
+
 # theta, phi and psi receive the same change: without small rates of the latter two it overshoots.
 WEIGHTS = {
     'fedgen.local': 'weights', 'fedgen.generator_lr': 0.03, 'fedgen.descriptor_lr': 0.03

@@ -15,7 +15,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.common import NO_SHIFTS
+from configs.common import NO_DRAWN
 from fedgen_jax.report.summaries import read_summaries
 from fedgen_jax.sweep import grid, inner, nested
 
@@ -52,26 +52,10 @@ def get_config():
 # Without what FedGen adds: images as they are, and features as the network's own statistics have
 # them.  Every method keeps the pretrained network and the balanced batches.
 PUBLISHED = {
-    'input.canonical': 'none', 'data.virtual': 0, 'data.virtual_share': -1.0, 'model.last': 'none',
-    'start.keep': ('params/head',), 'finetune.choose': (), 'finetune.steps': 0,
-    'adapt.steps': 0,
+    'input.canonical': 'none', 'model.last': 'none', 'start.keep': ('params/head',),
+    'finetune.choose': (), 'finetune.steps': 0, 'adapt.steps': 0, **NO_DRAWN,
 }
-NO_DRAWN = {'data.virtual': 0, 'data.virtual_share': -1.0}
-METHODS = {
-    'fedgen': {},
-    'fedavg + shifts': {'algorithm': 'fedavg', **PUBLISHED},
-    'fedavg': {'algorithm': 'fedavg', **PUBLISHED, **NO_SHIFTS},
-    'local-only': {'algorithm': 'local_only', **PUBLISHED, **NO_SHIFTS},
-    'drawn only': {
-        'algorithm': 'fedavg', 'data.virtual_share': 1.0, 'finetune.choose': (),
-        'finetune.steps': 0,
-    },
-    'fedgen, constant': {'fedgen.descriptor': 'constant'},
-    'fedgen, no drawn centers': NO_DRAWN,
-    'fedgen, one-hot, no drawn centers': {'fedgen.descriptor': 'onehot', **NO_DRAWN},
-    'fedgen, no canonical input': {'input.canonical': 'none'},
-    'fedgen, no shifts': NO_SHIFTS,
-}
+METHODS = common.with_parts(PUBLISHED)
 
 # What the choice is made among, of each method that learns: the rate of its local steps.
 RATES = (0.005, 0.02, 0.1)

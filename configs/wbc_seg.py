@@ -9,7 +9,7 @@ Expected:  12 minutes a run of FedGen on a CPU core; scores in RESULTS.md.
 """
 
 from configs import common
-from configs.common import NO_SHIFTS
+from configs.common import NO_DRAWN
 from fedgen_jax.sweep import grid
 
 CENTERS = ('bccd', 'cellavision', 'jtsc')
@@ -39,27 +39,13 @@ def get_config():
     return c
 
 
-NO_DRAWN = {'data.virtual': 0, 'data.virtual_share': -1.0}
 # Without what FedGen adds, with the shifts that the first form's inner runs chose.  Group
 # normalization needs no statistics of a center's own.
 PUBLISHED = {
     'input.canonical': 'none', 'model.norm': 'group', 'finetune.choose': (), 'finetune.steps': 0,
     'shifts.acquisition': 0.75, 'shifts.zoom': 2.0, **NO_DRAWN,
 }
-METHODS = {
-    'fedgen': {},
-    'fedavg + shifts': {'algorithm': 'fedavg', **PUBLISHED},
-    'fedavg': {'algorithm': 'fedavg', **PUBLISHED, **NO_SHIFTS},
-    'local-only': {'algorithm': 'local_only', **PUBLISHED, **NO_SHIFTS},
-    'drawn only': {
-        'algorithm': 'fedavg', 'data.virtual_share': 1.0, 'finetune.choose': (),
-        'finetune.steps': 0,
-    },
-    'fedgen, no drawn centers': NO_DRAWN,
-    'fedgen, constant': {'fedgen.descriptor': 'constant'},
-    'fedgen, no canonical input': {'input.canonical': 'none'},
-    'fedgen, no shifts': NO_SHIFTS,
-}
+METHODS = common.with_parts(PUBLISHED)
 
 
 def sweep_main():
