@@ -92,7 +92,7 @@ def test_scripts_pass_shellcheck(script):
 def test_printed_commands_make_the_runs_of_the_sweep(tmp_path, monkeypatch):
     given = ['--config=configs/wbc_seg.py', '--config.data.root=a folder', '--print']
     waiting = unfinished(wbc_seg.get_config(), wbc_seg.sweep_main(), tmp_path, common.base())
-    assert len(waiting) == 9 * len(common.METHODS)  # three centers, three seeds
+    assert len(waiting) == 9 * len(wbc_seg.METHODS)  # three centers, three seeds
     for run in waiting[::7]:
         line = jobs.train_command(jobs.without(given, 'print'), run.overrides, run.workdir)
         read = flags.FlagValues()
@@ -157,6 +157,7 @@ def test_slurm_runs_a_sweep_as_an_array(config, stand_in, tmp_path):
     assert sorted(json.loads(f.read_text())['seed'] for f in made) == [0, 1]
 
 
+@pytest.mark.extended
 def test_a_slurm_job_whose_time_is_up_saves_and_queues_again(config, stand_in, tmp_path):
     stand_in('srun', SRUN)
     stand_in('scontrol', 'echo "$@" >> "$LOG"')
