@@ -59,7 +59,7 @@ def tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
     parts += list(dict.fromkeys(filter(None, map(at_size, summaries))))
     for name in names:
         own = measure(summaries[0], name)
-        parts += [f'### {titled(name)}{_remark(own)}', _scores(rows, own)]
+        parts += [f'### {titled(name)}{_remark(own)}', *_lacking(rows, name), _scores(rows, own)]
     by_center = _per_center(rows, of)
     if by_center:
         parts += [f'### {titled(metric)} of each center as the unseen one', by_center]
@@ -175,6 +175,13 @@ def _incomplete(rows) -> list[str]:
         f'**Not all runs are finished.** Of {len(all_)} pairs of held-out centers and seed, '
         f'{"; ".join(short)}: means of different pairs cannot be compared.'
     ]
+
+
+def _lacking(rows, metric: str) -> list[str]:
+    """Which methods have a metric of a part of their runs alone."""
+    having = {row: [metric in r['seen']['mean'] for r in runs] for row, runs in rows.items()}
+    short = [f'{row}: {sum(x)} of {len(x)}' for row, x in having.items() if 0 < sum(x) < len(x)]
+    return [f'**Of a part of the runs** ({"; ".join(short)}).'] if short else []
 
 
 def _body(rows, columns, of: Measure) -> list[list[str]]:

@@ -102,6 +102,13 @@ def test_methods_that_lack_runs_are_named(summaries):
         assert 'Of 4 pairs of held-out centers and seed, theirs has 3: means' in text
 
 
+def test_a_metric_of_a_part_of_a_method_s_runs_is_told(summaries):
+    assert 'Of a part of the runs' not in tables.tables(summaries)
+    summaries[0]['seen']['mean']['auroc'] = 0.9
+    told = tables.tables(summaries).split('### AUROC')[1].split('###')[0]
+    assert '**Of a part of the runs** (ours: 1 of 4).' in told
+
+
 def test_sets_of_an_overview_have_one_reference(summaries, make):
     other = [make('other', 'x', 0, 0.5, 0.4)]
     with pytest.raises(ValueError, match='other and ours: pass --reference'):
