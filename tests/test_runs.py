@@ -20,7 +20,7 @@ from fedgen_jax.interrupt import Failed
 from fedgen_jax.onboard import onboard
 from fedgen_jax.predictions import write_predictions
 from fedgen_jax.report.gather import by_section
-from fedgen_jax.run import names_in, reopen, restore
+from fedgen_jax.run import reopen, restore
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.summary import evaluate_run
 from fedgen_jax.terminal import display, scoring
@@ -303,23 +303,6 @@ def test_a_finished_run_that_is_called_again_keeps_the_centers_that_joined(confi
     with pytest.warns(UserWarning, match='onboard new again'):
         train(on(config, config.data.root, rounds=6), run, progress=False)
     assert set(read_statistics(run).own) == {'east', 'west'}
-
-
-@pytest.mark.parametrize(
-    ('text', 'names', 'found'),
-    [
-        ('a,b', 'ab', ['a', 'b']),
-        ('', 'ab', []),
-        ('a, b', 'ab', ['a', 'b']),
-        ('Clinic A, Bonn', ['Clinic A, Bonn', 'b'], ['Clinic A, Bonn']),
-        ('b,Clinic A, Bonn,c', ['Clinic A, Bonn', 'b', 'c'], ['b', 'Clinic A, Bonn', 'c']),
-        ('a,b', ['a,b', 'a', 'b'], ['a,b']),
-        ('b,a', ['a,b', 'a', 'b'], ['b', 'a']),
-        ('x,y', ['a,b,c'], ['x', 'y']),
-    ],
-)
-def test_names_may_hold_commas(text, names, found):
-    assert names_in(text, names) == found
 
 
 def test_a_run_that_could_not_be_scored_does_not_begin(config, tmp_path):

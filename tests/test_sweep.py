@@ -10,6 +10,7 @@ from processes import small_run
 from configs.common import METHODS, NAMED, base
 from fedgen_jax import sweep
 from fedgen_jax.interrupt import Failed, MayPass
+from fedgen_jax.run import names_in
 from fedgen_jax.settings import settings_of
 
 
@@ -260,3 +261,20 @@ def test_a_sweep_tells_of_each_run_and_of_the_time_left(monkeypatch, tmp_path, c
 )
 def test_the_time_left_is_that_of_the_runs_before(seconds, done, remaining, told):
     assert sweep.time_left(seconds, done, remaining) == told
+
+
+@pytest.mark.parametrize(
+    ('text', 'names', 'found'),
+    [
+        ('a,b', 'ab', ['a', 'b']),
+        ('', 'ab', []),
+        ('a, b', 'ab', ['a', 'b']),
+        ('Clinic A, Bonn', ['Clinic A, Bonn', 'b'], ['Clinic A, Bonn']),
+        ('b,Clinic A, Bonn,c', ['Clinic A, Bonn', 'b', 'c'], ['b', 'Clinic A, Bonn', 'c']),
+        ('a,b', ['a,b', 'a', 'b'], ['a,b']),
+        ('b,a', ['a,b', 'a', 'b'], ['b', 'a']),
+        ('x,y', ['a,b,c'], ['x', 'y']),
+    ],
+)
+def test_names_may_hold_commas(text, names, found):
+    assert names_in(text, names) == found
