@@ -155,6 +155,11 @@ def of_training(event: str, done: Done, name: str) -> Row:
                steps, steps * others)
 
 
+def bytes_of(trained: Trained, images: Examples) -> int:
+    """What a center sends and receives to get its model: a statistic up, what is shared down."""
+    return statistic_of(trained, images).total.nbytes + 8 + num_bytes(trained.shared)
+
+
 def generated(
     event: str, trained: Trained, center: Center, before: Statistics, way: str = 'FedGen'
 ) -> Row:
@@ -168,7 +173,7 @@ def generated(
         return model, model_of(trained, images, m_E=after.center_model_E)
 
     seconds, (model, _) = timed(make)
-    sent = statistic_of(trained, images).total.nbytes + 8 + num_bytes(trained.shared)
+    sent = bytes_of(trained, images)
     value = score(trained, model, of_split(center, 'test'))[METRIC]
     return Row(event, way, value, seconds, sent, 0, 0)
 
@@ -186,7 +191,7 @@ def by_scanner(event: str, trained: Trained, before: dict, new: Center, share: f
     old, own = (trained.program.predict(model, scored.image) for model in (before, made))
     answer = jax.tree.map(lambda a, b: np.where(changed[of['test'], None], b, a), old, own)
     value = trained.program.task.metrics(answer, scored.target, scored.weight)[METRIC]
-    sent = statistic_of(trained, recent).total.nbytes + 8 + num_bytes(trained.shared)
+    sent = bytes_of(trained, recent)
     return Row(event, 'FedGen, the new scanner joins', value, seconds, sent, 0, 0)
 
 

@@ -12,7 +12,7 @@ Expected:  15 minutes a run of FedGen on a CPU core; the first form's scores are
 
 from configs import common
 from configs.common import NO_DRAWN
-from fedgen_jax.sweep import grid, inner
+from fedgen_jax.sweep import flat, grid, inner
 
 CENTERS = ('bccd', 'bcdd', 'pbc', 'raabin-wbc')
 SEEDS = (0, 1, 2)
@@ -30,7 +30,6 @@ def get_config():
     c.batch_size = 16
     c.data.image_size = 96
     c.data.virtual, c.data.virtual_examples, c.data.virtual_share = 24, 60, 0.25
-    c.data.virtual_classes = ()
     c.model.name = 'detector'
     c.model.widths = (16, 32, 64, 96)
     c.model.depth = 1
@@ -65,9 +64,8 @@ TRIALS = {
 
 
 def sweep_inner():
-    flat = {f'{name}, {trial}': x for name, of in TRIALS.items() for trial, x in of.items()}
     apart = {'finetune.steps': 0, 'finetune.choose': ()}  # labels' steps are no part of the choice
-    return inner({name: {**x, **apart} for name, x in flat.items()}, CENTERS)
+    return inner({name: {**x, **apart} for name, x in flat(TRIALS).items()}, CENTERS)
 
 
 def sweep_main():

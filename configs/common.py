@@ -27,26 +27,7 @@ def tuned() -> ConfigDict:
     return c
 
 
-def first_form() -> ConfigDict:
-    """FedGen as the stored tables have it: the refined loss moves the base too, on raw images."""
-    c = base()
-    c.client.schedule = 'cosine'
-    c.shifts.acquisition = 0.75
-    c.shifts.zoom = 2.0
-    c.shifts.probability = 0.8
-    c.fedgen.theta = 'joint'
-    c.fedgen.modes = ('input', 'film', 'lowrank')
-    c.fedgen.support = 32
-    c.fedgen.jitter = 0.3
-    c.fedgen.fade = 0.5
-    c.fedgen.base_share = 0.1
-    c.finetune.steps = 50
-    c.finetune.lr = 0.003
-    return c
-
-
 NO_SHIFTS = {'shifts.acquisition': 0.0, 'shifts.zoom': 1.0}
-
 NO_DRAWN = {'data.virtual': 0, 'data.virtual_share': -1.0}
 
 
@@ -55,13 +36,13 @@ def with_parts(published: dict) -> dict[str, dict]:
 
     published: what a published form has in place of FedGen's add-ons.
     """
-    unlabelled = {'finetune.choose': (), 'finetune.steps': 0}
+    no_labels = {'finetune.choose': (), 'finetune.steps': 0}
     return {
         'fedgen': {},
         'fedavg + shifts': {'algorithm': 'fedavg', **published},
         'fedavg': {'algorithm': 'fedavg', **published, **NO_SHIFTS},
         'local-only': {'algorithm': 'local_only', **published, **NO_SHIFTS},
-        'drawn only': {'algorithm': 'fedavg', 'data.virtual_share': 1.0, **unlabelled},
+        'drawn only': {'algorithm': 'fedavg', 'data.virtual_share': 1.0, **no_labels},
         'fedgen, constant': {'fedgen.descriptor': 'constant'},
         'fedgen, no drawn centers': NO_DRAWN,
         'fedgen, one-hot, no drawn centers': {'fedgen.descriptor': 'onehot', **NO_DRAWN},
@@ -97,16 +78,6 @@ NAMED = METHODS | {
     for name in ALGORITHMS if name not in ('fedgen', 'fedavg', 'local_only')
     for title, shifts in (('', NO_SHIFTS), (' + shifts', {}))
 }
-
-
-def trials(changes: dict[str, dict]) -> dict[str, dict]:
-    """Methods that have something to choose, each with each change; of shifts if it has any."""
-    return {
-        f'{name}{", " if title else ""}{title}': {**METHODS[name], **change}
-        for name in ('fedgen', 'fedavg + shifts', 'fedavg', 'local-only')
-        for title, change in {'': {}, **changes}.items()
-        if not change.keys() & METHODS[name].keys()
-    }
 
 
 def at_epsilons(

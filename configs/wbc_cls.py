@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.common import NO_DRAWN
 from fedgen_jax.report.summaries import read_summaries
-from fedgen_jax.sweep import grid, inner, nested
+from fedgen_jax.sweep import flat, grid, inner, nested
 
 ORDER = ('bccd', 'raabin-iran', 'cellavision', 'pbc-barcelona', 'jtsc-jiangxi')  # of inner pairs
 CENTERS = ('bccd', 'cellavision', 'jtsc-jiangxi', 'pbc-barcelona', 'raabin-iran')
@@ -64,11 +64,6 @@ TRIALS = {
     for name in ('fedavg + shifts', 'fedavg', 'local-only')
 }
 INNER = pathlib.Path(__file__).parents[1] / 'results' / 'wbc_cls_inner.jsonl'
-
-
-def flat(trials: dict[str, dict[str, dict]]) -> dict[str, dict]:
-    """{'METHOD, TRIAL': overrides}, as `nested` looks for them."""
-    return {f'{name}, {trial}': x for name, of in trials.items() for trial, x in of.items()}
 
 
 def sweep_main():

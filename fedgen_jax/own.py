@@ -67,16 +67,17 @@ def best_of(task: Task, found: Sequence[Predicted]) -> int:
     patients: validation images are few, and the first model has what all centers learned.  With
     fewer patients than that takes (`intervals.FEW`) the first stands.
     """
-    samples = [resampled(task, [p], seed=0) for p in found]  # one seed: the same patients
     scores = [task.metrics(p.predictions, p.examples.target, p.examples.weight) for p in found]
-    names = [m for s in scores for m in metrics_in(s)]
-    metric = task.headline or next(iter(names), '')
-    if not all(metric in x for x in (*scores, *samples)):
+    metric = task.headline or next((m for s in scores for m in metrics_in(s)), '')
+    if not all(metric in s for s in scores):
         return 0
     sign = -1 if metric in task.lower_is_better else 1
     value = [sign * s[metric] for s in scores]
     best = int(np.argmax(value))
-    error = float(np.nanstd(samples[best][metric] - samples[0][metric]))
+    first, other = (resampled(task, [found[i]], seed=0) for i in (0, best))  # the same patients
+    if metric not in first or metric not in other:
+        return 0
+    error = float(np.nanstd(other[metric] - first[metric]))
     return best if value[best] > value[0] + error else 0
 
 

@@ -42,6 +42,11 @@ def inner(methods: dict[str, dict], centers: Sequence[str]) -> list[dict]:
     return grid(on_val, ring(centers), (0,))
 
 
+def flat(trials: Mapping[str, Mapping[str, dict]]) -> dict[str, dict]:
+    """{'METHOD, TRIAL': overrides}, as `nested` looks for them in inner runs."""
+    return {f'{name}, {trial}': x for name, of in trials.items() for trial, x in of.items()}
+
+
 def nested(
     trials: Mapping[str, Mapping[str, dict]],
     inner_runs: Sequence[Summary],
@@ -51,7 +56,7 @@ def nested(
     """The grid of methods, each with the trial that inner runs chose for the held-out center.
 
     trials: {method: {trial: overrides}}; `inner_runs` are those of `inner` with the methods
-        'METHOD, TRIAL'.  A center's choice is the best mean, over the pairs that hold it out, of
+        `flat(trials)`.  A center's choice is the best mean, over the pairs that hold it out, of
         the validation scores at the seen centers and at the pair's other center: nothing of the
         center itself is looked at.
 
