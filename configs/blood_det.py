@@ -3,16 +3,19 @@
 Data:      a center folder of 1,260 images with 18,143 boxes, its authors' split (`data.root`).
 Command:   python -m launch.train --config=configs/blood_det.py --config.data.root=FOLDER \\
                --config.data.held_out=bcdd --workdir=RUN
-Table:     python -m launch.sweep --config=configs/blood_det.py --sweep=main \\
+Table:     --sweep=inner, kept as results/blood_det_trials.jsonl, then
+           python -m launch.sweep --config=configs/blood_det.py --sweep=main \\
                --config.data.root=FOLDER --workdir=runs/blood_det
 Large:     the same with --sweep=large: one detector at 256 pixels, half an hour on a CPU core.
-Expected:  15 minutes a run of FedGen on a CPU core; the first form's scores are in
-           docs/results/blood_det_first.md.
+Expected:  5 minutes a run of FedGen on a CPU core; scores in RESULTS.md.
 """
+
+import pathlib
 
 from configs import common
 from configs.common import NO_DRAWN
-from fedgen_jax.sweep import flat, grid, inner
+from fedgen_jax.report.summaries import read_summaries
+from fedgen_jax.sweep import flat, grid, inner, nested
 
 CENTERS = ('bccd', 'bcdd', 'pbc', 'raabin-wbc')
 SEEDS = (0, 1, 2)
@@ -68,9 +71,24 @@ def sweep_inner():
     return inner({name: {**x, **apart} for name, x in flat(TRIALS).items()}, CENTERS)
 
 
+INNER = pathlib.Path(__file__).parents[1] / 'results' / 'blood_det_trials.jsonl'
+BASELINES = ('fedavg + shifts', 'fedavg', 'local-only')  # as `PUBLISHED`
+
+
 def sweep_main():
-    """The table: every method on every unseen center, three seeds; the first seed first."""
-    return [run for seed in SEEDS for run in grid(METHODS, CENTERS, (seed,))]
+    """The table: every method on every unseen center, three seeds; the first seed first.
+
+    FedGen, and with it each of its parts' rows, has the trial that inner runs chose for the center.
+    """
+    inner_runs = read_summaries([INNER])
+
+    def runs_of(name, seed):
+        if name in BASELINES:
+            return grid({name: METHODS[name]}, CENTERS, (seed,))
+        chosen = nested(TRIALS, inner_runs, CENTERS, (seed,))
+        return [{**run, **METHODS[name], 'method': name} for run in chosen]
+
+    return [run for seed in SEEDS for name in METHODS for run in runs_of(name, seed)]
 
 
 def sweep_large():

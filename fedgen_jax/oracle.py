@@ -6,6 +6,7 @@ it gains and a generated model does not is what descriptor and training still mi
 """
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from fedgen_jax.data.examples import Center, pad, take
 from fedgen_jax.evaluate import (
@@ -22,22 +23,29 @@ from fedgen_jax.evaluate import (
 )
 from fedgen_jax.run import Trained
 
-# The parts that are fitted, by the roles of their weights (`models.roles`).
+# The parts that are fitted, by the roles of their weights (`models.roles`), be they frozen in
+# training or not; None: all that training moves.
 PARTS = {
     'input': ('input',),
     'norms': ('norm',),
     'input and norms': ('input', 'norm'),
-    'all': ('input', 'norm', 'kernel', 'head', None),
+    'features': ('features',),
+    'head': ('head',),
+    'all': None,
 }
 
 
 def score_oracle(trained: Trained, split: str) -> dict[str, dict]:
-    """{part: its block of the unseen centers}; {} where a stranger has no model."""
+    """{part: its block of the unseen centers}; {} where a stranger has no model.
+
+    Parts of which the model has no weight are left out.
+    """
     if not trained.program.algorithm.server_model or not trained.unseen:
         return {}
+    there = {trained.program.role_of(path) for path in flatten_dict(trained.shared['theta'])}
     found = {
         part: {c.name: _scores(trained, c, split, roles) for c in trained.unseen}
-        for part, roles in PARTS.items()
+        for part, roles in PARTS.items() if roles is None or there.issuperset(roles)
     }
     return {part: block(trained, centers) or {} for part, centers in found.items()}
 

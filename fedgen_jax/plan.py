@@ -22,7 +22,7 @@ from fedgen_jax.data.forms import folder_of
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.files import expand
 from fedgen_jax.modality import MODALITIES, choose_modality
-from fedgen_jax.program import make_model, make_task
+from fedgen_jax.named import make_model, make_task
 from fedgen_jax.run import load_source, names_in
 
 PREVIEW = 64  # pixels at which the data are looked at

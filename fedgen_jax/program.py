@@ -4,19 +4,15 @@ A `Program` is everything of a run except its data and seed: runs that differ on
 which centers are held out, share one program and its compilations.
 """
 
-import dataclasses
 import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
-from fedgen_jax import checkpoint
 from fedgen_jax.algorithms import ALGORITHMS, follows_rounds
 from fedgen_jax.algorithms.adaptation import ROLES, WHAT, weights_adapted
 from fedgen_jax.algorithms.averaging import averaged
@@ -25,9 +21,7 @@ from fedgen_jax.algorithms.draws import images_of
 from fedgen_jax.algorithms.finish import alone, fitted
 from fedgen_jax.algorithms.local import Local
 from fedgen_jax.algorithms.optimizers import optimizer, own_steps, schedule
-from fedgen_jax.canonical import PRESETS as canonical_presets
-from fedgen_jax.canonical import Input, carried_back, make_input
-from fedgen_jax.config import complete
+from fedgen_jax.canonical import Input, carried_back
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.chunks import in_chunks
@@ -35,20 +29,22 @@ from fedgen_jax.engine.cohorts import Mix, mix_of
 from fedgen_jax.engine.rounds import client_mesh, suitable_devices
 from fedgen_jax.engine.secured import Halves, rounds_of
 from fedgen_jax.engine.sums import Secure, secure_of
-from fedgen_jax.files import expand
-from fedgen_jax.models import FITTING, MODELS
-from fedgen_jax.models.start import flat, read_weights, start_of
-from fedgen_jax.privacy import Protection, clip
-from fedgen_jax.privacy import chain as chain_protections
-from fedgen_jax.privacy.clients import client_level, silent
-from fedgen_jax.privacy.dpsgd import Private, trainable_of
-from fedgen_jax.privacy.robust import check_robust, robust_of
+from fedgen_jax.models.roles import roles_of
+from fedgen_jax.named import (
+    make_canonical,
+    make_model,
+    make_private,
+    make_protection,
+    make_task,
+)
+from fedgen_jax.privacy import Protection
+from fedgen_jax.privacy.clients import silent
+from fedgen_jax.privacy.robust import check_robust
 from fedgen_jax.privacy.units import cap_of
-from fedgen_jax.public import with_drawn_statistics
 from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import plain, virtual_centers
-from fedgen_jax.shifts.geometry import check_zoom
-from fedgen_jax.tasks import TASKS, Task
+from fedgen_jax.start import start_variables
+from fedgen_jax.tasks import Task
 from fedgen_jax.tasks.prior import reweighted
 
 # What may differ between runs that share a program.
@@ -70,7 +66,6 @@ STATISTICS = {
     'own': 'own', 'running': 'running', 'last': 'last', 'frozen': 'frozen', 'drawn': 'frozen',
     'drawn+own': 'frozen+own',
 }
-OF_SMEARS = ('drawn', 'drawn+own')
 
 
 class Program(NamedTuple):
@@ -89,7 +84,8 @@ class Program(NamedTuple):
     base:        the same data and tasks with the algorithm that is refined (`Algorithm.base`): it
                  serves the same state.  None: there is none.
     alone:       (unlabelled, labelled, key) -> variables of a model that a center learns alone.
-    fitted:      `algorithms.local.fitted`, (params, unlabelled, labelled, key, roles).
+    fitted:      `algorithms.finish.fitted`, (params, unlabelled, labelled, key, roles).
+    role_of:     a weight's path -> its role (`models.roles`).
     adapt:       (shared, unlabelled, key, m_E or None, steps) -> what `adaptation.descent` returns,
                  of a stranger's model and what `adapt.what` names; None: the task has no
                  probabilities to be sure of, or a stranger no model, or more than one's weights.
@@ -107,6 +103,7 @@ class Program(NamedTuple):
     personalize: Callable
     alone: Callable
     fitted: Callable
+    role_of: Callable
     adapt: Callable | None = None
     secure: Secure | None = None
     base: 'Program | None' = None
@@ -192,6 +189,7 @@ def _build(
         jax.jit(algorithm.personalize),
         jax.jit(functools.partial(alone, local)),
         jax.jit(functools.partial(fitted, local), static_argnames='roles'),
+        roles_of(local.model),
         make_adapt(c, algorithm, local),
         secure,
     )
@@ -274,125 +272,6 @@ def mix_of_statistics(c: ConfigDict, task: Task) -> str:
         raise ValueError(f'statistics_mix=balanced: task={task.name!r} has no one class an image: '
                          'pass --config.statistics_mix=natural')
     return mix
-
-
-def start_variables(
-    c: ConfigDict, model: nn.Module, classes: Sequence[str], image_size: int
-) -> dict | None:
-    """What `start.weights` names: a file, a function, or the folder of a finished run.
-
-    With `statistics` 'drawn' or 'drawn+own' the statistics of the last features are those of drawn
-    smears, under these weights; of a run that had them too, that run's.
-    """
-    start = _named_start(c, model, classes, image_size)
-    if c.statistics not in OF_SMEARS:
-        return start
-    if start is None or getattr(model, 'last', 'none') == 'none':
-        raise ValueError(f'statistics={c.statistics!r}: of the last features under start.weights: '
-                         'name these, and pass --config.model.last=center')
-    folder = expand(c.start.weights)
-    if folder.is_dir() and _made_by(folder).statistics in OF_SMEARS:
-        return start
-    if c.input.size or (c.input.canonical != 'none' and c.input.reference != 'drawn'):
-        raise ValueError(f'statistics={c.statistics!r}: pass --config.input.reference=drawn, and '
-                         'no input.size, so that they depend on drawn smears alone')
-    edge, named = target_of(make_task(c.task, classes).target).edge, json.dumps(c.input.to_dict())
-    canonical = make_canonical(c, edge, chain_protections())
-    return with_drawn_statistics(model, start, canonical, image_size, named)
-
-
-def _made_by(folder) -> ConfigDict:
-    return complete(json.loads((folder / 'config.json').read_text()))
-
-
-def _named_start(c, model, classes, image_size):
-    if not c.start.weights:
-        if getattr(model, 'source_norms', False):
-            raise ValueError('model.source_norms: keeps the statistics of start.weights: name them')
-        return None
-    folder = expand(c.start.weights)
-    keep = tuple(c.start.keep)
-    if not folder.is_dir():
-        found = read_weights(c.start.weights)
-        return start_of(model, found, keep, c.start.seed, image_size)
-    found = checkpoint.server_weights(folder)
-    known = json.loads((folder / 'federation.json').read_text())['classes']
-    if list(known) != list(classes) and 'params/head' not in keep:
-        raise ValueError(
-            f'start.weights={c.start.weights!r}: its classes are {", ".join(known)}, here they are '
-            f"{', '.join(classes)}: pass --config.start.keep=('params/head',) for a new last layer"
-        )
-    if not any(name.startswith('batch_stats') for name in found):
-        # The run kept none of training, but those it began with may be a part of its model.
-        made = _made_by(folder)
-        begun = start_variables(made, make_model(made, make_task(made.task, known)), known,
-                                image_size)
-        if begun:
-            found |= {k: np.asarray(x) for k, x in flat(begun).items() if k.startswith('batch')}
-        elif c.statistics == 'own':
-            keep += ('batch_stats',)  # drawn: never used, for a center takes its own
-        elif c.model.get('norm') == 'batch':
-            raise ValueError(
-                f'start.weights={c.start.weights!r}: kept no batch statistics (statistics=own '
-                f'there), and statistics={c.statistics!r} needs them'
-            )
-    return start_of(model, found, keep, c.start.seed, image_size)
-
-
-def make_model(c: ConfigDict, task: Task) -> nn.Module:
-    """The network that a configuration names, with the fields of `model` as its keywords."""
-    model = look_up('model.name', c.model.name, MODELS)
-    if c.model.name in MODELS and c.task in FITTING:
-        choose('model.name', c.model.name, FITTING[c.task])
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in c.model.to_dict().items()}
-    del options['name']
-    known = [f.name for f in dataclasses.fields(model) if f.name not in NOT_OPTIONS]
-    for field in options:
-        if field not in known:
-            raise ValueError(
-                f'model.{field}: {c.model.name} has no such field, but {", ".join(known)}: '
-                'let `model` hold its name and these alone'
-            )
-    return model(num_outputs=task.num_outputs, **options)
-
-
-NOT_OPTIONS = ('num_outputs', 'parent', 'name')
-
-
-def make_canonical(c: ConfigDict, edge: str, protection: Protection) -> Input | None:
-    """The canonical input that a configuration names."""
-    if c.input.canonical == 'none' and not c.input.size:
-        return None
-    canonical = look_up('input.canonical', c.input.canonical, canonical_presets)(c.input.area)
-    low, high = c.input.zoom
-    check_zoom(low, high, edge)
-    return make_input(canonical, (low, high), edge, protection.statistic, c.input.size)
-
-
-def make_protection(c: ConfigDict) -> Protection:
-    """What messages pass between clients and the sum."""
-    p = c.privacy
-    if p.unit == 'client':
-        return chain_protections(client_level(p.clip or 1.0, p.adaptive))
-    limit = 0.0 if p.unit else p.clip
-    # The last part is the first at the server, where a rule meets messages as they were sent.
-    return chain_protections(*([clip(limit)] if limit else []), *robust_of(c))
-
-
-def make_private(c: ConfigDict, model: nn.Module) -> Private | None:
-    """How a center's steps are private to its patients or images; None: they are not."""
-    p = c.privacy
-    if p.unit not in ('patient', 'image'):
-        return None
-    learns = trainable_of(model, p.trainable)
-    # A part of it that divides the sample: on a CPU few at once are as quick as many.
-    at_once = 4 if jax.default_backend() == 'cpu' else 60
-    return Private(p.clip or 1.0, p.rate, learns, p.multiplicity, at_once)
-
-
-def make_task(name: str, classes: Sequence[str]) -> Task:
-    """The task that a configuration names, of these classes."""
-    return look_up('task', name, TASKS)(classes)
 
 
 def num_bytes(tree: Any) -> int:

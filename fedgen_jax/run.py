@@ -26,8 +26,9 @@ from fedgen_jax.engine.rounds import shapes_of_run, shard_clients
 from fedgen_jax.federation import federation_of, other_data, other_names
 from fedgen_jax.files import expand, write_json
 from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.named import make_task
 from fedgen_jax.privacy.settings import check_private
-from fedgen_jax.program import Program, build, make_task, mix_of_run
+from fedgen_jax.program import Program, build, mix_of_run
 from fedgen_jax.registry import choose
 from fedgen_jax.resolution import SIZES
 

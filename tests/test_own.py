@@ -47,7 +47,7 @@ def test_each_center_s_scores_are_those_of_its_choice(run):
 
 def test_the_oracle_has_every_part(run):
     _, summary = run
-    assert set(summary['oracle']) == {'input', 'norms', 'input and norms', 'all'}
+    assert set(summary['oracle']) == {'input', 'norms', 'input and norms', 'head', 'all'}
     images = summary['unseen']['centers']['synthetic-2']['n']
     assert all(b['centers']['synthetic-2']['n'] == images for b in summary['oracle'].values())
 

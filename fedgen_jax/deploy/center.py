@@ -38,7 +38,8 @@ from fedgen_jax.evaluate import model_of, score_seen, score_stranger, statistic_
 from fedgen_jax.feed import training_examples
 from fedgen_jax.files import file_name, write_bytes
 from fedgen_jax.hypernet import descriptor
-from fedgen_jax.program import build, make_task
+from fedgen_jax.named import make_task
+from fedgen_jax.program import build
 from fedgen_jax.resolution import is_own, resolution_of
 from fedgen_jax.run import Run, Trained
 

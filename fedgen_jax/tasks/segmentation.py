@@ -1,6 +1,7 @@
 """Semantic segmentation: a class for every pixel."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -42,101 +43,117 @@ def segmentation(classes: Sequence[str]) -> Task:
     'dice_volume', where slices of volumes are scored: the same with a volume's pixels counted
     together.
     """
-    foreground = list(enumerate(classes))[1:]
-
-    def loss(logits_BxHxWxK, target, weight_B):
-        mask_BxHxW = target['mask'].astype(jnp.int32)
-        known_BxHxW = jnp.where(mask_BxHxW == UNKNOWN, 0, weight_B[:, None, None])
-        true_BxHxW = jnp.where(mask_BxHxW == UNKNOWN, 0, mask_BxHxW)
-        each = optax.softmax_cross_entropy_with_integer_labels(logits_BxHxWxK, true_BxHxW)
-        entropy = jnp.sum(known_BxHxW * each) / jnp.maximum(jnp.sum(known_BxHxW), 1)
-        truth = known_BxHxW[..., None] * jax.nn.one_hot(true_BxHxW, len(classes))
-        guess = known_BxHxW[..., None] * jax.nn.softmax(logits_BxHxWxK)
-        both_K, sum_K = (truth * guess).sum((0, 1, 2)), (truth + guess).sum((0, 1, 2))
-        dice_K = (2 * both_K + 1) / (sum_K + 1)
-        return entropy + 1 - dice_K[1:].mean()
-
-    def predict(logits_BxHxWxK):
-        return {'mask': jnp.argmax(logits_BxHxWxK, -1).astype(jnp.uint8)}
-
-    def measure(images):
-        """{'measured': [N, K - 1, M]} of images of any sizes (`mask_metrics.MEASURED`)."""
-        rows = [
-            [
-                measured(truth == k, (guess == k) & (truth != UNKNOWN), spacing)
-                for k, _ in foreground
-            ]
-            for guess, truth, spacing in (
-                (np.asarray(said['mask']), np.asarray(target['mask']), spacing)
-                for said, target, spacing in images
-            )
-        ]
-        return {'measured': np.reshape(rows, (-1, len(foreground), len(MEASURED))).astype(float)}
-
-    def rated(predictions, target, weight_N):
-        """What was measured of the images that are scored, and their volumes; which these are."""
-        truth_NxHxW = np.asarray(target['mask'])
-        scored_N = (np.asarray(weight_N) > 0) & (truth_NxHxW != UNKNOWN).any((1, 2))
-        volume_N = np.asarray(target.get('volume', np.full(len(scored_N), -1)))[scored_N]
-        if 'measured' not in predictions:
-            pairs = zip(np.asarray(predictions['mask'])[scored_N], truth_NxHxW[scored_N])
-            rows = measure(({'mask': guess}, {'mask': truth}, ()) for guess, truth in pairs)
-            return rows['measured'], volume_N, scored_N
-        return np.asarray(predictions['measured'])[scored_N], volume_N, scored_N
-
-    def metrics(predictions, target, weight_N):
-        row_NxKxM, volume_N, scored_N = rated(predictions, target, weight_N)
-        once = np.ones((1, len(row_NxKxM)), int)
-        by_class, shown = {}, []
-        for (_, name), row_NxM in zip(foreground, np.moveaxis(row_NxKxM, 1, 0)):
-            number = int(np.sum(row_NxM[:, :2].sum(1) > 0))
-            if number:
-                found = scores_of_class(row_NxM, volume_N, once)
-                scores = {m: float(x) for m, (x,) in found.items() if np.isfinite(x)}
-                by_class[name] = {**scores, 'n': number}
-                shows = shows_class(row_NxM, once)
-                shown.append({m: x for m, x in scores.items() if shows[m]})
-        total = {
-            m: float(np.mean([of[m] for of in shown if m in of]))
-            for m in (*METRICS, OF_VOLUMES, MM) if any(m in of for of in shown)
-        }
-        if not total:
-            return {'n': 0}
-        in_mm = {'n_mm': int(np.isfinite(row_NxKxM[:, 0, -1]).sum())} if MM in total else {}
-        return {**total, 'n': int(scored_N.sum()), **in_mm, 'classes': by_class}
-
-    def resample(predictions, target, weight_N, count_BxN):
-        row_NxKxM, volume_N, scored_N = rated(predictions, target, weight_N)
-        count_BxN, found = count_BxN[:, scored_N], []
-        for row_NxM in np.moveaxis(row_NxKxM, 1, 0):
-            shows = shows_class(row_NxM, count_BxN)
-            scores = scores_of_class(row_NxM, volume_N, count_BxN)
-            found.append({m: np.where(shows[m], x_B, np.nan) for m, x_B in scores.items()})
-        return {m: mean_known(np.stack([of[m] for of in found], 1)) for m in found[0]}
-
-    def show(image_HxWx3, target, prediction):
-        truth = np.asarray(target['mask'])
-        if prediction is None:
-            return View(draw.masks(image_HxWx3, truth, len(classes)), 'truth')
-        guess = np.asarray(prediction['mask'])
-        picture = draw.masks(image_HxWx3, guess, len(classes))
-        scores = metrics({'mask': guess[None]}, {'mask': truth[None]}, np.ones(1))
-        return View(picture, f'Dice {scores["dice"]:.2f}' if scores['n'] else '')
-
+    num_classes, names = len(classes), tuple(classes[1:])
+    scores = functools.partial(scores_of, names)
     return Task(
         'segmentation',
         'mask',
-        len(classes),
-        loss,
-        predict,
-        metrics,
+        num_classes,
+        entropy_and_dice,
+        predict=lambda logits_BxHxWxK: {'mask': jnp.argmax(logits_BxHxWxK, -1).astype(jnp.uint8)},
+        metrics=scores,
         stratum=lambda target: jnp.zeros(len(target['mask']), jnp.int32),
         num_strata=1,
-        show=show,
+        show=functools.partial(view_of, scores, num_classes),
         lower_is_better=('hd95', 'assd', MM),
         units=(('hd95', 'pixels'), ('assd', 'pixels'), (MM, 'mm')),
-        resample=resample,
+        resample=functools.partial(scores_of_resamples, num_classes),
         probability=jax.nn.softmax,
-        measure=measure,
+        measure=functools.partial(measured_of, num_classes),
     )
 
+
+def entropy_and_dice(
+    logits_BxHxWxK: jax.Array, target: dict, weight_B: jax.Array
+) -> jax.Array:
+    """The mean cross-entropy of known pixels, and 1 less the mean soft Dice of all but class 0."""
+    mask_BxHxW = target['mask'].astype(jnp.int32)
+    known_BxHxW = jnp.where(mask_BxHxW == UNKNOWN, 0, weight_B[:, None, None])
+    true_BxHxW = jnp.where(mask_BxHxW == UNKNOWN, 0, mask_BxHxW)
+    each = optax.softmax_cross_entropy_with_integer_labels(logits_BxHxWxK, true_BxHxW)
+    entropy = jnp.sum(known_BxHxW * each) / jnp.maximum(jnp.sum(known_BxHxW), 1)
+    truth = known_BxHxW[..., None] * jax.nn.one_hot(true_BxHxW, logits_BxHxWxK.shape[-1])
+    guess = known_BxHxW[..., None] * jax.nn.softmax(logits_BxHxWxK)
+    both_K, sum_K = (truth * guess).sum((0, 1, 2)), (truth + guess).sum((0, 1, 2))
+    dice_K = (2 * both_K + 1) / (sum_K + 1)
+    return entropy + 1 - dice_K[1:].mean()
+
+
+def measured_of(num_classes: int, images: Iterable[tuple[dict, dict, tuple]]) -> dict:
+    """{'measured': [N, K - 1, M]} of images of any sizes (`mask_metrics.MEASURED`)."""
+    rows = [
+        [
+            measured(truth == k, (guess == k) & (truth != UNKNOWN), spacing)
+            for k in range(1, num_classes)
+        ]
+        for guess, truth, spacing in (
+            (np.asarray(said['mask']), np.asarray(target['mask']), spacing)
+            for said, target, spacing in images
+        )
+    ]
+    return {'measured': np.reshape(rows, (-1, num_classes - 1, len(MEASURED))).astype(float)}
+
+
+def rated(
+    num_classes: int, predictions: dict, target: dict, weight_N: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What was measured of the images that are scored, and their volumes; which these are."""
+    truth_NxHxW = np.asarray(target['mask'])
+    scored_N = (np.asarray(weight_N) > 0) & (truth_NxHxW != UNKNOWN).any((1, 2))
+    volume_N = np.asarray(target.get('volume', np.full(len(scored_N), -1)))[scored_N]
+    if 'measured' in predictions:
+        return np.asarray(predictions['measured'])[scored_N], volume_N, scored_N
+    pairs = zip(np.asarray(predictions['mask'])[scored_N], truth_NxHxW[scored_N])
+    rows = measured_of(num_classes, (({'mask': a}, {'mask': b}, ()) for a, b in pairs))
+    return rows['measured'], volume_N, scored_N
+
+
+def scores_of(
+    names: Sequence[str], predictions: dict, target: dict, weight_N: np.ndarray
+) -> dict:
+    """`Task.metrics`; names: of the classes but class 0."""
+    row_NxKxM, volume_N, scored_N = rated(len(names) + 1, predictions, target, weight_N)
+    once = np.ones((1, len(row_NxKxM)), int)
+    by_class, shown = {}, []
+    for name, row_NxM in zip(names, np.moveaxis(row_NxKxM, 1, 0)):
+        number = int(np.sum(row_NxM[:, :2].sum(1) > 0))
+        if number:
+            found = scores_of_class(row_NxM, volume_N, once)
+            scores = {m: float(x) for m, (x,) in found.items() if np.isfinite(x)}
+            by_class[name] = {**scores, 'n': number}
+            shows = shows_class(row_NxM, once)
+            shown.append({m: x for m, x in scores.items() if shows[m]})
+    total = {
+        m: float(np.mean([of[m] for of in shown if m in of]))
+        for m in (*METRICS, OF_VOLUMES, MM) if any(m in of for of in shown)
+    }
+    if not total:
+        return {'n': 0}
+    in_mm = {'n_mm': int(np.isfinite(row_NxKxM[:, 0, -1]).sum())} if MM in total else {}
+    return {**total, 'n': int(scored_N.sum()), **in_mm, 'classes': by_class}
+
+
+def scores_of_resamples(
+    num_classes: int, predictions: dict, target: dict, weight_N: np.ndarray, count_BxN: np.ndarray
+) -> dict:
+    """`Task.resample`."""
+    row_NxKxM, volume_N, scored_N = rated(num_classes, predictions, target, weight_N)
+    count_BxN, found = count_BxN[:, scored_N], []
+    for row_NxM in np.moveaxis(row_NxKxM, 1, 0):
+        shows = shows_class(row_NxM, count_BxN)
+        scores = scores_of_class(row_NxM, volume_N, count_BxN)
+        found.append({m: np.where(shows[m], x_B, np.nan) for m, x_B in scores.items()})
+    return {m: mean_known(np.stack([of[m] for of in found], 1)) for m in found[0]}
+
+
+def view_of(
+    metrics: Callable, num_classes: int, image_HxWx3: np.ndarray, target: dict, prediction
+) -> View:
+    """`Task.show`."""
+    truth = np.asarray(target['mask'])
+    if prediction is None:
+        return View(draw.masks(image_HxWx3, truth, num_classes), 'truth')
+    guess = np.asarray(prediction['mask'])
+    picture = draw.masks(image_HxWx3, guess, num_classes)
+    scores = metrics({'mask': guess[None]}, {'mask': truth[None]}, np.ones(1))
+    return View(picture, f'Dice {scores["dice"]:.2f}' if scores['n'] else '')

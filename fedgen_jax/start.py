@@ -1,0 +1,83 @@
+"""The weights that training starts from, as a configuration names them."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+import flax.linen as nn
+import numpy as np
+from ml_collections import ConfigDict
+
+from fedgen_jax import checkpoint
+from fedgen_jax.config import complete
+from fedgen_jax.data.targets import target_of
+from fedgen_jax.files import expand
+from fedgen_jax.models.start import flat, read_weights, start_of
+from fedgen_jax.named import make_canonical, make_model, make_task
+from fedgen_jax.privacy import chain as chain_protections
+from fedgen_jax.public import with_drawn_statistics
+
+OF_SMEARS = ('drawn', 'drawn+own')  # values of `statistics`: the last features' are of drawn smears
+
+
+def start_variables(
+    c: ConfigDict, model: nn.Module, classes: Sequence[str], image_size: int
+) -> dict | None:
+    """What `start.weights` names: a file, a function, or the folder of a finished run.
+
+    With `statistics` 'drawn' or 'drawn+own' the statistics of the last features are those of drawn
+    smears, under these weights; of a run that had them too, that run's.
+    """
+    start = _named_start(c, model, classes, image_size)
+    if c.statistics not in OF_SMEARS:
+        return start
+    if start is None or getattr(model, 'last', 'none') == 'none':
+        raise ValueError(f'statistics={c.statistics!r}: of the last features under start.weights: '
+                         'name these, and pass --config.model.last=center')
+    folder = expand(c.start.weights)
+    if folder.is_dir() and _made_by(folder).statistics in OF_SMEARS:
+        return start
+    if c.input.size or (c.input.canonical != 'none' and c.input.reference != 'drawn'):
+        raise ValueError(f'statistics={c.statistics!r}: pass --config.input.reference=drawn, and '
+                         'no input.size, so that they depend on drawn smears alone')
+    edge, named = target_of(make_task(c.task, classes).target).edge, json.dumps(c.input.to_dict())
+    canonical = make_canonical(c, edge, chain_protections())
+    return with_drawn_statistics(model, start, canonical, image_size, named)
+
+
+def _made_by(folder: pathlib.Path) -> ConfigDict:
+    return complete(json.loads((folder / 'config.json').read_text()))
+
+
+def _named_start(c, model, classes, image_size):
+    if not c.start.weights:
+        if getattr(model, 'source_norms', False):
+            raise ValueError('model.source_norms: keeps the statistics of start.weights: name them')
+        return None
+    folder = expand(c.start.weights)
+    keep = tuple(c.start.keep)
+    if not folder.is_dir():
+        found = read_weights(c.start.weights)
+        return start_of(model, found, keep, c.start.seed, image_size)
+    found = checkpoint.server_weights(folder)
+    known = json.loads((folder / 'federation.json').read_text())['classes']
+    if list(known) != list(classes) and 'params/head' not in keep:
+        raise ValueError(
+            f'start.weights={c.start.weights!r}: its classes are {", ".join(known)}, here they are '
+            f"{', '.join(classes)}: pass --config.start.keep=('params/head',) for a new last layer"
+        )
+    if not any(name.startswith('batch_stats') for name in found):
+        # The run kept none of training, but those it began with may be a part of its model.
+        made = _made_by(folder)
+        begun = start_variables(made, make_model(made, make_task(made.task, known)), known,
+                                image_size)
+        if begun:
+            found |= {k: np.asarray(x) for k, x in flat(begun).items() if k.startswith('batch')}
+        elif c.statistics == 'own':
+            keep += ('batch_stats',)  # drawn: never used, for a center takes its own
+        elif c.model.get('norm') == 'batch':
+            raise ValueError(
+                f'start.weights={c.start.weights!r}: kept no batch statistics (statistics=own '
+                f'there), and statistics={c.statistics!r} needs them'
+            )
+    return start_of(model, found, keep, c.start.seed, image_size)
