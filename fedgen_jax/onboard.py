@@ -109,22 +109,7 @@ def onboard(
 
 def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
     done = restore(workdir)
-    if done.program.describe is None:
-        raise ValueError(f'{workdir}: trained without a learned descriptor, so nothing can join')
-    if remove and (data or update):
-        raise ValueError('--remove takes neither --data nor --update')
-    if remove and (prevalence or adapt):
-        raise ValueError('--remove takes neither --prevalence nor --adapt')
-    if done.config.privacy.unit and (prevalence or adapt):
-        raise ValueError(
-            f'--prevalence and --adapt tell of images of the center, and {workdir} is private '
-            f'(privacy.unit={done.config.privacy.unit}): the center itself may use them'
-        )
-    if done.config.privacy.unit == 'client':
-        raise ValueError(
-            f'{workdir}: privacy.unit=client keeps no statistics: a new center makes its own model '
-            'from its own images, and nothing is charged'
-        )
+    check_asked(workdir, done, data, update, remove, prevalence, adapt)
     asked = extras(workdir, done, prevalence, adapt)
     before = read_statistics(workdir)
     check_psi(workdir, done, before.pooled)
@@ -167,11 +152,37 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
             'weights_after': {name: _weights_hash(done, kept[name]) for name in others},
         },
     }
+    _write_report(workdir, report)
+    return report
+
+
+def check_asked(workdir, done: Restored, data, update, remove, prevalence, adapt) -> None:
+    """Raises ValueError where the arguments of `onboard` do not go together, or with the run."""
+    if done.program.describe is None:
+        raise ValueError(f'{workdir}: trained without a learned descriptor, so nothing can join')
+    if remove and (data or update):
+        raise ValueError('--remove takes neither --data nor --update')
+    if remove and (prevalence or adapt):
+        raise ValueError('--remove takes neither --prevalence nor --adapt')
+    unit = done.config.privacy.unit
+    if unit and (prevalence or adapt):
+        raise ValueError(
+            f'--prevalence and --adapt tell of images of the center, and {workdir} is private '
+            f'(privacy.unit={unit}): the center itself may use them'
+        )
+    if unit == 'client':
+        raise ValueError(
+            f'{workdir}: privacy.unit=client keeps no statistics: a new center makes its own model '
+            'from its own images, and nothing is charged'
+        )
+
+
+def _write_report(workdir, report):
     write_json(workdir / 'onboard.json', report)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-    line = {'at': now, 'action': report['action'], 'centers': [remove] if remove else [*entries]}
+    centers = [report['removed']] if report['removed'] else [*report['centers']]
+    line = {'at': now, 'action': report['action'], 'centers': centers}
     append_line(workdir / HISTORY, json.dumps(line))
-    return report
 
 
 def _describe(workdir, done: Restored, center: Center) -> tuple[Statistic, float]:

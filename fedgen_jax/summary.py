@@ -21,7 +21,7 @@ from fedgen_jax.parties import told_of_identities
 from fedgen_jax.program import num_bytes
 from fedgen_jax.promise import told
 from fedgen_jax.resolution import is_own, resolution_of
-from fedgen_jax.run import Run, after_training, reopen
+from fedgen_jax.run import Run, Trained, after_training, reopen
 from fedgen_jax.settings import settings_of
 
 Tell = Callable[[str], None]
@@ -37,40 +37,11 @@ def summarize(
     models: what seen centers choose from (`own.own_models`); default: they are made.
     tell: called with the name of each part that is scored, as it begins.
     """
-    c = run.config
-    shared = state.shared
+    c, algorithm = run.config, run.program.algorithm
     resolution = resolution_of(c, run.program.task, (*run.seen, *run.unseen))
     done = after_training(run, state, private_C)
     done = done._replace(own_size=is_own(resolution))
-    if models is None:
-        if c.finetune.choose:
-            tell("the seen centers' own models, made first")
-        models = own_models(done, c.finetune.choose)
-    scores = evaluate(done, c.score_on, not c.finetune.choose, tell)
-    if c.oracle.steps:
-        tell('the bound, of labels at unseen centers')
-        scores['oracle'] = score_oracle(done, c.score_on)
-    if c.adapt.steps and run.unseen:
-        check_adapt(run.program, f'adapt.steps={c.adapt.steps}')
-        tell('the unseen centers, adapted')
-        scores['adapted'] = score_adapted(done, c.score_on, c.adapt.steps)
-    if c.finetune.steps or c.finetune.choose:
-        tell("the seen centers' own models")
-    own = score_own(done, c.score_on, c.finetune.steps > 0, models)
-    algorithm, base = run.program.algorithm, run.program.base
-    if base:
-        below = done._replace(program=base)
-        scores['base'] = {
-            'title': titled(run, base.algorithm),
-            **evaluate(below, c.score_on, tell=lambda what: tell(f'the base alone, {what}')),
-            **({'adapted': score_adapted(below, c.score_on, c.adapt.steps)}
-               if c.adapt.steps and run.unseen else {}),
-            **own.pop('base', {}),
-            'cost': sizes_of(base.algorithm, run, shared, private_C),
-            'at_unseen': at_unseen(c, base.algorithm),
-            'sum_only': base.algorithm.sum_only,
-        }
-    scores |= own
+    scores = scores_of(run, done, models, tell)
     if run.program.secure:
         scores['secure'] = told_of(
             run.program.secure, told_of_identities(run), timing.get('secure', [])
@@ -93,7 +64,7 @@ def summarize(
         'cost': {
             'round_seconds': timing['round_seconds'],
             'compile_seconds': timing['compile_seconds'],
-            **sizes_of(algorithm, run, shared, private_C),
+            **sizes_of(algorithm, run, state.shared, private_C),
         },
         'server_model': algorithm.server_model,
         'at_unseen': at_unseen(c, algorithm),
@@ -105,6 +76,40 @@ def summarize(
         },
         'config': settings_of(c),
     }
+
+
+def scores_of(
+    run: Run, done: Trained, models: Mapping[str, Sequence] | None, tell: Tell
+) -> dict[str, Any]:
+    """All scores of a run, in the fields of `summary.json`; arguments as of `summarize`."""
+    c, adapts = run.config, bool(run.config.adapt.steps and run.unseen)
+    if models is None:
+        if c.finetune.choose:
+            tell("the seen centers' own models, made first")
+        models = own_models(done, c.finetune.choose)
+    scores = evaluate(done, c.score_on, not c.finetune.choose, tell)
+    if c.oracle.steps:
+        tell('the bound, of labels at unseen centers')
+        scores['oracle'] = score_oracle(done, c.score_on)
+    if adapts:
+        check_adapt(run.program, f'adapt.steps={c.adapt.steps}')
+        tell('the unseen centers, adapted')
+        scores['adapted'] = score_adapted(done, c.score_on, c.adapt.steps)
+    if c.finetune.steps or c.finetune.choose:
+        tell("the seen centers' own models")
+    own = score_own(done, c.score_on, c.finetune.steps > 0, models)
+    if run.program.base:
+        below, algorithm = done._replace(program=run.program.base), run.program.base.algorithm
+        scores['base'] = {
+            'title': titled(run, algorithm),
+            **evaluate(below, c.score_on, tell=lambda what: tell(f'the base alone, {what}')),
+            **({'adapted': score_adapted(below, c.score_on, c.adapt.steps)} if adapts else {}),
+            **own.pop('base', {}),
+            'cost': sizes_of(algorithm, run, done.shared, done.private_C),
+            'at_unseen': at_unseen(c, algorithm),
+            'sum_only': algorithm.sum_only,
+        }
+    return scores | own
 
 
 def at_unseen(c: ConfigDict, algorithm: Algorithm) -> list[str]:

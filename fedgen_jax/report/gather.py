@@ -13,7 +13,7 @@ from fedgen_jax.answers import finished
 from fedgen_jax.data.examples import Center, adapted_on, of_split, take
 from fedgen_jax.evaluate import canonical, metrics_in, model_of
 from fedgen_jax.report.canonical import canonical_section, has_canonical
-from fedgen_jax.report.changes import changes_of, clouds_of, section_of
+from fedgen_jax.report.changes import Changes, changes_of, clouds_of, section_of
 from fedgen_jax.report.classes import class_sections
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Section, Strip, Table, write_report
@@ -196,25 +196,16 @@ def report_run(
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]
     # Of a private run the page shows neither images nor exact descriptors of a center.
-    private = any(s['privacy'].get('unit') for s in summaries.values())
+    private = any(x['privacy'].get('unit') for x in summaries.values())
+    changes = changes_of(workdir, [c.name for c in run.seen])
     described = done.program.describe and not private
     clouds = [cloud_of(done, *x[:2]) for x in centers] if described else []
-    changes = changes_of(workdir, [c.name for c in run.seen])
     if changes and not private:
         clouds = [c._replace(kind='left') if c.name in changes.removed else c for c in clouds]
         clouds += clouds_of(changes, [c.name for c in run.unseen])
     shown = [x for x in centers if x[1] == 'seen'][:STRIPS]
     shown += [x for x in centers if x[1] == 'unseen'][:STRIPS]
     shown = [] if private else shown
-    sections = class_sections(title, first)
-    sections += by_section(workdir, title, first['rounds'], headline(first))
-    sections += [
-        privacy_section(name, s['privacy']) for name, s in summaries.items()
-        if s['privacy'].get('unit')
-    ]
-    if has_canonical(run.config) and not private:
-        sections.append(canonical_section(run.config, done, run.config.score_on))
-    sections += [section_of(changes, headline(first), private)] if changes else []
     path = workdir / 'report.html'
     write_report(
         path,
@@ -225,6 +216,27 @@ def report_run(
         lines={name: read_lines(folder) for name, folder in names.items()},
         clouds=clouds,
         strips=[s for s in (strip(*x) for x in shown) if s.columns and s.columns[0]],
-        sections=sections,
+        sections=sections_of(workdir, summaries, run, done, changes, private),
     )
     return path
+
+
+def sections_of(
+    workdir: pathlib.Path,
+    summaries: Mapping[str, Summary],
+    run: Run,
+    done: Trained,
+    changes: Changes | None,
+    private: bool,
+) -> list[Section]:
+    """What a page tells beside scores, curves and pictures; the first summary is the run's."""
+    title, first = next(iter(summaries.items()))
+    sections = class_sections(title, first)
+    sections += by_section(workdir, title, first['rounds'], headline(first))
+    sections += [
+        privacy_section(name, x['privacy']) for name, x in summaries.items()
+        if x['privacy'].get('unit')
+    ]
+    if has_canonical(run.config) and not private:
+        sections.append(canonical_section(run.config, done, run.config.score_on))
+    return [*sections, *([section_of(changes, headline(first), private)] if changes else [])]
