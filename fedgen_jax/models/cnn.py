@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fedgen_jax.models.layers import Input, conv_norm_relu, head, last_norm
+from fedgen_jax.ops.resample import resize_matrix
 
 
 class CNN(nn.Module):
@@ -45,6 +46,8 @@ def thumbnail(x_BxHxWx3: jax.Array, size: int) -> jax.Array:
     gray_BxHxW = x_BxHxWx3.mean(-1)
     if not size:
         return gray_BxHxW[:, :0, 0]
-    number = gray_BxHxW.shape[0]  # perhaps a symbol, as in an exported model: no `len`
-    small = jax.image.resize(gray_BxHxW, (number, size, size), 'linear')
-    return small.reshape(number, size * size)
+    rows_KxH, cols_KxW = (resize_matrix(n, size) for n in gray_BxHxW.shape[1:])
+    small_BxKxK = jnp.einsum(
+        'ih,bhw,jw->bij', rows_KxH, gray_BxHxW, cols_KxW, precision=jax.lax.Precision.HIGHEST
+    )
+    return small_BxKxK.reshape(-1, size * size)

@@ -7,6 +7,7 @@ faster than a gather on every backend.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 EDGES = ('reflect', 'nearest')
 MIN_SCALE = 0.25
@@ -41,6 +42,19 @@ def gaussian_matrix(size: int, sigma: jax.Array | float, edge: str = 'reflect') 
     sigma = jnp.maximum(jnp.asarray(sigma, jnp.float32), 1e-3)
     positions = jnp.arange(size, dtype=jnp.float32)
     return _fold(jnp.exp(-0.5 * (_offsets(positions) / sigma) ** 2), edge)
+
+
+def resize_matrix(size: int, to: int) -> np.ndarray:
+    """The matrix that brings a signal of `size` to another: float32 [to, size]; rows sum to 1.
+
+    Linear interpolation, widened when it shrinks so that it does not alias, as
+    `jax.image.resize(..., 'linear')`, which cannot be exported to every format.
+    """
+    step = size / to
+    from_T = (np.arange(to) + 0.5) * step - 0.5
+    far_TxS = np.abs(from_T[:, None] - np.arange(size)) / max(step, 1.0)
+    weight_TxS = np.maximum(0.0, 1.0 - far_TxS)
+    return (weight_TxS / weight_TxS.sum(1, keepdims=True)).astype(np.float32)
 
 
 def apply_separable(rows_HxH, cols_WxW, image_HxWx3):
