@@ -9,7 +9,7 @@ places too: else its time would tell how many were sampled.  `room` is that many
 
 import tempfile
 
-from absl import app, flags
+from absl import app, flags, logging
 
 from configs import common
 from fedgen_jax.privacy.units import cap_of
@@ -45,6 +45,7 @@ def seconds(algorithm: str, unit: str, batch: int, rate: float) -> float:
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)
     rows = []
     for algorithm in ALGORITHMS.value:
         for batch in map(int, BATCHES.value):

@@ -77,7 +77,8 @@ def test_processes_agree_with_one_and_read_each_other_s_checkpoints(
     assert_agree(tmp_path / 'run', copy)
 
 
-@pytest.mark.parametrize('victim', [0, pytest.param(1, marks=pytest.mark.survival)])
+@pytest.mark.survival
+@pytest.mark.parametrize('victim', [0, 1])
 def test_a_process_that_dies_ends_the_others_and_the_run_resumes(config, tmp_path, victim):
     c = config.copy_and_resolve_references()
     c.algorithm, c.rounds, c.eval_every, c.checkpoint_every = 'fedavg', 20_000, 4, 4
