@@ -19,7 +19,7 @@ from fedgen_jax.train import train
 BATCHES = flags.DEFINE_list('batches', ['16', '64'], 'expected units of a step')
 RATES = flags.DEFINE_list('rates', ['0.1', '1.0'], 'the chance of a unit to be in a step')
 ALGORITHMS = flags.DEFINE_list('algorithms', ['fedavg', 'fedgen'], 'names of `algorithm`')
-ROUNDS = flags.DEFINE_integer('rounds', 6, 'of which the median is taken')
+ROUNDS = flags.DEFINE_integer('rounds', 60, 'of which the median is taken')
 TRAINING = 0.6  # of a drawn center's images
 
 
