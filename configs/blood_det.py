@@ -7,7 +7,7 @@ Table:     --sweep=inner, kept as results/blood_det_trials.jsonl, then
            python -m launch.sweep --config=configs/blood_det.py --sweep=main \\
                --config.data.root=FOLDER --workdir=runs/blood_det
 Large:     the same with --sweep=large: one detector at 256 pixels, half an hour on a CPU core.
-Expected:  5 minutes a run of FedGen on a CPU core; scores in RESULTS.md.
+Expected:  12 to 15 minutes a run of FedGen on a core of a busy CPU; scores in RESULTS.md.
 """
 
 import pathlib

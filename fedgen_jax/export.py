@@ -146,7 +146,7 @@ def to_onnx(model: Model, told: dict) -> tuple[bytes, Callable, float]:
                 function_of(model), [Image()], input_names=['image'], output_names=names
             )
     except Exception as error:  # whatever it raises of an operation that it does not know
-        why = str(error).splitlines()[0]
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f'--format=onnx: jax2onnx cannot convert this model ({why}): take stablehlo'
         ) from error
