@@ -43,7 +43,9 @@ ONLY = flags.DEFINE_list('only', CASES, 'WORKLOAD:ALGORITHM:CLIENT_MAP:PRECISION
 ROUNDS = flags.DEFINE_integer('rounds', 10, 'timed rounds, after a first one; the median counts')
 COMPILING = flags.DEFINE_float('compiling', 600, 'seconds that compiling may take')
 CASE = flags.DEFINE_string('case', None, 'this one, once a line comes in; its seconds as JSON')
-TORCH = flags.DEFINE_string('torch', None, 'a Python that has PyTorch, for its loop on the device')
+TORCH = flags.DEFINE_string(
+    'torch', None, 'a Python that has PyTorch, for its loop of the same work on the device'
+)
 OUT = flags.DEFINE_string('out', None, 'a file for every number, as JSON')
 
 
@@ -133,7 +135,7 @@ def main(_):
         return
     found = measured(ONLY.value)
     if TORCH.value:
-        for name in OF_TORCH:
+        for name in {case.split(':')[0]: None for case in ONLY.value if case.startswith(OF_TORCH)}:
             found[f'{name}:PyTorch loop:–:float32'] = {**torch_loop(name), 'rate': float('inf')}
     if OUT.value:
         pathlib.Path(OUT.value).write_text(json.dumps(found, indent=1))

@@ -32,13 +32,16 @@ def of(centers: int) -> dict:
     return {'centers': centers + UNSEEN, 'held_out': ','.join(names)}
 
 
+def sized(centers: int) -> dict:
+    """Overrides for so many seen centers, of whom at most 8 train in a round."""
+    cohort = 8 if centers > 8 else 0
+    return {'cohort': cohort, **{f'data.{k}': v for k, v in of(centers).items()}}
+
+
 def sweep_centers():
     """FedGen, and its base with it, on federations that grow."""
     return [
-        {
-            'method': f'fedgen, {n} centers', 'seed': seed, 'cohort': 8 if n > 8 else 0,
-            **{f'data.{k}': v for k, v in of(n).items()},
-        }
+        {'method': f'fedgen, {n} centers', 'seed': seed, **sized(n)}
         for seed in SEEDS for n in CENTERS
     ]
 
@@ -46,10 +49,7 @@ def sweep_centers():
 def sweep_main():
     """Every method of the demo on federations of 6, 40 and 200 centers."""
     return [
-        {
-            **overrides, 'method': f'{name}, {n} centers', 'seed': seed,
-            'cohort': 8 if n > 8 else 0, **{f'data.{k}': v for k, v in of(n).items()},
-        }
+        {**overrides, 'method': f'{name}, {n} centers', 'seed': seed, **sized(n)}
         for seed in SEEDS for n in (6, 40, 200) for name, overrides in RUNS.items()
     ]
 
@@ -66,8 +66,17 @@ NEEDS = {'silobn': {'statistics': 'running'}}
 
 def sweep_methods():
     """Every method with all add-ons, on six hospitals; rates and fields are one choice for all."""
+    return methods_on(6)
+
+
+def sweep_methods_40():
+    """The same on 40 hospitals."""
+    return methods_on(40)
+
+
+def methods_on(centers: int) -> list[dict]:
     return [
-        {'method': name, 'algorithm': name, 'seed': seed, 'adapt.steps': 0,
-         **{f'data.{k}': v for k, v in of(6).items()}, **NEEDS.get(name, {})}
+        {'method': name, 'algorithm': name, 'seed': seed, 'adapt.steps': 0, **sized(centers),
+         **NEEDS.get(name, {})}
         for seed in SEEDS for name in METHODS
     ]

@@ -106,9 +106,11 @@ LITERATURE = {
     )
     for name in names
 }
+# FedGen's base is FedAvg with these add-ons, to the bit: it has the rate that its base chose.
+BASE_OF = {'fedgen': 'fedavg', 'fedgen, no drawn centers': 'fedavg, no drawn centers'}
 LITERATURE_TRIALS = {
     name: {f'rate {rate:g}': {**x, 'client.lr': rate} for rate in RATES}
-    for name, x in LITERATURE.items()
+    for name, x in LITERATURE.items() if name not in BASE_OF
 }
 LITERATURE_INNER = INNER.with_name('wbc_cls_methods_inner.jsonl')
 
@@ -121,11 +123,19 @@ def sweep_methods():
             f'{LITERATURE_INNER}: missing: run --sweep=methods_inner, and keep its runs there with '
             'launch.summarize --to'
         )
-    inner_runs = read_summaries([LITERATURE_INNER])
-    return [
-        run for seed in SEEDS
-        for run in nested(LITERATURE_TRIALS, inner_runs, CENTERS, (seed,))
+    return literature(read_summaries([LITERATURE_INNER]), SEEDS)
+
+
+def literature(inner_runs: list, seeds: tuple[int, ...]) -> list[dict]:
+    """The runs of `sweep_methods` by the choice of some inner runs."""
+    runs = [
+        run for seed in seeds for run in nested(LITERATURE_TRIALS, inner_runs, CENTERS, (seed,))
     ]
+    refined = [
+        {**run, 'method': name, 'algorithm': 'fedgen'}
+        for run in runs for name, base in BASE_OF.items() if run['method'] == base
+    ]
+    return sorted([*refined, *runs], key=lambda run: run['seed'])
 
 
 def sweep_methods_inner():

@@ -33,7 +33,8 @@ def test_each_method_is_chosen_of_the_same_rates_by_runs_that_the_inner_sweep_ma
     assert {run['client.lr'] for run in runs} == {wbc_cls.RATES[1]}
     assert {run['seed'] for run in runs[: len(runs) // 3]} == {0}
     trials = {run['method'] for run in inner}
-    assert len(trials) == len(wbc_cls.LITERATURE) * len(wbc_cls.RATES)
+    assert len(trials) == len(wbc_cls.LITERATURE_TRIALS) * len(wbc_cls.RATES)
+    assert wbc_cls.LITERATURE.keys() - wbc_cls.LITERATURE_TRIALS.keys() == wbc_cls.BASE_OF.keys()
     assert all(run['score_on'] == 'val' for run in inner)
     with pytest.raises(ValueError, match='run the inner sweep first'):
         monkeypatch.setattr(wbc_cls, 'read_summaries', lambda paths: list(map(scored, inner[1:])))
