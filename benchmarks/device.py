@@ -37,7 +37,7 @@ CASES = [
       for net in ('resnet18', 'unet', 'lite0-224')
       for m in ('map', 'vmap') for dtype in ('float32', 'bfloat16')),
 ]
-OF_TORCH = ('W1', 'W2', 'W4-resnet18', 'W4-unet')
+OF_TORCH = ('W1', 'W2', 'W4-resnet18', 'W4-unet', 'W4-lite0-224')
 
 ONLY = flags.DEFINE_list('only', CASES, 'WORKLOAD:ALGORITHM:CLIENT_MAP:PRECISION, these alone')
 ROUNDS = flags.DEFINE_integer('rounds', 10, 'timed rounds, after a first one; the median counts')
@@ -136,7 +136,9 @@ def main(_):
     found = measured(ONLY.value)
     if TORCH.value:
         for name in {case.split(':')[0]: None for case in ONLY.value if case.startswith(OF_TORCH)}:
-            found[f'{name}:PyTorch loop:–:float32'] = {**torch_loop(name), 'rate': float('inf')}
+            case = f'{name}:PyTorch loop:–:float32'
+            found[case] = {**torch_loop(name), 'rate': float('inf')}
+            print(case, f'{1000 * statistics.median(found[case]["seconds"]):.2f} ms', flush=True)
     if OUT.value:
         pathlib.Path(OUT.value).write_text(json.dumps(found, indent=1))
     kinds = {x['device'] for x in found.values() if 'device' in x}

@@ -47,7 +47,7 @@ def measure(kind: str, clients: int) -> dict:
     c.rounds, c.cohort = 1 + ROUNDS.value, COHORT if kind == 'cohort' else 0
     run = run_of(w, c, centers(w))
     seconds, compiled = timed(run)
-    cost = cost_of(compiled, c.cohort or clients, run.program.mesh, c)
+    cost = cost_of(compiled, c.cohort or clients, run.program.mesh, c, c.data.image_size)
     process = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     device = cost.arguments + cost.temporaries
     on = jax.devices()[0].device_kind

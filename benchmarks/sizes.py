@@ -21,6 +21,7 @@ from configs import common
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.chunks import in_chunks
+from fedgen_jax.engine.clients import client_map_of
 from fedgen_jax.engine.rounds import client_mesh, init_run, make_rounds, shard_clients
 from fedgen_jax.program import make_algorithm
 from fedgen_jax.report.tables import markdown
@@ -80,7 +81,7 @@ def measure(case: dict, batch: int) -> dict:
     }
     flops = flops_of(local.model, state.shared['theta'], size)
     started = time.monotonic()
-    rounds = make_rounds(algorithm, mesh, c.client_map).lower(
+    rounds = make_rounds(algorithm, mesh, client_map_of(c, size)).lower(
         state, private_C, data_C, id_C, key, np.int32(0), np.int32(1)
     )
     rounds = rounds.compile()

@@ -25,6 +25,7 @@ from fedgen_jax.canonical import Input, carried_back
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.engine.chunks import in_chunks
+from fedgen_jax.engine.clients import client_map_of
 from fedgen_jax.engine.cohorts import Mix, mix_of
 from fedgen_jax.engine.rounds import client_mesh, suitable_devices
 from fedgen_jax.engine.secured import Halves, rounds_of
@@ -153,6 +154,7 @@ def _build(
     shared: str, image_size: int, classes: tuple[str, ...], num_clients: int, secure: Secure | None
 ) -> Program:
     c = ConfigDict(json.loads(shared))
+    c.client_map = client_map_of(c, image_size)
     algorithm, local = make_algorithm(c, image_size, classes, num_clients)
     check_apply(c, algorithm)
     protection = make_protection(c)

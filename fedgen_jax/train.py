@@ -31,6 +31,7 @@ from fedgen_jax.interrupt import Failed, Stopped
 from fedgen_jax.kept import save_models
 from fedgen_jax.own import own_models
 from fedgen_jax.parties import parties_of
+from fedgen_jax.program import seen_size
 from fedgen_jax.public import public_config
 from fedgen_jax.run import (
     Run,
@@ -308,7 +309,7 @@ def compile_rounds(run: Run, state, private_C, first, workdir, progress, shown: 
     if progress and is_first():
         all_seen = len(client_ids(len(run.seen), run.program))
         num_clients = run.mix.size if run.mix else all_seen
-        print(line_of(cost_of(rounds, num_clients, run.program.mesh, c)), flush=True)
+        print(line_of(cost_of(rounds, num_clients, run.program.mesh, c, seen_size(c))), flush=True)
     return advance, seconds
 
 

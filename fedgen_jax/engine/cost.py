@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 
-from fedgen_jax.engine.clients import group_size
+from fedgen_jax.engine.clients import client_map_of, group_size
 
 
 class Cost(NamedTuple):
@@ -25,15 +25,19 @@ class Cost(NamedTuple):
     devices: str
 
 
-def cost_of(compiled: Any, num_clients: int, mesh: jax.sharding.Mesh, config: ConfigDict) -> Cost:
+def cost_of(
+    compiled: Any, num_clients: int, mesh: jax.sharding.Mesh, config: ConfigDict, image_size: int
+) -> Cost:
     """The cost of a compiled `rounds` function of `num_clients` a round, padding included.
+
+    image_size: pixels, square, that the network sees.
 
     XLA counts the body of a loop once.  Nearly all of a round stands inside the loops over groups
     of clients and local steps, so the count is taken times both; clients that are left over by the
     groups stand after their loop.
     """
     per_device = num_clients // mesh.size
-    at_once = group_size(config.client_map, per_device)
+    at_once = group_size(client_map_of(config, image_size), per_device)
     times = mesh.size * per_device / (at_once + per_device % at_once) * config.local_steps
     memory = compiled.memory_analysis()
     return Cost(

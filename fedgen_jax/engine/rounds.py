@@ -64,7 +64,7 @@ def suitable_devices(num_clients: int, padded: bool) -> int | None:
 def make_rounds(
     algorithm: Algorithm,
     mesh: jax.sharding.Mesh,
-    client_map: str = 'auto',
+    client_map: str = 'map',
     protection: Protection | None = None,
     gathered: bool = False,
 ) -> jax.stages.Wrapped:

@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from fedgen_jax.engine.clients import group_size, map_clients
+from fedgen_jax.engine.clients import client_map_of, group_size, map_clients
 from fedgen_jax.engine.cohorts import cohort
 from fedgen_jax.random import address, stream
 
-MAPS = ['auto', 'map', 'vmap', '2', '3', '7', '100']
+MAPS = ['map', 'vmap', '2', '3', '7', '100']
 
 
 @pytest.mark.parametrize('client_map', MAPS)
@@ -38,11 +39,25 @@ def test_memory_does_not_grow_with_clients(client_map):
     assert temporary(32) < temporary(4) + 2 * 32 * 800
 
 
-@pytest.mark.parametrize('value', ['all', '0', '-1', '1.5', ''])
+@pytest.mark.parametrize('value', ['all', 'auto', '0', '-1', '1.5', ''])
 def test_unknown_client_map_is_one_line(value):
     with pytest.raises(ValueError, match='client_map=.*one of') as error:
         group_size(value, 4)
     assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(('backend', 'pixels', 'trained', 'expected'), [
+    ('cpu', 28, 'all', 'map'), ('gpu', 28, 'all', 'vmap'), ('gpu', 96, 'all', 'map'),
+    ('gpu', 96, 'head', 'vmap'), ('gpu', 96, 'pointwise', 'map'), ('cpu', 96, 'head', 'map'),
+])
+def test_auto_groups_no_convolutions(monkeypatch, backend, pixels, trained, expected):
+    """On an accelerator clients run at once where their kernels are one, or images are small."""
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    model = {'name': 'resnet', **({} if trained == 'all' else {'trained': trained})}
+    c = ConfigDict({'client_map': 'auto', 'model': model})
+    assert client_map_of(c, pixels) == expected
+    c.client_map = '3'
+    assert client_map_of(c, pixels) == '3'
 
 
 def test_every_draw_has_its_own_address():

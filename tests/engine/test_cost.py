@@ -27,7 +27,8 @@ def test_flops_are_those_of_the_convolutions_and_little_more(client_map, devices
     )
     data_C, id_C = shard_clients((data, np.arange(4, dtype=np.int32)), mesh)
     args = (*init_run(algorithm, mesh, key, id_C), data_C, id_C, key, np.int32(0), np.int32(1))
-    cost = cost_of(make_rounds(algorithm, mesh, client_map).lower(*args).compile(), 4, mesh, c)
+    compiled = make_rounds(algorithm, mesh, client_map).lower(*args).compile()
+    cost = cost_of(compiled, 4, mesh, c, SIZE)
     side, channels, forward = SIZE, 3, 0
     for width in WIDTHS:
         side //= 2
