@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
 from ml_collections import ConfigDict
 
 from fedgen_jax.canonical import PRESETS as canonical_presets
@@ -70,6 +69,4 @@ def make_private(c: ConfigDict, model: nn.Module) -> Private | None:
     if p.unit not in ('patient', 'image'):
         return None
     learns = trainable_of(model, p.trainable)
-    # A part of it that divides the sample: on a CPU few at once are as quick as many.
-    at_once = 4 if jax.default_backend() == 'cpu' else 60
-    return Private(p.clip or 1.0, p.rate, learns, p.multiplicity, at_once)
+    return Private(p.clip or 1.0, p.rate, learns, p.multiplicity)

@@ -45,7 +45,8 @@ class Private(NamedTuple):
     rate:         q, the chance of a patient to be in a step's sample.
     trainable:    of a weight's path, whether it learns; all others stay.
     multiplicity: augmentations of each image in a step, of which the mean gradient is taken.
-    microbatch:   patients at once.
+    microbatch:   patients at once, at most: as many as divide the sample's room.  A few at a time
+                  take up to twice as long (`benchmarks/private.py`).
     name:         of the mechanism: two that run in the same round draw apart.
     """
 
@@ -53,7 +54,7 @@ class Private(NamedTuple):
     rate: float
     trainable: Callable[[tuple[str, ...]], bool]
     multiplicity: int = 1
-    microbatch: int = 4
+    microbatch: int = 64
     name: str = 'training'
 
 
@@ -158,7 +159,7 @@ def clipped_sum(
         l2_clip_norm=private.clip,
         batch_argnums=(1, 2, 3),
         keep_batch_dim=False,
-        microbatch_size=math.gcd(cap, private.microbatch),
+        microbatch_size=max(n for n in range(1, private.microbatch + 1) if cap % n == 0),
     )
     sampled = own.index[index], own.real[index], index
     # The package counts on implicit promotion, and on a name that optax is to drop.
