@@ -19,6 +19,9 @@ from fedgen_jax.random import stream
 Tree = Any
 
 
+LARGEST = 1e3  # norm of a client's metrics where contributions are clipped
+
+
 class Message(NamedTuple):
     """What a client sends in a round, or the sum of it over clients.
 
@@ -101,19 +104,19 @@ def clip_contribution(tree: Tree, limit: jax.Array | float) -> tuple[Tree, jax.A
 
 
 def clip(limit: float) -> Protection:
-    """Shrinks a client's whole contribution to a norm of at most `limit`, and its metrics apart.
+    """Shrinks a client's whole contribution to a norm of at most `limit`.
 
     A contribution carries its weight, which shrinks with it: a client that is clipped counts less,
-    and no client moves the sum by more than `limit`.  By itself this is no privacy, but what noise
+    and no client moves the sum by more than `limit`.  Metrics are for the log and have a bound of
+    their own, so wide that it is met by a client alone that drowns all others'.  By itself this is no privacy, but what noise
     needs before it.  A descriptor's statistic is bounded by its making (`hypernet.descriptor`).
     """
     if not limit > 0:
         raise ValueError(f'privacy.clip={limit}: a norm above 0; 0 in the configuration: no clip')
 
     def client(state, message, key, client_id, id_K):
-        contribution, metrics = (
-            clip_contribution(x, limit)[0] for x in (message.contribution, message.metrics)
-        )
+        contribution, _ = clip_contribution(message.contribution, limit)
+        metrics, _ = clip_contribution(message.metrics, LARGEST)
         return message._replace(contribution=contribution, metrics=metrics)
 
     return Protection(

@@ -53,7 +53,9 @@ def test_a_clip_bounds_the_norm_and_keeps_the_direction(limit):
         sent.contribution['delta']['theta'] / sent.contribution['weight'],
         MESSAGE.contribution['delta']['theta'] / 4, rtol=1e-6,
     )
-    assert sent.metrics['loss'] == min(0.5, limit)  # clipped by itself
+    assert sent.metrics == MESSAGE.metrics  # what the log tells is true
+    alone = at_client(clip(limit), MESSAGE._replace(metrics={'loss': jnp.float32(1e6)}))
+    assert alone.metrics['loss'] == pytest.approx(1e3)
     assert clip(limit).spent(1, 2, 3) == {'clip': limit}
 
 
