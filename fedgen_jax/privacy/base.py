@@ -107,9 +107,9 @@ def clip(limit: float) -> Protection:
     """Shrinks a client's whole contribution to a norm of at most `limit`.
 
     A contribution carries its weight, which shrinks with it: a client that is clipped counts less,
-    and no client moves the sum by more than `limit`.  Metrics are for the log and have a bound of
-    their own, so wide that it is met by a client alone that drowns all others'.  By itself this is no privacy, but what noise
+    and no client moves the sum by more than `limit`.  By itself this is no privacy, but what noise
     needs before it.  A descriptor's statistic is bounded by its making (`hypernet.descriptor`).
+    Metrics are for the log, and have a bound that only one who would drown all others meets.
     """
     if not limit > 0:
         raise ValueError(f'privacy.clip={limit}: a norm above 0; 0 in the configuration: no clip')

@@ -43,12 +43,21 @@ class Gap(NamedTuple):
 
 
 def rows_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
-    """Runs by method, in order of appearance; after the first its base alone, if it refines one."""
+    """Runs by method, in order of appearance; after the first its base alone, if it refines one.
+
+    So too after a method that was run on other held-out centers, with which no base here compares.
+    """
     rows: dict[str, list[Summary]] = {}
+    held_out: dict[str, set] = {}
     for s in summaries:
-        rows.setdefault(s['method'], []).append(s)
-        if s['method'] == next(iter(rows)) and 'base' in s:
-            rows.setdefault(f'{s["method"]}: base alone', []).append(base_of(s))
+        held_out.setdefault(s['method'], set()).add(s['held_out'])
+    first = next(iter(held_out), '')
+    for s in summaries:
+        method = s['method']
+        rows.setdefault(method, []).append(s)
+        own = method == first or held_out[method].isdisjoint(held_out[first])
+        if own and 'base' in s:
+            rows.setdefault(f'{method}: base alone', []).append(base_of(s))
     return rows
 
 
