@@ -90,9 +90,7 @@ def at_epsilons(
     found = {'public only': public_only}
     for algorithm in algorithms:
         name, own = algorithm.replace('_', '-'), {'algorithm': algorithm}
-        found[f'{name}, no privacy'] = {
-            **own, 'privacy.unit': '', 'privacy.clip': 0.0, **not_private
-        }
+        found[f'{name}, no privacy'] = {**own, 'privacy.unit': '', **not_private}
         for epsilon, rate in rates.items():
             found[f'{name}, epsilon {epsilon}'] = {
                 **own, 'privacy.epsilon': float(epsilon), field: rate

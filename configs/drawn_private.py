@@ -74,7 +74,7 @@ def sweep_main():
     """Each algorithm at each epsilon, from one public start; three federations."""
     methods = common.at_epsilons(
         ('fedgen', 'fedavg', 'local_only'), PUBLIC_ONLY,
-        {'batch_size': 300, 'start.generator': True}, 'client.lr', RATES,
+        {'batch_size': 300, 'start.generator': True, 'privacy.clip': 0.0}, 'client.lr', RATES,
     )
     return [run for seed in SEEDS for run in grid(methods, (UNSEEN,), (seed,))]
 
@@ -83,6 +83,6 @@ def sweep_clients():
     """The same with the client as the unit; local-only learning sends nothing to protect."""
     methods = common.at_epsilons(
         ('fedgen', 'fedavg'), PUBLIC_ONLY,
-        {'cohort': 100, 'start.generator': True}, 'server.lr', CLIENT_RATES,
+        {'cohort': 100, 'start.generator': True, 'privacy.clip': 0.0}, 'server.lr', CLIENT_RATES,
     )
     return [run for seed in SEEDS for run in grid(methods, (UNSEEN,), (seed,))]
