@@ -64,7 +64,7 @@ def get_config(phase='private'):
     return public_config(c)
 
 
-# The same start, steps and rate, of as many images; neither clip nor noise, and exact moments.
+# The same start, steps and rate, of as many images; no clip of gradients, no noise, exact moments.
 NOT_PRIVATE = {'batch_size': 256, 'start.generator': True}
 
 # Scored without any step of a center.
