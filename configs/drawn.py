@@ -62,21 +62,28 @@ METHODS = (
     'pfedme', 'silobn',
 )
 NEEDS = {'silobn': {'statistics': 'running'}}
+# Of .05, .2 and .4 the best for FedAvg at unseen centers of the seeds 1 and 2: one choice for all.
+RATE = 0.2
 
 
 def sweep_methods():
-    """Every method with all add-ons, on six hospitals; rates and fields are one choice for all."""
-    return methods_on(6)
+    """Every method with all add-ons, on six hospitals."""
+    return methods_on(6, RATE)
+
+
+def sweep_methods_slow():
+    """The same at the demo's rate, at which 80 rounds end before FedAvg has learned."""
+    return methods_on(6, 0.05)
 
 
 def sweep_methods_40():
-    """The same on 40 hospitals."""
-    return methods_on(40)
+    """Every method on 40 hospitals."""
+    return methods_on(40, RATE)
 
 
-def methods_on(centers: int) -> list[dict]:
+def methods_on(centers: int, rate: float) -> list[dict]:
     return [
-        {'method': name, 'algorithm': name, 'seed': seed, 'adapt.steps': 0, **sized(centers),
-         **NEEDS.get(name, {})}
+        {'method': name, 'algorithm': name, 'seed': seed, 'adapt.steps': 0, 'client.lr': rate,
+         **sized(centers), **NEEDS.get(name, {})}
         for seed in SEEDS for name in METHODS
     ]
