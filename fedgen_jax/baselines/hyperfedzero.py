@@ -63,6 +63,7 @@ def defaults() -> ConfigDict:
     c.hidden = 64  # units of the hypernetwork
     c.alpha = 0.01  # of the penalty on embeddings that are not spread over all numbers
     c.beta = 0.01  # of the penalty on the entropy of each embedding
+    c.constant = False  # control: embeddings of no image, so that all have one head
     return c
 
 
@@ -86,11 +87,14 @@ class Heads(nn.Module):
     code: int
     chunk: int
     hidden: int
+    constant: bool = False
 
     @nn.compact
     def __call__(self, x_BxHxWx3: jax.Array, key: jax.Array | None = None):
         """key: of the noise; None: there is none."""
         seen = nn.LayerNorm(name='scale')(Encoder(self.hidden, name='extractor')(x_BxHxWx3))
+        if self.constant:
+            seen = jnp.ones_like(seen)
         f_BxE = nn.Dense(self.code, name='embedding')(seen)
         noise_BxE = nn.softplus(nn.Dense(self.code, name='noisy')(seen))
         if key is not None:
@@ -134,7 +138,7 @@ def hyperfedzero(
     """See the module's text.  own: the method's fields."""
     role_of, frozen = roles_of(local.model), frozen_of(local.model)
     template = jax.eval_shape(lambda k: init_model(local, k), jax.random.key(0))
-    heads = Heads(head_shape(template, role_of), own.code, own.chunk, own.hidden)
+    heads = Heads(head_shape(template, role_of), own.code, own.chunk, own.hidden, own.constant)
 
     def stays(path):
         return path[0] == 'theta' and below(path[1:])
@@ -211,6 +215,7 @@ def hyperfedzero(
     return Algorithm(
         init, lambda state, client_id: {'id': client_id}, Update(begin),
         lambda state, total: server_step(server, state, total), None, personalize,
-        title='HyperFedZero', unseen='each image by itself', keeps=False, server_model=True,
+        title='HyperFedZero' + ', constant' * own.constant,
+        unseen='' if own.constant else 'each image by itself', keeps=False, server_model=True,
         sizes={'base': 'theta', 'hypernetwork': 'phi'}, apply=apply,
     )

@@ -51,6 +51,14 @@ def test_hyperfedzero_s_output_for_an_image_ignores_its_batch_mates(clients):
     assert np.abs(changes_BxIxK[0] - changes_BxIxK[1]).max() > 1e-4, 'each image has its own head'
 
 
+def test_a_constant_embedding_gives_all_images_one_head(clients):
+    images = images_of(one(clients, 0).image[:4])
+    for constant in (False, True):
+        heads = hyperfedzero.Heads((9, 5), 16, 64, 64, constant)
+        made_BxIxK, _ = heads.apply(heads.init(KEY, images), images)
+        assert (np.ptp(made_BxIxK, axis=0).max() == 0) == constant
+
+
 def test_hyperfedzero_s_penalty_is_least_where_embeddings_are_sure_and_spread():
     sure, same = jnp.eye(4), jnp.tile(jnp.eye(4)[:1], (4, 1))
     flat, ones = jnp.full((4, 4), 0.25), jnp.ones(4)
