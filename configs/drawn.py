@@ -8,7 +8,8 @@ Methods:   python -m launch.sweep --config=configs/drawn.py --sweep=methods \\
                --workdir=runs/drawn_methods
 Expected:  5 to 15 minutes a run on a CPU core; scores in RESULTS.md.
 
-Settings are those of configs/demo.py, which were chosen on six drawn hospitals of the seeds 1 to 4.
+Settings are those of configs/demo.py, which were chosen on six drawn hospitals of the seeds 1 to 4,
+but for the rate of the methods' sweeps (`RATE`).
 """
 
 from configs import demo
