@@ -1,16 +1,16 @@
-"""Folders to try defaults on: drawn vessels, drawn chests with lungs, and two views of them.
+"""Folders to try defaults on: drawn vessels, chests and images of other modalities.
 
 python -m benchmarks.standins --root=FOLDER [--npz=pneumoniamnist.npz]
 
-Writes FOLDER/vessels (masks), FOLDER/lungs (boxes) and FOLDER/views (labels), each with centers
-that differ in color, contrast, field and size.  They are drawings: they show that a default works
+Writes FOLDER/vessels (masks), FOLDER/lungs (boxes), FOLDER/views (labels) and FOLDER/findings
+(several labels an image), each with centers that differ in color, contrast, field and size, and the
+folders of `benchmarks.modalities`.  They are drawings: they show that a default works
 at all on such images, not how good it is on real ones.
 
 With MedMNIST's file also FOLDER/pneumonia: real radiographs of 28 pixels from one hospital, shared
 out among seven centers, whose tone, contrast, noise and black borders are drawn.
 """
 
-import csv
 import json
 import pathlib
 
@@ -18,6 +18,8 @@ import numpy as np
 from absl import app, flags
 from PIL import Image, ImageDraw
 from scipy import ndimage
+
+from benchmarks.modalities import fill, write, write_modalities
 
 _ROOT = flags.DEFINE_string('root', None, 'where the folders are written')
 _NPZ = flags.DEFINE_string('npz', None, "MedMNIST's pneumoniamnist.npz")
@@ -33,6 +35,7 @@ CHESTS = (
     ('a', 60, 1.0, 1.0, 4.0, 0.00), ('b', 60, 0.7, 0.8, 8.0, 0.05), ('c', 45, 1.4, 1.1, 5.0, 0.00),
     ('d', 60, 0.9, 0.6, 10.0, 0.12), ('e', 40, 1.2, 1.3, 6.0, 0.08), ('f', 70, 0.6, 1.0, 7.0, 0.03),
 )
+FINDINGS = ('cardiomegaly', 'effusion', 'opacity')
 VIEWS = ('PA', 'AP', 'lateral')
 # Gamma, contrast, noise and widest black border of the centers of real radiographs.
 LOOKS = (
@@ -121,15 +124,6 @@ def chest(rng: np.random.Generator, view: str, gamma, contrast, noise, collimati
     return np.clip(image, 0, 255).astype(np.uint8), boxes
 
 
-def write(folder: pathlib.Path, rows, classes) -> None:
-    header = list(rows[0])
-    with open(folder / 'manifest.csv', 'w', newline='') as file:
-        table = csv.DictWriter(file, header)
-        table.writeheader()
-        table.writerows(rows)
-    (folder / 'classes.json').write_text(json.dumps(classes))
-
-
 def write_vessels(root: pathlib.Path) -> None:
     rng, rows = np.random.default_rng(0), []
     for center, number, size, *look in VESSELS:
@@ -196,12 +190,36 @@ def write_pneumonia(root: pathlib.Path, npz: str, each: int = 90) -> None:
     write(root, rows, {'classes': ['normal', 'pneumonia']})
 
 
+def findings(rng, *look):
+    """A chest from the front, and the names of what is to be found there, `|` between them."""
+    image, boxes = chest(rng, 'PA', *look)
+    found = [name for name in FINDINGS if rng.random() < 0.35]
+    height, width = image.shape
+    y, x = np.mgrid[:height, :width]
+    added = np.zeros(image.shape)
+    (x0, y0, w, h), side = boxes[rng.integers(2)], rng.uniform(0.25, 0.4)
+    if 'opacity' in found:
+        cx, cy, r = x0 + w * rng.uniform(0.3, 0.7), y0 + h * rng.uniform(0.2, 0.6), w * side
+        added += 70 * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / r**2)
+    if 'effusion' in found:
+        rises = y0 + h * rng.uniform(0.65, 0.8) - 0.15 * np.abs(x - x0 - w / 2)
+        added += 80 * ((x > x0) & (x < x0 + w) & (y > rises) & (y < y0 + h))
+    if 'cardiomegaly' in found:
+        cx, cy, r = width / 2 + 0.06 * height, 0.58 * height, 0.2 * height
+        added += 60 / (1 + np.exp(np.clip((np.hypot(x - cx, y - cy) / r - 1) / 0.03, -30, 30)))
+    added = ndimage.gaussian_filter(added, 3)
+    return np.clip(image + added, 0, 255).astype(np.uint8), '|'.join(found)
+
+
 def main(argv):
     del argv
     root = pathlib.Path(_ROOT.value)
     write_vessels(root / 'vessels')
     write_chests(root / 'lungs', ('PA', 'AP'))
     write_chests(root / 'views', VIEWS)
+    looks = [look for _, _, *look in CHESTS]
+    fill(root / 'findings', findings, looks, {'classes': list(FINDINGS)})
+    write_modalities(root)
     if _NPZ.value:
         write_pneumonia(root / 'pneumonia', _NPZ.value)
 

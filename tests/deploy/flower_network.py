@@ -9,20 +9,27 @@ import subprocess
 import sys
 import time
 
+from keys import certificates, node_key
+
 ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 class Network:
-    """flower: the Python of an environment with Flower; folder: of logs and of Flower's home."""
+    """flower: the Python of an environment with Flower; folder: of logs and of Flower's home.
 
-    def __init__(self, flower, folder):
+    secure: as between hospitals, over TLS, and for nodes whose keys the server was given.
+    """
+
+    def __init__(self, flower, folder, secure=False):
         self.bin, self.folder, self.started = pathlib.Path(flower).parent, folder, []
+        self.tls = certificates(folder) if secure else {}
         self.port, self.process = free_port(), {}
         home = folder / 'flwr'
         home.mkdir()
         (home / 'config.toml').write_text(
             '[superlink]\ndefault = "here"\n\n[superlink.here]\n'
-            f'address = "127.0.0.1:{self.port}"\ninsecure = true\n'
+            f'address = "127.0.0.1:{self.port}"\n'
+            + (f'root-certificates = "{self.tls["ca"]}"\n' if secure else 'insecure = true\n')
         )
         path = f'{self.bin}{os.pathsep}{os.environ["PATH"]}'
         self.env = {
@@ -31,16 +38,37 @@ class Network:
         }
 
     def superlink(self):
+        how = ['--insecure'] if not self.tls else [
+            '--ssl-ca-certfile', self.tls['ca'], '--ssl-certfile', self.tls['cert'],
+            '--ssl-keyfile', self.tls['key'], '--enable-supernode-auth',
+        ]
         return self._start(
-            'superlink', self.bin / 'flower-superlink', '--insecure', '--host', '127.0.0.1',
+            'superlink', self.bin / 'flower-superlink', *how, '--host', '127.0.0.1',
             '--port', self.port, '--disable-runtime-dependency-installation',
+        )
+
+    def admit(self, public):
+        """The server takes a node's public key."""
+        self.wait_for_text('superlink', 'Application startup complete')
+        subprocess.run(
+            [self.bin / 'flwr', 'supernode', 'register', public, 'here'], env=self.env, check=True,
+            capture_output=True, text=True, timeout=120,
         )
 
     def center(self, name, settings, data, site, *more):
         """A hospital: the process that has its images, and its node, which has none."""
         self.center_process(name, settings, data, site, *more)
+        how = ['--insecure']
+        if self.tls:
+            private, public = node_key(self.folder, name)
+            self.admit(public)
+            how = ['--root-certificates', self.tls['ca'], '--auth-supernode-private-key', private]
+        return self.node(name, site, *how)
+
+    def node(self, name, site, *how):
+        """A hospital's node of Flower, alone."""
         return self._start(
-            f'{name}-node', self.bin / 'flower-supernode', '--insecure', '--superlink',
+            f'{name}-node', self.bin / 'flower-supernode', *how, '--superlink',
             f'127.0.0.1:{self.port}', '--port', free_port(), '--node-config', f'site="{site}"',
         )
 
@@ -69,7 +97,7 @@ class Network:
     def wait_for_text(self, name, text, seconds=300):
         """Until a process has told something."""
         until = time.monotonic() + seconds
-        while text not in (self.folder / f'{name}.log').read_text():
+        while text not in self.logs_of(name):
             if time.monotonic() > until:
                 raise RuntimeError(f'{name} did not tell {text!r}:\n{self.logs()}')
             time.sleep(0.2)
@@ -93,6 +121,10 @@ class Network:
         """The end of each, to be shown where something went wrong."""
         files = sorted(self.folder.glob('*.log'))
         return '\n'.join(f'== {f.name}\n{f.read_text()[-3000:]}' for f in files)
+
+    def logs_of(self, *names):
+        """All that these processes told."""
+        return '\n'.join((self.folder / f'{name}.log').read_text() for name in names)
 
     def _start(self, name, *command):
         with open(self.folder / f'{name}.log', 'w') as log:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from flower_network import Network
 from hospitals import NAMES, NEW, hospitals, simulated, tiny
+from keys import node_key
 from rolling import assert_close
 
 from fedgen_jax.deploy.secured import identity_secret
@@ -30,8 +31,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def network(tmp_path):
-    network = Network(FLOWER, tmp_path)
+def network(tmp_path, request):
+    """One that runs; over TLS where the test's case is so."""
+    case = getattr(request.node, 'callspec', None)
+    network = Network(FLOWER, tmp_path, secure=bool(case) and case.params['case'] == 'tls')
     network.superlink()
     yield network
     network.close()
@@ -46,9 +49,22 @@ def largest_difference(a, b):
     return max(jax.tree.leaves(jax.tree.map(of, a, b)))
 
 
-@pytest.mark.parametrize('case', ['fedavg', 'fedgen', 'masked'])
+def refuses_strangers(network, folder):
+    """A node is not let in whose key the server does not have, nor one that speaks without TLS."""
+    private, _ = node_key(folder, 'stranger')
+    network.node(
+        'stranger', folder, '--root-certificates', network.tls['ca'],
+        '--auth-supernode-private-key', private,
+    )
+    network.wait_for_text('stranger-node', 'Failed to activate SuperNode')
+    network.node('plain', folder, '--insecure', '--max-retries', 1)
+    network.wait_for_text('plain-node', 'could not establish')
+    assert 'SuperNode ID' not in network.logs_of('stranger-node', 'plain-node')
+
+
+@pytest.mark.parametrize('case', ['fedavg', 'fedgen', 'masked', 'tls'])
 def test_a_run_over_flower_is_the_simulated_one(case, network, tmp_path, drawn_hospitals):
-    algorithm, masked = 'fedavg' if case == 'masked' else case, []
+    algorithm, masked = 'fedgen' if case == 'fedgen' else 'fedavg', []
     config = tiny(algorithm, tmp_path / 'store')
     config.rounds = 2 if case == 'masked' else 3
     if case == 'fedgen':
@@ -62,6 +78,8 @@ def test_a_run_over_flower_is_the_simulated_one(case, network, tmp_path, drawn_h
     h = hospitals(drawn_hospitals, config, tmp_path)
     for name in NAMES:
         network.center(name, h.settings, h.own[name], tmp_path / name, *masked)
+    if case == 'tls':
+        refuses_strangers(network, tmp_path)
     begun = time.monotonic()
     code, told = network.serve(
         tmp_path / 'run', f'--settings={h.settings}', f'--centers={",".join(NAMES)}', *masked,
