@@ -5,16 +5,22 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fedgen_jax.algorithms import follows_rounds
+from fedgen_jax.algorithms import ALGORITHMS, follows_rounds
 
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
     """All that decides a run's result, as JSON.
 
-    The configuration but for where its data and secrets lie, where its scores are shown too, and
-    how clients are spread over devices, which only rounds otherwise.
+    The configuration but for where its data and secrets lie, where its scores are shown too, how
+    clients are spread over devices, which only rounds otherwise, and the fields of other
+    algorithms.
     """
     values = config.to_dict()
+    used = {config.algorithm, config.fedgen.base} if config.algorithm == 'fedgen' else {
+        config.algorithm
+    }
+    if used <= set(ALGORITHMS):  # one of a file of the user's may read any field
+        values = {k: v for k, v in values.items() if k in used or k not in ALGORITHMS}
     for field in ('devices', 'client_map', 'tracker'):
         values.pop(field, None)
     where = ('root', 'cache', 'images')

@@ -11,7 +11,7 @@ from configs.common import METHODS, NAMED, base
 from fedgen_jax import sweep
 from fedgen_jax.interrupt import Failed, MayPass
 from fedgen_jax.run import names_in
-from fedgen_jax.settings import settings_of
+from fedgen_jax.settings import refusal, settings_of
 
 
 def test_runs_cover_the_grid_and_stand_by_method():
@@ -53,6 +53,26 @@ def test_finished_runs_are_skipped_and_others_made_by_another_configuration_refu
         run({'rounds': 7})
     with pytest.raises(ValueError, match="client.schedule='constant', now 'cosine'"):
         run({'client.schedule': 'cosine'})
+
+
+def test_fields_of_other_algorithms_do_not_make_a_run_another(tmp_path):
+    def differ(algorithm, **changes):
+        c = base()
+        c.algorithm = algorithm
+        made = settings_of(c)
+        c.update_from_flattened_dict(changes)
+        return bool(refusal(made, settings_of(c), settings_of(base())))
+
+    ditto = {'ditto.mu': 0.7}
+    assert [differ(x, **ditto) for x in ('fedavg', 'fedgen', 'ditto')] == [False, False, True]
+    assert [differ(x, **{'fedgen.code': 8}) for x in ('fedavg', 'fedgen')] == [False, True]
+    on_ditto = {'fedgen.base': 'ditto'}
+    assert differ('fedgen', **on_ditto) and not differ('ditto', **on_ditto)
+    c = base()
+    c.update_from_flattened_dict(on_ditto)
+    assert 'ditto' in settings_of(c)  # the base's are its own
+    c.algorithm = 'own_file:own'
+    assert 'atp' in settings_of(c)  # nobody knows what it reads
 
 
 def test_a_longer_run_and_one_without_a_score_are_not_finished(tmp_path):

@@ -50,6 +50,15 @@ def test_it_says_what_the_rest_of_the_code_asks(rolled):
     assert algorithm.keeps == (bool(own) or by_number), 'what is kept is more than a number'
 
 
+@pytest.mark.parametrize('name', ALGORITHMS)
+def test_it_reads_no_other_algorithm_s_fields(name):
+    c = configured({'algorithm': name, **NEEDS.get(name, {})})
+    for other in set(ALGORITHMS) - {name}:
+        if other in c:
+            del c[other]
+    jax.eval_shape(make_algorithm(c, 16, synthetic.CLASSES, 3)[0].init, KEY)
+
+
 def test_a_client_without_examples_sends_exact_zeros_and_keeps_its_state(rolled):
     name, algorithm, _ = rolled
     data = jax.tree.map(jnp.zeros_like, stack([synthetic.centers(1, 4, 16, 0)[0].examples]))
