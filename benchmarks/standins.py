@@ -208,7 +208,7 @@ def findings(rng, *look):
         cx, cy, r = width / 2 + 0.06 * height, 0.58 * height, 0.2 * height
         added += 60 / (1 + np.exp(np.clip((np.hypot(x - cx, y - cy) / r - 1) / 0.03, -30, 30)))
     added = ndimage.gaussian_filter(added, 3)
-    return np.clip(image + added, 0, 255).astype(np.uint8), '|'.join(found)
+    return np.clip(image + added, 0, 255).astype(np.uint8), '|'.join(found) or 'No Finding'
 
 
 def main(argv):

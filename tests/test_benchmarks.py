@@ -6,6 +6,11 @@ import sys
 
 import pytest
 
+from benchmarks import modalities
+from fedgen_jax.data.check import look
+from fedgen_jax.data.source import load
+from fedgen_jax.modality import choose_modality
+
 
 @pytest.mark.parametrize(
     'command',
@@ -26,3 +31,18 @@ def test_a_benchmark_runs(command):
         cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True,
     )
     assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def test_drawn_folders_are_what_a_user_s_would_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(modalities, 'EACH', 12)
+    modalities.write_modalities(tmp_path)
+    for name, target, kind in (
+        ('mri', 'mask', 'xray'), ('ct', 'label', 'xray'), ('ultrasound', 'mask', 'xray'),
+        ('dermoscopy', 'label', 'dermoscopy'),
+    ):
+        source = load(tmp_path / name, 32, 0, tmp_path / 'store', target=target)
+        found = look(source, flips=False)
+        assert len(found.rows) == 4 and all(row.images == 12 for row in found.rows)
+        assert all(min(row.classes[1:]) > 0 for row in found.rows)
+        # Gray images are taken for radiographs, until a person says what they are.
+        assert choose_modality('auto', source, tmp_path / name)[0] == kind
