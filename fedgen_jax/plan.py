@@ -122,10 +122,12 @@ def make_plan(c: ConfigDict, modality: str, minutes: float, given: Mapping[str, 
         if steps >= least or c.task == 'segmentation':
             break
         reason = f'{first} pixels would take more than {minutes:g} minutes'
-    steps = max(least, min(wanted, steps))
+    enough, steps = steps >= least, max(least, min(wanted, steps))
     local = given.get('local_steps', max(2, min(8, math.ceil(np.median(facts.train) / batch))))
     rounds = given.get('rounds', max(4, math.ceil(steps / local)))
-    told = f'{least} to {wanted} steps of a center are of use, and {minutes:g} minutes to have'
+    told = f'{least} to {wanted} steps of a center are of use, and {minutes:g} minutes ' + (
+        'to have' if enough else 'are too few for them: --config.rounds=N for less'
+    )
     counted: Fields = {
         'data.image_size': (size, reason),
         'batch_size': (batch, f'images of {size} pixels, {min(facts.train)} or more a center'),

@@ -103,7 +103,13 @@ def test_a_slow_machine_gets_smaller_images_but_not_for_masks(masks, quick, tmp_
         sizes.append(found.fields['data.image_size'][0])
     assert sizes == [128, 64]
     quick(10.0)
-    assert planned(masks, 'segmentation')[0].fields['data.image_size'][0] == 96
+    slow = planned(masks, 'segmentation')[0]
+    assert slow.fields['data.image_size'][0] == 96
+    # It takes longer than it may, and says so.
+    assert slow.minutes > 20 and 'too few' in slow.fields['rounds'][1]
+    quick(1e-4)
+    fast = planned(masks, 'segmentation')[0]
+    assert fast.minutes < 20 and 'too few' not in fast.fields['rounds'][1]
 
 
 def test_small_boxes_need_large_images():
