@@ -62,14 +62,28 @@ _PER_CENTER = 8  # images that are looked at
 def choose_modality(name: str, source: Source, root: pathlib.Path) -> tuple[str, str]:
     """(modality, why); name: one of `MODALITIES`, or auto, which looks at the files.
 
-    Raises ValueError for any other name.
+    Raises ValueError for any other name, and where the files of centers are of several modalities.
     """
     if name != 'auto':
         choose('modality', name, MODALITIES)
         return name, 'as stated'
-    found = {m for c in source.centers for p in c.path[:1] if (m := _of_dicom(root, p))}
+    first = [p for c in source.centers for p in c.path[:1]]
+    found = {m for p in first if (m := _of_dicom(root, p))}
     if len(found) == 1:
         return found.pop(), 'as its DICOM files say'
+    if found:
+        raise ValueError(
+            f'modality: the DICOM files of centers say {" and ".join(sorted(found))}: state one by '
+            '--config.modality'
+        )
+    volumes = [m for p in first if (m := _of_nifti(root, p))]
+    if volumes and len(volumes) == len(first):
+        if len(set(volumes)) == 1:
+            return volumes[0], 'a guess: NIfTI volumes, of which CT has values below -200'
+        raise ValueError(
+            "modality: some centers' NIfTI volumes have values below -200, as CT has, and some "
+            'have none: state one by --config.modality'
+        )
     images = np.concatenate([np.asarray(c.examples.image[:_PER_CENTER]) for c in source.centers])
     return of_pixels(images)
 
@@ -109,3 +123,17 @@ def _of_dicom(root: pathlib.Path, path: str) -> str | None:
     except Exception:  # not DICOM, or one that decoding will complain about
         return None
     return OF_DICOM.get(str(header.get('Modality', '')))
+
+
+def _of_nifti(root: pathlib.Path, path: str) -> str | None:
+    """ct or mri, as the values of a NIfTI volume are; None of other files.
+
+    Nearly all volumes of this form are one or the other, and air has about -1000 in CT.
+    """
+    file = root / path.partition('#')[0]
+    if not file.name.endswith(('.nii', '.nii.gz')):
+        return None
+    import nibabel  # of the extra `medical`; without it the images could not have been read
+
+    values = np.asarray(nibabel.load(file).dataobj)  # type: ignore[attr-defined]
+    return 'ct' if values.dtype.fields is None and np.min(values) < -200 else 'mri'

@@ -23,6 +23,7 @@ from fedgen_jax.data.targets import target_of
 from fedgen_jax.files import expand
 from fedgen_jax.modality import MODALITIES, choose_modality
 from fedgen_jax.named import make_model, make_task
+from fedgen_jax.registry import choose
 from fedgen_jax.run import load_source, names_in
 
 PREVIEW = 64  # pixels at which the data are looked at
@@ -157,7 +158,10 @@ def facts_of(c: ConfigDict, modality: str) -> Facts:
     c = c.copy_and_resolve_references()
     c.data.image_size, c.data.images = PREVIEW, 'memory'
     source = load_source(c)
-    held_out = names_in(c.data.held_out, [x.name for x in source.centers])
+    names = [x.name for x in source.centers]
+    held_out = names_in(c.data.held_out, names)
+    for name in held_out:
+        choose('data.held_out', name, names)
     seen = [x for x in source.centers if x.name not in held_out] or source.centers
     lengths = [max(map(int, s.split(' x '))) for x in seen for s in x.size if s]
     target = {k: np.concatenate([x.examples.target[k] for x in seen])

@@ -5,7 +5,8 @@
         [--config.FIELD=VALUE ...]
 
 The second form looks at the data, prints what it chose and why, and writes it to plan.json in the
-workdir.  There it is read again when the command is, so that a run goes on as it was planned.
+workdir.  There it is read again when the command is, so that a run goes on as it was planned.  To a
+command that asks for something else it is refused.
 """
 
 import json
@@ -79,15 +80,21 @@ def chosen(
 def _planned(c: ConfigDict, given: dict, file: pathlib.Path, told: TextIO) -> ConfigDict:
     """The configuration of the plan in `file`, which is made if it is not there."""
     modality = given.pop('modality', 'auto')
-    if not file.exists():
+    asked = {
+        '--data': c.data.root, '--columns': c.data.columns, '--task': c.task,
+        '--held_out': c.data.held_out, '--config.modality': modality, '--minutes': _MINUTES.value,
+    }
+    kept = file.exists()
+    if not kept:
         if jax.process_count() > 1:
             raise ValueError(f'{file}: missing: on a cluster, call first with --only_plan')
         plan = make_plan(c, modality, _MINUTES.value, given)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_first(file, {**plan._asdict(), 'fields': {
+        write_first(file, {**plan._asdict(), 'asked': asked, 'fields': {
             field: {'value': value, 'reason': why} for field, (value, why) in plan.fields.items()
         }})
     made = json.loads(file.read_text())
+    _check_asked(file, made.pop('asked', {}), asked)
     fields: Fields = {k: (_frozen(x['value']), x['reason']) for k, x in made['fields'].items()}
     if modality != 'auto':
         given['modality'] = modality
@@ -96,11 +103,31 @@ def _planned(c: ConfigDict, given: dict, file: pathlib.Path, told: TextIO) -> Co
     if start and expand(start).is_dir() and 'start.keep' not in given:
         fields['start.keep'] = (), 'a run to start from has all its layers'
     if is_first():
-        print(text(Plan(**{**made, 'fields': fields})), file=told, flush=True)
+        before = f'planned before, in {file}' if kept else 'planned from the data'
+        print(text(Plan(**{**made, 'fields': fields}), before), file=told, flush=True)
     if _ONLY_PLAN.value:
-        print(f'written: {file}')
+        if not kept:
+            print(f'written: {file}')
         sys.exit(0)
     return configured(c, fields)
+
+
+def _check_asked(file: pathlib.Path, before: dict, now: dict) -> None:
+    """Raises ValueError where a plan was made for something else than the command asks for.
+
+    A plan that --plan names serves other data too; what a command does not say, is as it was.
+    """
+    unsaid = {'--config.modality': 'auto'}
+    if not _MINUTES.present:
+        unsaid['--minutes'] = now['--minutes']
+    if _PLAN.value:
+        now = {k: v for k, v in now.items() if k in ('--task', '--config.modality')}
+    for name, value in now.items():
+        if name in before and before[name] != value and value != unsaid.get(name):
+            raise ValueError(
+                f'{file}: planned for {name}={before[name]}, now {value}: remove it to plan anew, '
+                'or take another --workdir'
+            )
 
 
 def with_modality(c: ConfigDict, given: dict) -> ConfigDict:
@@ -116,7 +143,7 @@ def with_modality(c: ConfigDict, given: dict) -> ConfigDict:
     return c
 
 
-def text(plan: Plan) -> str:
+def text(plan: Plan, title: str) -> str:
     """A plan for a terminal: what was chosen, a line a reason."""
     by_reason: dict[str, list[str]] = {}
     for field, (value, reason) in plan.fields.items():
@@ -124,7 +151,7 @@ def text(plan: Plan) -> str:
             by_reason.setdefault(reason, []).append(f'{field}={value}')
     lines = [f'  {", ".join(of)}: {reason}' for reason, of in by_reason.items()]
     return '\n'.join([
-        'planned from the data (set any field by --config.FIELD=VALUE):', *lines,
+        f'{title} (set any field by --config.FIELD=VALUE):', *lines,
         f'  {_minutes(plan.minutes)} of training, {plan.megabytes:.0f} MiB of memory',
     ])
 

@@ -71,7 +71,8 @@ def flat(c: ConfigDict, prefix: str = '') -> Iterator[tuple[str, object]]:
 
 
 def _flag(flag) -> str:
-    default = '' if flag.default in (None, False, '') else f' (default: {flag.default})'
+    told = not isinstance(flag.default, ConfigDict | type(None)) and flag.default not in (False, '')
+    default = f' (default: {flag.default})' if told else ''
     return _entry(f'--{flag.name}', f'{flag.help}{default}')
 
 

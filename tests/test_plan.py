@@ -14,7 +14,8 @@ from PIL import Image
 from configs import folder
 from fedgen_jax import plan as plan_lib
 from fedgen_jax.data import synthetic
-from fedgen_jax.modality import MODALITIES, of_pixels
+from fedgen_jax.data.source import load
+from fedgen_jax.modality import MODALITIES, choose_modality, of_pixels
 from fedgen_jax.plan import Facts, configured, first_size, make_plan
 from fedgen_jax.program import build
 
@@ -54,6 +55,32 @@ def test_the_fields_of_a_modality_make_a_program(modality):
     fields = {k: (v, '') for k, v in MODALITIES[modality].fields.items()}
     fields |= {f'model.{k}': (v, '') for k, v in c.model.items() if f'model.{k}' not in fields}
     build(configured(c, fields), ('background', 'cell'), 2)
+
+
+def test_nifti_volumes_are_no_radiographs(tmp_path):
+    nibabel = pytest.importorskip('nibabel')
+    rng = np.random.default_rng(0)
+    rows = ['image,center,label']
+    for center, air in (('a', -1000), ('b', -1000)):
+        x = rng.integers(air, 800, (16, 16, 2)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(x, np.eye(4)), tmp_path / f'{center}.nii.gz')
+        rows += [f'{center}.nii.gz#{k},{center},{"xy"[k]}' for k in (0, 1)]
+    (tmp_path / 'manifest.csv').write_text('\n'.join(rows))
+
+    def modality():
+        source = load(tmp_path, 16, 0, tmp_path / 'store', require_train=False)
+        return choose_modality('auto', source, tmp_path)[0]
+
+    def of_positive(center):
+        x = rng.integers(0, 800, (16, 16, 2)).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(x, np.eye(4)), tmp_path / f'{center}.nii.gz')
+
+    assert modality() == 'ct'
+    of_positive('a')
+    with pytest.raises(ValueError, match='--config.modality'):
+        modality()
+    of_positive('b')
+    assert modality() == 'mri'
 
 
 @pytest.fixture
@@ -154,6 +181,14 @@ def test_a_plan_is_told_kept_and_read_again(masks, tmp_path):
     from_run = f'--config.start.weights={tmp_path / "run"}'  # whose head is wanted too
     again = call(*args, from_run, cache=tmp_path / 'cache').stdout
     assert 'rounds=12345' in again and 'start.keep=(): a run' in again
+    assert f'planned before, in {file}' in again and 'written' not in again
+    # It is not the plan of another command.
+    for other in ('--task=detection', '--held_out=synthetic-1', '--minutes=3'):
+        done = call(*args, other, cache=tmp_path / 'cache')
+        name, _, value = other.partition('=')
+        told = done.stderr.strip().splitlines()
+        assert done.returncode == 2 and len(told) == 1
+        assert name in told[0] and f'now {value}' in told[0]
 
 
 @pytest.mark.parametrize(('args', 'message'), [
@@ -163,6 +198,7 @@ def test_a_plan_is_told_kept_and_read_again(masks, tmp_path):
     (['--data=nowhere'], 'nowhere'),
     (['--data={masks}', '--task=segmentation', '--config.modality=sonar'], 'sonar'),
     (['--data={masks}', '--task=segmentation', '--minutes=0'], '--minutes'),
+    (['--data={masks}', '--task=segmentation', '--held_out=nobody'], 'nobody'),
     (['--data={masks}', '--task=segmentation', '--config.privacy.unit=patient'], 'privacy.unit'),
 ])
 def test_a_mistake_is_one_line(args, message, masks, tmp_path):
