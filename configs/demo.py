@@ -36,8 +36,8 @@ part of FedGen's gain over FedAvg at unseen centers is that of canonical input a
 generator adds 1.0 points (balanced accuracy), 2.9 (Dice) and 3.2 (AP50) at seen centers, before
 their labels.  At unseen ones it adds 1.1 here in classification, .7 over the seeds 1 to 4 (.2 at
 seen ones) and .5 over five further seeds with eight unseen centers (docs/results/drawn_centers.md);
-in segmentation .3 over seeds 1 to 3, and here it costs .6.  Steps without labels: over the seeds 1
-to 4 of the classification FedGen ends at .710, the base at .655; here they are level.  In detection,
+in segmentation .3 over seeds 1 to 3, and here it costs .6.  After steps without labels FedGen has
+.710 over the seeds 1 to 4 of the classification, the base .655; here they are level.  In detection,
 neither canonical input nor shifts nor the generated change helped unseen centers on other seeds:
 the first two are off there, and an unseen center or a new scanner has the base, which is FedAvg's
 model.  On the new scanner's masks and boxes the model generated for the old scanner is better than

@@ -5,7 +5,10 @@ As a file: --config=configs/folder.py --config.data.root=FOLDER takes the settin
            are, without a plan: those of small images of cells, for minutes on a CPU.
 """
 
+from ml_collections import config_dict
+
 from configs import common
+from fedgen_jax.models import MODELS, options_of
 
 
 def get_config(task='classification'):
@@ -15,6 +18,10 @@ def get_config(task='classification'):
     c.shifts.acquisition = 0.75
     c.shifts.zoom = 1.6
     c.client.lr = 0.1
+    for model in MODELS.values():  # what a network alone has can be set too
+        for field, default in options_of(model).items():
+            if field not in c.model:
+                c.model[field] = config_dict.placeholder(type(default))
     if task in ('classification', 'multilabel'):
         c.rounds = 150
         c.model.norm = 'batch'

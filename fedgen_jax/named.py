@@ -1,6 +1,5 @@
 """The values that a configuration names: task, network, canonical input, protection."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -8,7 +7,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.canonical import PRESETS as canonical_presets
 from fedgen_jax.canonical import Input, make_input
-from fedgen_jax.models import FITTING, MODELS
+from fedgen_jax.models import FITTING, MODELS, options_of
 from fedgen_jax.privacy import Protection, clip
 from fedgen_jax.privacy import chain as chain_protections
 from fedgen_jax.privacy.clients import client_level
@@ -18,8 +17,6 @@ from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts.geometry import check_zoom
 from fedgen_jax.tasks import TASKS, Task
 
-NOT_OPTIONS = ('num_outputs', 'parent', 'name')  # fields of a network that are no field of `model`
-
 
 def make_task(name: str, classes: Sequence[str]) -> Task:
     """The task that a configuration names, of these classes."""
@@ -27,13 +24,18 @@ def make_task(name: str, classes: Sequence[str]) -> Task:
 
 
 def make_model(c: ConfigDict, task: Task) -> nn.Module:
-    """The network that a configuration names, with the fields of `model` as its keywords."""
+    """The network that a configuration names, with the fields of `model` as its keywords.
+
+    A field of None is the network's own default.
+    """
     model = look_up('model.name', c.model.name, MODELS)
     if c.model.name in MODELS and c.task in FITTING:
         choose('model.name', c.model.name, FITTING[c.task])
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in c.model.to_dict().items()}
-    del options['name']
-    known = [f.name for f in dataclasses.fields(model) if f.name not in NOT_OPTIONS]
+    options = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in c.model.to_dict().items()
+        if k != 'name' and v is not None
+    }
+    known = options_of(model)
     for field in options:
         if field not in known:
             raise ValueError(

@@ -25,10 +25,14 @@ from fedgen_jax.modality import MODALITIES
 from fedgen_jax.plan import MINUTES, Fields, Plan, configured, make_plan
 from fedgen_jax.registry import choose
 from fedgen_jax.tasks import TASKS
+from launch import cli
 
-CONFIG = config_flags.DEFINE_config_file(
-    'config', folder.__file__, 'the experiment; default: planned from --data', lock_config=True
-)
+try:
+    CONFIG = config_flags.DEFINE_config_file(
+        'config', folder.__file__, 'the experiment; default: planned from --data', lock_config=True
+    )
+except (KeyError, AttributeError) as error:  # it reads --config.FIELD at once, into the default
+    cli.fail(cli.no_field(error))
 _DATA = flags.DEFINE_string('data', None, 'a folder, from which the settings are planned')
 _COLUMNS = flags.DEFINE_string(
     'columns', None, "of --data: which headers stand for our columns, 'label:dx,center:hospital'"
@@ -99,6 +103,7 @@ def _planned(c: ConfigDict, given: dict, file: pathlib.Path, told: TextIO) -> Co
     if modality != 'auto':
         given['modality'] = modality
     fields |= {k: (v, 'as stated') for k, v in given.items()}
+    made['minutes'] *= fields['rounds'][0] / made['fields']['rounds']['value']
     start = given.get('start.weights')
     if start and expand(start).is_dir() and 'start.keep' not in given:
         fields['start.keep'] = (), 'a run to start from has all its layers'

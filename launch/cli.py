@@ -54,10 +54,7 @@ def run(main: Callable, takes: str | None = None) -> None:
                 _ = flags.FLAGS[name].value  # a configuration that does not load fails here
             return rest
         except (KeyError, AttributeError) as error:
-            field = error.args[0]
-            if isinstance(field, KeyError):  # ml_collections wraps its suggestion in another error
-                field = field.args[0]
-            fail(f'the configuration has no field {field} (--help lists all)')
+            fail(no_field(error))
         except (flags.Error, TypeError, ValueError, OSError) as error:
             fail(error)
 
@@ -92,6 +89,14 @@ def run(main: Callable, takes: str | None = None) -> None:
             fail(error)
 
     app.run(guarded, flags_parser=parse)
+
+
+def no_field(error: Exception) -> str:
+    """What to tell of a field that a configuration does not have."""
+    field = error.args[0]
+    if isinstance(field, KeyError):  # ml_collections wraps its suggestion in another error
+        field = field.args[0]
+    return f'the configuration has no field {" ".join(str(field).split())} (--help lists all)'
 
 
 def with_home(argument: str) -> str:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax import config
 from fedgen_jax.algorithms import ALGORITHMS
+from fedgen_jax.models import MODELS, options_of
 
 ASKS = ('--help', '-help', '-h', '-?', '--helpshort', '-helpshort', '--helpfull', '-helpfull')
 CHOSEN = 'launch.chosen'  # whose flags name a configuration
@@ -51,6 +52,13 @@ def fields() -> Iterator[str]:
     first = [name for name in comments if name in defaults]  # in the order of the file
     for name in dict.fromkeys([*first, *defaults]):
         yield _entry(f'{name} = {defaults[name]!r}', comments.get(name, ''))
+    own: dict[str, list[str]] = {}
+    for name, model in MODELS.items():
+        for field, default in options_of(model).items():
+            if f'model.{field}' not in defaults:
+                own.setdefault(f'model.{field} = {default!r}', []).append(name)
+    for entry, names in own.items():
+        yield _entry(entry, f'of {", ".join(names)}')
 
 
 def comments_of(defaults: Callable[[], ConfigDict]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from fedgen_jax import plan as plan_lib
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.source import load
 from fedgen_jax.modality import MODALITIES, choose_modality, of_pixels
+from fedgen_jax.named import make_model, make_task
 from fedgen_jax.plan import Facts, configured, first_size, make_plan
 from fedgen_jax.program import build
 
@@ -166,6 +167,17 @@ def call(*args, cache):
     )
 
 
+def test_what_one_network_alone_has_can_be_set_without_a_file():
+    c = folder.get_config('classification')
+    task = make_task('classification', ('x', 'y'))
+    assert make_model(c, task).thumbnail == 0
+    c.model.thumbnail = 4
+    assert make_model(c, task).thumbnail == 4
+    c.model.trained = 'head'
+    with pytest.raises(ValueError, match='model.trained: cnn has no such field'):
+        make_model(c, task)
+
+
 def test_a_plan_is_told_kept_and_read_again(masks, tmp_path):
     args = [f'--data={masks}', '--task=segmentation', '--held_out=synthetic-2', '--only_plan',
             f'--workdir={tmp_path / "run"}', '--config.model.widths=(8, 8)']
@@ -182,6 +194,8 @@ def test_a_plan_is_told_kept_and_read_again(masks, tmp_path):
     again = call(*args, from_run, cache=tmp_path / 'cache').stdout
     assert 'rounds=12345' in again and 'start.keep=(): a run' in again
     assert f'planned before, in {file}' in again and 'written' not in again
+    fewer = call(*args, '--config.rounds=1', cache=tmp_path / 'cache').stdout
+    assert 'less than a minute' in fewer
     # It is not the plan of another command.
     for other in ('--task=detection', '--held_out=synthetic-1', '--minutes=3'):
         done = call(*args, other, cache=tmp_path / 'cache')

@@ -8,6 +8,9 @@ A model of one's own is a module class anywhere, named in the configuration as
 `model.name='my_package.my_module:MyModel'`.
 """
 
+import dataclasses
+from typing import Any
+
 from fedgen_jax.models.cnn import CNN
 from fedgen_jax.models.efficientnet import (
     EfficientNetLite0,
@@ -26,6 +29,15 @@ MODELS = {
     'efficientnet_lite0_unet': EfficientNetLite0UNet,
     'efficientnet_lite0_detector': EfficientNetLite0Detector,
 }
+
+NOT_OPTIONS = ('parent', 'name', 'num_outputs')  # of a module's fields
+
+
+def options_of(model: type) -> dict[str, Any]:
+    """{field of `config.model` that a network takes: its default}."""
+    fields = (f for f in dataclasses.fields(model) if f.name not in NOT_OPTIONS)
+    return {f.name: f.default for f in fields}
+
 
 # Which of them give what a task reads.
 FITTING = {

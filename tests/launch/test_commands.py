@@ -96,9 +96,12 @@ def test_an_installed_package_tells_where_the_commands_are(tmp_path):
 def test_help_has_every_field_with_its_comment():
     told = {line.split(' = ')[0].strip(): line for line in usage.fields()}
     assert list(told) != sorted(told)  # as the file has them
-    assert set(told) == {name for name, _ in usage.flat(config.base())}
+    assert set(told) >= {name for name, _ in usage.flat(config.base())}
+    assert 'of cnn' in told['model.thumbnail'] and 'of efficientnet_lite0' in told['model.trained']
     assert "= ''                    a folder with manifest.csv" in told['data.root']
     assert 'the local update: meta | weights' in told['fedgen.local']
+    more = set(told) - set(dict(usage.flat(config.base())))
+    assert all(name.startswith('model.') for name in more)
     silent = [name for name, line in told.items() if len(line) < 36]
     assert set(silent) <= {'rounds', 'client.lr', 'server.lr', 'finetune.lr'}
 
@@ -148,3 +151,10 @@ def test_a_sweep_that_can_only_fail_stops_at_once(tmp_path):
     done = call(*told, '--config.data.root=/nowhere')
     assert done.returncode == 2 and done.stdout == ''
     assert done.stderr.startswith('error: /nowhere') and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize('field', ['client.lrr=1', 'nothing=1'])
+def test_a_field_that_is_none_is_one_line_without_a_file_too(field, tmp_path):
+    done = call('launch.train', f'--data={tmp_path}', f'--workdir={tmp_path}', f'--config.{field}')
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+    assert 'has no field' in done.stderr and '--help' in done.stderr
