@@ -29,9 +29,9 @@ SKIN = (
 )
 
 
-def place(size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+def place() -> tuple[np.ndarray, np.ndarray]:
     """x and y of each pixel, from -1 to 1."""
-    y, x = (np.mgrid[:size, :size] - size / 2) / (size / 2)
+    y, x = (np.mgrid[:SIZE, :SIZE] - SIZE / 2) / (SIZE / 2)
     return x, y
 
 

@@ -125,13 +125,15 @@ def _check_asked(file: pathlib.Path, before: dict, now: dict) -> None:
     unsaid = {'--config.modality': 'auto'}
     if not _MINUTES.present:
         unsaid['--minutes'] = now['--minutes']
-    if _PLAN.value:
-        now = {k: v for k, v in now.items() if k in ('--task', '--config.modality')}
+    always = '--task', '--config.modality'
     for name, value in now.items():
+        if _PLAN.value and name not in always:
+            continue
         if name in before and before[name] != value and value != unsaid.get(name):
             raise ValueError(
                 f'{file}: planned for {name}={before[name]}, now {value}: remove it to plan anew, '
                 'or take another --workdir'
+                + (f'; --plan={file} takes it as it is' if name not in always else '')
             )
 
 

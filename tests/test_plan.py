@@ -203,6 +203,8 @@ def test_a_plan_is_told_kept_and_read_again(masks, tmp_path):
         told = done.stderr.strip().splitlines()
         assert done.returncode == 2 and len(told) == 1
         assert name in told[0] and f'now {value}' in told[0]
+    elsewhere = call(f'--data={masks}/.', *args[1:], f'--plan={file}', cache=tmp_path / 'cache')
+    assert elsewhere.returncode == 0 and 'rounds=12345' in elsewhere.stdout
 
 
 @pytest.mark.parametrize(('args', 'message'), [
