@@ -83,7 +83,7 @@ def test_moments_are_charged_once_and_only_the_released_ones_are_kept(finished):
         planned = ledger.account.plan[0]
         exact = mean_moments(run.program.input, [of_split(center, 'train')])
         gap = np.abs(kept[center.name] - exact)
-        assert gap.min() > 0
+        assert np.mean(gap == 0) < 0.05
         assert gap.max() < 5 * planned.sigma * planned.sensitivity / ledger.account.units
     # What centers are moved to is public: the same for every run, and no mean of theirs.
     reference = json.loads((workdir / 'reference.json').read_text())['mean']

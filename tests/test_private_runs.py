@@ -83,6 +83,11 @@ def run(finished, tmp_path):
     return shutil.copytree(finished.workdir, tmp_path / 'run')
 
 
+def alike(a, b):
+    """The share of equal numbers; of independent noise in whole numbers one may be by chance."""
+    return np.mean(a == b)
+
+
 def ledgers_of(workdir):
     return [read_ledger(ledger_file(workdir, name)) for name in SEEN]
 
@@ -111,7 +116,7 @@ def test_only_released_statistics_lie_in_the_folder(finished):
         assert own.variance > 0 and own.unit == 'patient' and own.count == 12
         truth = descriptor.mean(statistic_of(exact, of_split(center, 'train')))
         gap = np.abs(descriptor.mean(own) - truth)
-        assert gap.min() > 0 and gap.mean() < 3 * descriptor.standard_error(own)
+        assert np.mean(gap == 0) < 0.05 and gap.mean() < 3 * descriptor.standard_error(own)
     assert not (finished.workdir / 'public' / 'statistics').exists()
     for folder in (finished.workdir, finished.workdir / 'public'):
         told = json.loads((folder / 'federation.json').read_text())['data']
@@ -183,7 +188,7 @@ def test_two_runs_of_the_same_settings_never_share_noise(cells, finished, tmp_pa
     shutil.copytree(finished.workdir / 'public', tmp_path / 'run' / 'public')
     train(finished.config, tmp_path / 'run', progress=False)
     a, b = (read_statistics(x).own for x in (finished.workdir, tmp_path / 'run'))
-    assert all(np.all(a[name].total != b[name].total) for name in SEEN)
+    assert max(alike(a[name].total, b[name].total) for name in SEEN) < 0.05
 
 
 def test_a_longer_run_is_refused(finished, run):
@@ -282,7 +287,7 @@ def test_centers_that_join_change_and_leave_are_charged(cells, run, tmp_path):
     second = newcomer(cells, tmp_path / 'second', 'synthetic-3', 16, 8)
     onboard(run, second, update='synthetic-3')
     assert spent(read_ledger(file), 'descriptor') == 2
-    assert np.all(read_statistics(run).own['synthetic-3'].total != own.total)
+    assert alike(read_statistics(run).own['synthetic-3'].total, own.total) < 0.05
     kept = read_statistics(run).pooled
     with pytest.raises(ValueError, match='3 releases, and 2 were calibrated') as error:
         onboard(run, first, update='synthetic-3')
