@@ -38,6 +38,7 @@ SQUARE = (
     'RGB from 0 to 255, padded with black to a centered square and resized to {size} x {size} '
     "(Pillow's BICUBIC, antialiased)"
 )
+DEEP = '; of gray files of more than 8 bits, {:g} and below is 0, {:g} and above 255'
 OUTPUTS = {
     'probability': 'of each class',
     'mask': 'the number of the class in each pixel of the square',
@@ -83,6 +84,7 @@ def about(model: Model, config: ConfigDict) -> dict[str, Any]:
     size, task = model.size, model.program.task
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     outputs = jax.eval_shape(function_of(model), image)
+    window = DEEP.format(*model.window) if model.window else ''
     return {
         'center': model.center,
         'model': model.kind,
@@ -90,7 +92,8 @@ def about(model: Model, config: ConfigDict) -> dict[str, Any]:
         'classes': list(model.classes),
         'input': {
             'image': {
-                'shape': ['N', size, size, 3], 'dtype': 'uint8', 'what': SQUARE.format(size=size)
+                'shape': ['N', size, size, 3], 'dtype': 'uint8',
+                'what': SQUARE.format(size=size) + window,
             },
         },
         'outputs': {

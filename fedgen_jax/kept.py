@@ -38,6 +38,7 @@ class Kept(NamedTuple):
     kind:  'refined', 'finetuned' or 'local_only' (`run.CHOICES`).
     made:  by 'training', or by 'onboard'.
     round: of the checkpoint that it was made from.
+    window: of its deep gray files, as `examples.Center.window`.
     """
 
     center: str
@@ -45,6 +46,7 @@ class Kept(NamedTuple):
     made: str
     round: int
     variables: Tree
+    window: str = ''
 
 
 def file_of(workdir: pathlib.Path, center: str) -> pathlib.Path:
@@ -200,7 +202,8 @@ def save_models(
     for center, (kind, variables) in zip(run.seen, chosen_models(trained, models, chosen)):
         if center.name in there - joined:
             rounds = run.config.rounds
-            write_model(workdir, Kept(center.name, kind, 'training', rounds, variables))
+            kept = Kept(center.name, kind, 'training', rounds, variables, center.window)
+            write_model(workdir, kept)
 
 
 def _joined(workdir: pathlib.Path, round_: int) -> set[str]:

@@ -165,13 +165,13 @@ class Loaded(NamedTuple):
                 + ('let launch.train finish' if kept.made == 'training' else
                    f'onboard {center!r} again')
             )
-        return self._model(center, kept.kind, kept.variables)
+        return self._model(center, kept.kind, kept.variables, kept.window)
 
-    def _model(self, center: str, kind: str, variables: Any) -> Model:
-        """A model whose deep gray files are read as `data.window` says."""
-        text = self.config.data.window
-        blind = 'data.window=center: the values that are black and white at a center are not kept '\
-            'with its model: pass arrays, or images= (--data=) of the center'
+    def _model(self, center: str, kind: str, variables: Any, window: str) -> Model:
+        """A model whose deep gray files are read as its center's were, in the window `window`."""
+        text = window or self.config.data.window
+        blind = 'data.window=center: its model was not made from such files, so that none says which '\
+            'values are black and white: pass arrays, or images= (--data=) of the center'
         return Model(
             center, kind, self.classes, self.config.data.image_size, self.done.program, variables,
             windows.parse(text), blind if text == 'center' else '',
@@ -189,8 +189,8 @@ class Loaded(NamedTuple):
         run = reopened(run, self.workdir)
         trained = after_training(run, done.state, done.private_C)
         kind = chosen_of(self.workdir).get(center, 'refined')
-        variables = own_model(trained, self.done.seen.index(center), kind)
-        return self._model(center, kind, variables)
+        i = self.done.seen.index(center)
+        return self._model(center, kind, own_model(trained, i, kind), run.seen[i].window)
 
     def _new(self, center: str, images: Any, columns: str | None) -> Model:
         """A stranger's model, from its unlabelled images."""
@@ -206,13 +206,12 @@ class Loaded(NamedTuple):
             window = window_of(text, pictures)
             found = [picture.square for picture in read(pictures, size, window)]
         else:
-            window, found = windows.parse(text), [of_array(x, size).square for x in images]
+            window, found = None, [of_array(x, size).square for x in images]
         if not found:
             raise ValueError('images: none: a new center needs some to make its model from')
         examples = Examples(np.stack(found), {}, np.ones(len(found), np.float32))
         variables = model_of(stranger(done, len(found)), examples)
-        model = self._model(center, 'refined', jax.device_get(variables))
-        return model._replace(window=window, blind='') if _are_paths(images) else model
+        return self._model(center, 'refined', jax.device_get(variables), windows.text_of(window))
 
 
 def load(workdir: str | pathlib.Path) -> Loaded:

@@ -211,7 +211,9 @@ def _make(
     seconds += time.monotonic() - started
     file = None
     if not why_not_kept(done.config):
-        kept = Kept(center.name, 'refined', 'onboard', done.round, variables)
+        kept = Kept(
+            center.name, 'refined', 'onboard', done.round, variables, center.window
+        )
         file = str(write_model(workdir, kept))
     tell_doubts(center.name, told)
     resolution = resolution_of(done.config, done.program.task, [center])

@@ -7,6 +7,7 @@ sizes, counts, colors and how fast the network runs here.  It learns nothing and
 
 import importlib.util
 import math
+import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,7 +18,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax.data.check import sided
-from fedgen_jax.data.examples import SPLITS
+from fedgen_jax.data.examples import SPLITS, Center
+from fedgen_jax.data.folder.decode import read_values
+from fedgen_jax.data.folder.dicom_gray import HOUNSFIELD, NO_WINDOW, OF_SERIES
+from fedgen_jax.data.folder.pictures import SUFFIXES
 from fedgen_jax.data.forms import folder_of
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.files import expand
@@ -44,6 +48,8 @@ HEAD_STEPS = (240, 80)
 STEP_COST, HEAD_STEP_COST = 7.0, 1.5
 OVERHEAD = 1.3  # of checkpoints, validation and compiling
 
+SCALED_BY_GUESS = (NO_WINDOW, HOUNSFIELD, OF_SERIES)
+
 # What learns from nothing, of each task.
 NETWORKS: dict[str, dict[str, Any]] = {
     'segmentation': {'name': 'unet', 'widths': (8, 16, 32, 64), 'depth': 2},
@@ -66,6 +72,7 @@ class Facts(NamedTuple):
               there are no boxes.
     uneven:   how often the commonest class comes for each time of the rarest; 1 without labels.
     modality, why: as `choose_modality` says.
+    unscaled: why no file says which values are black and white; '' where files do.
     """
 
     train: tuple[int, ...]
@@ -75,6 +82,7 @@ class Facts(NamedTuple):
     uneven: float
     modality: str
     why: str
+    unscaled: str = ''
 
 
 class Plan(NamedTuple):
@@ -107,7 +115,10 @@ def make_plan(c: ConfigDict, modality: str, minutes: float, given: Mapping[str, 
         )
     facts = facts_of(c, modality)
     stated = {k: (v, 'as stated') for k, v in given.items()}
-    fields = {**of_modality(facts), **of_network(c, facts, stated), **of_method(c, facts), **stated}
+    fields = {**of_modality(facts), **of_network(c, facts, stated), **of_method(c, facts)}
+    if facts.unscaled:
+        fields['data.window'] = 'center', facts.unscaled
+    fields |= stated
     head = fields['model.name'][0] == 'efficientnet_lite0'
     wanted, least = HEAD_STEPS if head else STEPS[c.task]
     first, reason = first_size(c.task, facts)
@@ -173,11 +184,26 @@ def facts_of(c: ConfigDict, modality: str) -> Facts:
     if 'label' in target:
         count = target_of('label').count(target, len(source.classes))
         uneven = float(count.max() / count[count > 0].min() if count.any() else 1)
-    name, why = choose_modality(modality, source, folder_of(expand(c.data.root)))
+    root = folder_of(expand(c.data.root))
+    name, why = choose_modality(modality, source, root)
     return Facts(
         tuple(int(np.sum(x.split == SPLITS.index('train'))) for x in seen), source.classes,
         int(np.median(lengths)) if lengths else 0, smallest, uneven, name, why,
+        next(filter(None, (unscaled(x, root) for x in seen)), ''),
     )
+
+
+def unscaled(center: Center, root: pathlib.Path) -> str:
+    """Why a center's files do not say which values are black and white; '' where they do.
+
+    Those of NIfTI do not either, and each volume has a scale of its own then: it has no units.
+    """
+    if any(text in SCALED_BY_GUESS for x in center.assumed for text in x.splitlines()):
+        return 'DICOM files without a window: percentiles of a center are its black and white'
+    file = root / center.path[0]
+    if file.suffix.lower() in SUFFIXES and file.is_file() and read_values(str(file)) is not None:
+        return 'more than 8 bits: percentiles of a center are its black and white'
+    return ''
 
 
 def of_modality(facts: Facts) -> Fields:

@@ -21,7 +21,7 @@ _CUT = flags.DEFINE_string('cut', '', 'of one center into several, as data.cut')
 _TASK = flags.DEFINE_string('task', None, 'the task to learn; default: what the folder has first')
 _IMAGE_SIZE = flags.DEFINE_integer('image_size', 48, 'the size to which images are read')
 _CACHE = flags.DEFINE_string('cache', None, "the store's folder, as data.cache")
-_FLIPS = flags.DEFINE_bool('flips', True, 'whether training will flip images')
+_FLIPS = flags.DEFINE_bool('flips', False, 'whether a configuration of yours flips images')
 
 _HEADER = (
     'center', 'images', 'patients', 'train/val/test', 'classes', 'sizes', 'grays', 'alike',

@@ -57,6 +57,7 @@ class Center(NamedTuple):
     unit:  of each, what must lie in one split: its patient or, where none is known, the file.
     size:  'width x height' of the N images in their files, where there are files.
     assumed: what reading each of the N files took for granted, lines of text, '' for nothing.
+    window: 'LOW:HIGH', what is black and white of its deep gray files; '' where each file says.
     original: the N files of images and masks, where masks are files.
     more:  of each, the cells of the table's further columns, by header; () where it has none.
     """
@@ -68,6 +69,7 @@ class Center(NamedTuple):
     unit: tuple[str, ...]
     size: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
+    window: str = ''
     original: tuple[Original, ...] = ()
     more: tuple[Mapping[str, str], ...] = ()
 

@@ -198,6 +198,7 @@ def _to_center(name, records, seed, kinds: Sequence[Target], number_of) -> Cente
     return Center(
         name, examples, split_N, path_N, tuple(r.patient or r.path for r in records),
         tuple(r.size for r in records), tuple(r.assumed for r in records),
+        records[0].window,
     )
 
 

@@ -19,9 +19,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-VERSION = '1.2.0'  # of the layout; a change of it makes every store anew
+VERSION = '1.3.0'  # of the layout; a change of it makes every store anew
 _SPLIT = 'examples'  # TFDS's own splits are not used: ours depend on a seed
-_TEXT = ('center', 'path', 'patient', 'split', 'volume', 'size', 'assumed')
+_TEXT = ('center', 'path', 'patient', 'split', 'volume', 'size', 'assumed', 'window')
 
 
 class Record(NamedTuple):
@@ -32,7 +32,7 @@ class Record(NamedTuple):
     center:  the name of its center.
     path:    unique within the center.
     patient: '' if unknown; split: 'train', 'val', 'test', or '' to be drawn; volume: '' if none.
-    size, assumed: as in `examples.Center`.
+    size, assumed, window: as in `examples.Center`.
     """
 
     image: np.ndarray
@@ -44,6 +44,7 @@ class Record(NamedTuple):
     volume: str = ''
     size: str = ''
     assumed: str = ''
+    window: str = ''
 
 
 class Row(NamedTuple):

@@ -176,6 +176,7 @@ def _read(folder, row, image, scale_of, window, image_size) -> tuple[Record, lis
     record = Record(
         square, arrays, row.center, row.image, row.patient, row.split, row.volume,
         size=f'{image.width} x {image.height}', assumed='\n'.join(assumed),
+        window=windows.text_of(window),
     )
     return record, told
 

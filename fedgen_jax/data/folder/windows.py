@@ -15,6 +15,7 @@ from fedgen_jax.data.folder.reading import Window, black_and_white
 from fedgen_jax.data.folder.text import DataError
 
 SAMPLE = 1024  # pixels of an image that a center's window is made of
+SHALLOW = Window(0.0, 255.0)  # of a center without deep images: it says nothing
 
 
 def parse(text: str) -> Window | None:
@@ -31,6 +32,11 @@ def parse(text: str) -> Window | None:
             f'data.window={text}: is neither LOW:HIGH, such as -160:240, nor center, nor empty'
         )
     return window
+
+
+def text_of(window: Window | None) -> str:
+    """The inverse of `parse`, to the bit; '' of None and of `SHALLOW`."""
+    return '' if window in (None, SHALLOW) else f'{window.low!r}:{window.high!r}'
 
 
 def of_centers(
@@ -59,7 +65,7 @@ def of_centers(
     found = {name: Window(float(low), float(max(high, low + 1e-6)))
              for name, (low, high, _) in ends.items()}
     # Of a center without deep images the window says nothing, which each image then tells.
-    return dict.fromkeys(centers, Window(0.0, 255.0)) | found
+    return dict.fromkeys(centers, SHALLOW) | found
 
 
 def _sample(x: np.ndarray) -> np.ndarray:

@@ -1,0 +1,95 @@
+"""Gray files of more than 8 bits, from the plan to a kept model: one scale at a center."""
+
+import json
+
+import numpy as np
+import pytest
+from families import configured
+from PIL import Image
+
+from configs import folder
+from fedgen_jax.data.source import load
+from fedgen_jax.export import about
+from fedgen_jax.loaded import load as load_run
+from fedgen_jax.onboard import onboard
+from fedgen_jax.plan import make_plan
+from fedgen_jax.train import train
+
+SIZE = 16
+SCALE = {'twelve': 16, 'full': 256, 'bytes': 1, 'ten': 4}  # what a gray value of 8 bits is there
+SEEN = ('twelve', 'full', 'bytes')
+
+
+def write(root, centers):
+    """Squares that are bright or dark on a ground, at each center in numbers of its own."""
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    lines = ['image,center,label']
+    for center in centers:
+        for i in range(12):
+            x = rng.integers(20, 60, (SIZE, SIZE))
+            x[4:12, 4:12] += 90 * (1 + i % 2)
+            kind = np.uint8 if SCALE[center] == 1 else np.uint16
+            Image.fromarray((x * SCALE[center]).astype(kind)).save(root / f'{center}{i}.png')
+            lines.append(f'{center}{i}.png,{center},{("dark", "bright")[i % 2]}')
+    (root / 'manifest.csv').write_text('\n'.join(lines))
+    return root
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    tmp = tmp_path_factory.mktemp('deep')
+    root = write(tmp / 'root', SEEN)
+    c = configured({
+        'rounds': 1, 'eval_every': 1, 'checkpoint_every': 1,
+        'data.root': str(root), 'data.cache': str(tmp / 'cache'), 'data.image_size': SIZE,
+        'data.window': 'center',
+    })
+    train(c, tmp / 'run', progress=False)
+    return tmp / 'run'
+
+
+def planned(root, cache, **changes):
+    c = folder.get_config('classification')
+    c.data.update({'root': str(root), 'cache': str(cache)})
+    return make_plan(c, 'auto', 1.0, changes).fields
+
+
+def test_the_plan_scales_what_no_file_scales(tmp_path):
+    deep, shallow = write(tmp_path / 'deep', SEEN), write(tmp_path / 'shallow', ['bytes'])
+    value, why = planned(deep, tmp_path / 'cache')['data.window']
+    assert value == 'center' and 'more than 8 bits' in why
+    assert 'data.window' not in planned(shallow, tmp_path / 'cache')
+    stated = planned(deep, tmp_path / 'cache', **{'data.window': '0:4095'})
+    assert stated['data.window'] == ('0:4095', 'as stated')
+
+
+def test_a_kept_model_reads_files_as_its_training_did(run):
+    root = run.parent / 'root'
+    source = load(root, SIZE, 0, run.parent / 'cache', window='center')
+    loaded = load_run(run)
+    for center in (c for c in source.centers if c.name != 'bytes'):
+        model = loaded.model(center.name)
+        (by_file,) = model(str(root / center.path[0])).values()
+        np.testing.assert_array_equal(
+            by_file['probability'], model(center.examples.image[0])['probability']
+        )
+        assert center.window and json.dumps(about(model, loaded.config)).count('more than 8 bits')
+    assert len({c.window for c in source.centers}) == 3
+
+
+def test_a_model_of_8_bits_reads_no_deep_files(run):
+    root = run.parent / 'root'
+    model = load_run(run).model('bytes')
+    assert model.window is None and len(model(str(root / 'bytes0.png'))) == 1
+    with pytest.raises(ValueError, match='gray of more than 8 bits, and data.window=center') as e:
+        model(str(root / 'full0.png'))
+    assert '\n' not in str(e.value)
+
+
+def test_a_center_that_joins_keeps_its_own_scale(run, tmp_path):
+    root = write(tmp_path / 'new', ['ten'])
+    onboard(run, root)
+    model = load_run(run).model('ten')
+    other = load_run(run).model('twelve')
+    assert model.window.high < 0.3 * other.window.high
