@@ -7,6 +7,7 @@ sizes, counts, colors and how fast the network runs here.  It learns nothing and
 
 import importlib.util
 import math
+import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -128,6 +129,9 @@ def make_plan(c: ConfigDict, modality: str, minutes: float, given: Mapping[str, 
     for size in sizes:
         batch = given.get('batch_size', batch_of(c.task, facts, size))
         forward, megabytes = measure(configured(c, fields), facts.classes, size, batch)
+        if megabytes > room() and size != sizes[-1]:
+            reason = f'{first} pixels would take more than the {room():.0f} MiB of memory here'
+            continue
         seconds = forward * (HEAD_STEP_COST if head else STEP_COST) * len(facts.train) * OVERHEAD
         steps = int(60 * minutes / seconds)
         # Thin structures vanish in a smaller image: there, less steps are the lesser evil.
@@ -282,6 +286,17 @@ def batch_of(task: str, facts: Facts, size: int) -> int:
     if task in WHOLE:
         return max(4, min(32, int(np.median(facts.train))))
     return int(max(2, min(16, BATCH_PIXELS // size**2, np.median(facts.train))))
+
+
+def room() -> float:
+    """Megabytes of the memory of a device, or of this machine, that a step may take."""
+    limit = (jax.local_devices()[0].memory_stats() or {}).get('bytes_limit')  # None on a CPU
+    if limit is None:
+        limit = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+        container = pathlib.Path('/sys/fs/cgroup/memory.max')
+        stated = container.read_text().strip() if container.is_file() else 'max'
+        limit = limit if stated == 'max' else min(limit, int(stated))
+    return limit / 2**20
 
 
 def measure(c: ConfigDict, classes: tuple[str, ...], size: int, batch: int) -> tuple[float, float]:

@@ -45,14 +45,16 @@ def refusal(made: dict, now: dict, defaults: dict) -> str:
     """Why a run of settings `made` cannot go on with those of `now`; '' if it can.
 
     It can with the same ones, with other ones of what is done after the rounds, and with more
-    rounds if nothing else of it depends on their number.
+    rounds if nothing of those that are done depends on their number.
     """
     of_rounds = (
         {k: v for k, v in x.items() if k not in AFTERWARDS} for x in (made, now, defaults)
     )
     found = differences(*of_rounds)  # type: ignore[arg-type]  # three of them
-    longer = len(found) == 1 and now['rounds'] > made.get('rounds', now['rounds'])
-    schedule = now['client']['schedule']
+    longer = now['rounds'] > (ended := made.get('rounds', now['rounds']))
+    schedule, were = now['client']['schedule'], tuple(made['client'].get('restarts', ()))
+    anew = longer and schedule == 'cosine' and tuple(now['client']['restarts']) == (*were, ended)
+    longer &= len(found) == 1 + anew
     if longer and now['server'].get('average'):
         return (
             f'{found[0]}: with server.average the last round has left the mean of the last ones, '
@@ -63,12 +65,12 @@ def refusal(made: dict, now: dict, defaults: dict) -> str:
             f'{found[0]}: algorithm={now["algorithm"]!r} steps by their number from the first one '
             f'on, so such a run cannot be made longer; {ANEW}'
         )
-    if not found or longer and schedule == 'constant':
+    if not found or longer and (anew or schedule == 'constant'):
         return ''
     if longer:
         return (
-            f'{found[0]}: with client.schedule={schedule!r} the learning rate follows their number '
-            f"from the first one on, so only a run with 'constant' can be made longer; {ANEW}"
+            f'{found[0]}: with client.schedule={schedule!r} the learning rate follows their number: '
+            f'let it begin anew, by --config.client.restarts="{(*were, ended)}"'
         )
     return found[0]
 

@@ -22,7 +22,7 @@ from configs import folder
 from fedgen_jax.engine.processes import is_first
 from fedgen_jax.files import expand, write_first
 from fedgen_jax.modality import MODALITIES
-from fedgen_jax.plan import MINUTES, Fields, Plan, configured, make_plan
+from fedgen_jax.plan import MINUTES, Fields, Plan, configured, make_plan, room
 from fedgen_jax.registry import choose
 from fedgen_jax.tasks import TASKS
 from launch import cli
@@ -159,7 +159,7 @@ def text(plan: Plan, title: str) -> str:
     lines = [f'  {", ".join(of)}: {reason}' for reason, of in by_reason.items()]
     return '\n'.join([
         f'{title} (set any field by --config.FIELD=VALUE):', *lines,
-        f'  {_minutes(plan.minutes)} of training, {plan.megabytes:.0f} MiB of memory',
+        f'  {_minutes(plan.minutes)} of training, {plan.megabytes:.0f} of {room():.0f} MiB of memory',
     ])
 
 

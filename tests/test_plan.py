@@ -118,7 +118,9 @@ def test_less_time_is_fewer_steps_and_what_a_person_set_stays(masks, quick):
     assert all(reason for _, reason in long.fields.values())
 
 
-def test_a_slow_machine_gets_smaller_images_but_not_for_masks(masks, quick, tmp_path):
+def test_a_slow_machine_gets_smaller_images_but_not_for_masks(
+    masks, quick, tmp_path, monkeypatch
+):
     rows = ['image,center,label']
     for i in range(12):
         Image.new('L', (200, 150), 20 * i).save(tmp_path / f'{i}.png')
@@ -133,6 +135,13 @@ def test_a_slow_machine_gets_smaller_images_but_not_for_masks(masks, quick, tmp_
     quick(10.0)
     slow = planned(masks, 'segmentation')[0]
     assert slow.fields['data.image_size'][0] == 96
+    # So does one of little memory, whatever the task.
+    quick(1e-4)
+    monkeypatch.setattr(plan_lib, 'room', lambda: 0)
+    little = planned(tmp_path, 'classification')[0].fields['data.image_size']
+    assert little == (64, '128 pixels would take more than the 0 MiB of memory here')
+    monkeypatch.undo()
+    quick(10.0)
     # It takes longer than it may, and says so.
     assert slow.minutes > 20 and 'too few' in slow.fields['rounds'][1]
     quick(1e-4)

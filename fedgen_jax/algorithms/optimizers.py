@@ -41,10 +41,23 @@ def annealed(lr: float, steps: int) -> Callable[[jax.Array], jax.Array]:
 
 
 def schedule(c: ConfigDict) -> Callable[[jax.Array], jax.Array]:
-    """round -> factor of the clients' learning rate."""
+    """round -> factor of the clients' learning rate.
+
+    A cosine may begin anew (SGDR: Loshchilov & Hutter 2017, arXiv:1608.03983), so that a run that
+    has ended can go on as the run of as many rounds that has its end among `client.restarts`.
+    """
+    restarts = tuple(c.client.get('restarts', ()))  # a run that is older than the field lacks it
     if c.client.schedule == 'constant':
         return lambda round_: jnp.float32(1)
     if c.client.schedule == 'cosine':
-        decay = optax.cosine_decay_schedule(1.0, c.rounds)
+        ends = (0, *restarts, c.rounds)
+        lengths = [b - a for a, b in zip(ends, ends[1:])]
+        if min(lengths) < 1:
+            raise ValueError(
+                f'client.restarts={restarts}: rounds in rising order, above 0 and below '
+                f'rounds={c.rounds}'
+            )
+        decays = [optax.cosine_decay_schedule(1.0, length) for length in lengths]
+        decay = optax.join_schedules(decays, list(restarts))
         return lambda round_: decay(round_.astype(jnp.float32))  # strict promotion
     raise ValueError(f'client.schedule={c.client.schedule!r}: one of constant, cosine')
