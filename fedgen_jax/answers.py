@@ -84,7 +84,7 @@ def finished(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Run,
     data: as of `summary.evaluate_run`.
     """
     done, run = reopen(workdir, data)
-    run = reopened(run, expand(workdir))
+    run = reopened(run, expand(workdir), done.round)
     return run, after_training(run, done.state, done.private_C)
 
 

@@ -26,7 +26,7 @@ from fedgen_jax.privacy.accounting import Charge, epsilon
 from fedgen_jax.privacy.calibrate import calibrate, check_target
 from fedgen_jax.privacy.clients import poisson_cohort
 from fedgen_jax.privacy.dpsgd import Own
-from fedgen_jax.privacy.ledger import Account
+from fedgen_jax.privacy.ledger import Account, Ledger, read_ledger
 from fedgen_jax.privacy.release import descriptor_charge
 from fedgen_jax.privacy.secrets import (
     FILE,
@@ -64,9 +64,20 @@ class Site(NamedTuple):
 
 
 def site_of(c: ConfigDict, center: Center, split: str | None = 'train') -> Site:
-    """A center's site; split: whose images are used, numbered within it; None: all."""
-    known = tuple(center.unit) != tuple(center.path)
-    unit = 'patient' if c.privacy.unit == 'patient' and known else 'image'
+    """A center's site; split: whose images are used, numbered within it; None: all.
+
+    Raises ValueError where the unit is the patient, and of a part of the images none is known: not
+    of the others neither, where slices of volumes stand for persons.
+    """
+    volume = [path.partition('#')[0] for path in center.path]
+    known = [unit not in of for unit, *of in zip(center.unit, center.path, volume)]
+    alone = len(set(center.unit)) == len(center.unit)
+    if c.privacy.unit == 'patient' and not all(known) and (any(known) or not alone):
+        raise ValueError(
+            f'{center.name}: of {known.count(False)} of its {len(known)} images no patient is '
+            'known: fill in the column patient, or promise less: --config.privacy.unit=image'
+        )
+    unit = 'patient' if c.privacy.unit == 'patient' and all(known) else 'image'
     used = [True] * len(center.unit) if split is None else center.split == SPLITS.index(split)
     names = [name for name, use in zip(center.unit, used) if use]
     if unit == 'image':
@@ -176,15 +187,35 @@ def sigma_of(c: ConfigDict, sites: Sequence[Site], size: int, steps: int) -> flo
     return sigma
 
 
-def account_of(c: ConfigDict, site: Site, secret: bytes, plan: tuple[Charge, ...]) -> Account:
-    """A center's account in a run."""
+def account_of(
+    c: ConfigDict, site: Site, secret: bytes, plan: tuple[Charge, ...], start: str
+) -> Account:
+    """A center's account in a run; start: hash of the weights that it starts from."""
     name = stream_key(secret, 'name').hex()[:16]
     p, device = c.privacy, jax.devices()[0].device_kind
     nonce = secrets.token_hex(16) if p.seed == 'secret' else ''
     return Account(
-        run_of(c), site.name, site.data, name, device, site.unit, site.units, p.epsilon, p.delta,
-        plan, nonce=nonce,
+        run_of(c), site.name, data_of(site, secret), name, device, site.unit, site.units, p.epsilon,
+        p.delta, plan, start=start, nonce=nonce,
     )
+
+
+def data_of(site: Site, secret: bytes) -> str:
+    """A hash of a center's data by which nobody else can tell whether an image is among them."""
+    return stream_key(secret, 'data', site.data).hex()[:16]
+
+
+def known_secret(c: ConfigDict, workdir: pathlib.Path, name: str) -> bytes | None:
+    """A center's secret, where it lies here."""
+    if c.privacy.seed == 'secret' and not (_secrets(c, name) / FILE).exists():
+        return None
+    return center_secret(c, workdir, name, True)
+
+
+def ledgers_in(workdir: pathlib.Path) -> dict[str, Ledger]:
+    """All ledgers of a run's folder: those of centers that joined or left too."""
+    found = map(read_ledger, sorted((workdir / 'privacy').glob('*.jsonl')))
+    return {of.account.center: of for of in found}
 
 
 def own_of(
@@ -224,7 +255,7 @@ def run_of(c: ConfigDict) -> str:
 
 def key_of(account: Account, secret: bytes, *release: str | int) -> bytes:
     """The key of a release's noise, which no other run, data or release has."""
-    return stream_key(secret, account.nonce, account.run, account.data, *release)
+    return stream_key(secret, account.nonce, account.run, account.data, account.start, *release)
 
 
 def ledger_file(workdir: pathlib.Path, name: str) -> pathlib.Path:
@@ -255,10 +286,14 @@ def center_secret(c: ConfigDict, workdir: pathlib.Path, name: str, used: bool) -
     """
     if c.privacy.seed != 'secret':
         return simulated_secret(int(c.privacy.seed), name)
-    folder = expand(c.privacy.secrets or SECRETS) / file_name(name)
+    folder = _secrets(c, name)
     if used or (folder / FILE).exists():
         return read_secret(folder, workdir)
     return create_secret(folder, workdir)
+
+
+def _secrets(c, name):
+    return expand(c.privacy.secrets or SECRETS) / file_name(name)
 
 
 def secrets_of_shares(

@@ -10,6 +10,7 @@ The phases of a run whose unit is a patient or an image:
 
 import functools
 import pathlib
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,8 +26,11 @@ from fedgen_jax.budget import (
     account_of,
     check_sites,
     cohort_of,
+    data_of,
     key_of,
+    known_secret,
     ledger_file,
+    ledgers_in,
     own_of,
     plans_of,
     secret_of,
@@ -46,21 +50,27 @@ from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.hypernet.generator import Normal
 from fedgen_jax.moments import read_moments, release_moments
+from fedgen_jax.named import make_model
 from fedgen_jax.privacy.calibrate import check_target
 from fedgen_jax.privacy.clients import begin, check_adaptive
 from fedgen_jax.privacy.dpsgd import Own
 from fedgen_jax.privacy.ledger import (
     Ledger,
     charge,
+    check_paid,
     open_ledger,
+    other_owner,
     read_ledger,
     spent,
 )
 from fedgen_jax.privacy.release import release
+from fedgen_jax.privacy.secrets import randomness_of
+from fedgen_jax.privacy.settings import CONSTANT
 from fedgen_jax.privacy.shares import Shares
 from fedgen_jax.program import Program
 from fedgen_jax.public import check_public, mean_descriptor
 from fedgen_jax.run import Restored, Run, client_ids
+from fedgen_jax.start import content_of
 from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
 
 STARTED = ('theta', 'phi', 'psi', 'normal')  # entries of `shared` that the public run gives
@@ -78,6 +88,7 @@ class Guard(NamedTuple):
     cohort:   with the unit client, round -> the numbers of its clients.
     noise:    with it, sigma, q n, and the server's key.
     shares:   how centers add the noise in its place, whose sigma is 0 then.
+    others:   ledgers of centers that joined after the training.
     """
 
     ledgers: dict[str, Ledger]
@@ -89,6 +100,7 @@ class Guard(NamedTuple):
     cohort: Callable[[int], np.ndarray] | None = None
     noise: tuple[float, float, bytes] | None = None
     shares: Shares | None = None
+    others: tuple[Ledger, ...] = ()
 
 
 def check(run: Run) -> None:
@@ -99,6 +111,19 @@ def check(run: Run) -> None:
         raise ValueError('privacy.unit: many processes are not supported: run one')
     c, sites = run.config, sites_of(run.config, run.seen)
     check_sites(c, sites)
+    units = {s.unit: s.name for s in sites}
+    if len(units) > 1 and (_size(c, run.program, run.key) or run.program.input):
+        raise ValueError(
+            f'of {units["image"]} no patient is known, and of {units["patient"]} all are: what is '
+            'released of them does not add: fill in the column patient, or pass '
+            '--config.privacy.unit=image'
+        )
+    if c.privacy.unit != 'client' and c.statistics not in CONSTANT and _has_statistics(run):
+        raise ValueError(
+            f'privacy.unit={c.privacy.unit!r} with model.name={c.model.name!r}: it has statistics '
+            'of a batch, which mix its patients: --config.model.norm=group, or '
+            '--config.statistics=frozen'
+        )
     check_public(c)
     if c.secure.distributed_noise:
         share_variance(c, run.program.secure, sigma_of(c, sites, 0, 1))
@@ -118,15 +143,22 @@ def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run
     plans = plans_of(c, sigma, sites, size, steps)
     held = secrets_of_shares(c, workdir, [center.name for center in run.seen])
     keys = {s.name: together(held) if held else secret_of(c, workdir, s.name) for s in sites}
+    start = start_of(public) if public else {}
+    from_ = descriptor.hash_of(start) if public else content_of(c.start.weights)
     ledgers = {
         s.name: open_ledger(
-            ledger_file(workdir, s.name), account_of(c, s, keys[s.name], plans[s.name])
+            ledger_file(workdir, s.name), account_of(c, s, keys[s.name], plans[s.name], from_)
         ) for s in sites
     }
     units = {s.unit for s in sites}
     say(f'unit {" and ".join(sorted(units))}; sigma {sigma:.4g} for epsilon {c.privacy.epsilon:g} '
-        f'at delta {c.privacy.delta:g}')
-    start = start_of(public) if public else {}
+        f'at delta {c.privacy.delta:g}; randomness: {randomness_of(c)}')
+    told = read_statistics(public).own.keys() & {s.name for s in sites} if (
+        public and (public / 'statistics' / 'pooled.json').is_file()
+    ) else ()
+    if told:
+        say(f'note: {public}/statistics are exact ones of {", ".join(sorted(told))}: whoever reads '
+            'them too takes the noise of the descriptors off: keep them from the server')
     if c.privacy.unit == 'client':
         (site,), (ledger,), (secret,) = sites, ledgers.values(), keys.values()
         noise = sigma, c.privacy.rate * site.units, key_of(ledger.account, secret, 'noise')
@@ -150,15 +182,18 @@ def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run
     return run._replace(guard=Guard(ledgers, steps, start, own_C, released, moments))
 
 
-def reopened(run: Run, workdir: pathlib.Path) -> Run:
-    """A private run that is finished: its released statistics, and nothing to draw from."""
+def reopened(run: Run, workdir: pathlib.Path, rounds: int) -> Run:
+    """A private run of so many rounds: its released statistics, and nothing to draw from.
+
+    Raises ValueError where its ledgers are of other centers, or hold less than was released.
+    """
     c = run.config
     if not c.privacy.unit:
         return run
     sites = sites_of(c, run.seen)
     ledgers = {s.name: read_ledger(ledger_file(workdir, s.name)) for s in sites}
     if c.privacy.unit == 'client':
-        return run._replace(guard=Guard(ledgers, 1, {}, None, {}))
+        return checked(run._replace(guard=Guard(ledgers, 1, {}, None, {})), workdir, rounds)
     released = None
     if _size(c, run.program, run.key):
         kept = read_statistics(workdir)
@@ -168,7 +203,33 @@ def reopened(run: Run, workdir: pathlib.Path) -> Run:
             say(f'note: {", ".join(left)} left: scored by the mean of the other descriptors')
     own_C = own_of(sites, 0.0, {s.name: bytes(32) for s in sites}, released)
     moments = read_moments(workdir) if run.program.input else None
-    return run._replace(guard=Guard(ledgers, _steps(c, run.program), {}, own_C, released, moments))
+    guard = Guard(ledgers, _steps(c, run.program), {}, own_C, released, moments)
+    return checked(run._replace(guard=guard), workdir, rounds)
+
+
+def checked(run: Run, workdir: pathlib.Path, rounds: int) -> Run:
+    """The run and all its ledgers, if they hold what was released; else a ValueError."""
+    guard = run.guard
+    there = read_statistics(workdir).own if guard.released else {}
+    for name, ledger in guard.ledgers.items():
+        if ledger.account.center != name and run.config.privacy.unit != 'client':
+            raise ValueError(f'{ledger.file}: of {ledger.account.center!r}, and not of {name!r}')
+        check_paid(ledger, 'training', rounds * guard.steps)
+        if name in there:
+            check_paid(ledger, 'descriptor', 1)
+        if guard.moments:
+            check_paid(ledger, 'moments', 1)
+    _warn_of_other_data(run.config, workdir, sites_of(run.config, run.seen), guard.ledgers)
+    joined = (of for name, of in ledgers_in(workdir).items() if name not in guard.ledgers)
+    return run._replace(guard=guard._replace(others=tuple(joined)))
+
+
+def _warn_of_other_data(c, workdir, sites, ledgers):
+    """Where the centers' secrets lie here too; nobody else can compare."""
+    for s in sites:
+        secret = known_secret(c, workdir, s.name)
+        if secret and data_of(s, secret) != ledgers[s.name].account.data:
+            warnings.warn(f'{s.name}: other data than the run had: these are scored', stacklevel=3)
 
 
 def begun(run: Run, state: Any, start: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -241,15 +302,16 @@ def release_anew(workdir: pathlib.Path, done: Restored, center: Center) -> Stati
         )
     site, file = site_of(c, center, split=None), ledger_file(workdir, center.name)
     check_target(c.privacy.epsilon, c.privacy.delta, site.units)
-    secret = secret_of(c, workdir, center.name, new=True)
-    if file.exists():
-        ledger = read_ledger(file)
-    else:
-        seen = read_ledger(ledger_file(workdir, done.seen[0]))
-        planned = [x for x in seen.account.plan if x.name == 'descriptor']
-        ledger = open_ledger(file, account_of(c, site, secret, tuple(planned)))
+    known = {*done.seen, *read_statistics(workdir).own}
+    secret = secret_of(c, workdir, center.name, new=center.name not in known)
+    seen = read_ledger(ledger_file(workdir, done.seen[0])).account
+    planned = tuple(x for x in seen.plan if x.name == 'descriptor')
+    account = account_of(c, site, secret, planned, seen.start)
+    ledger = read_ledger(file) if file.exists() else open_ledger(file, account)
+    if reason := other_owner(ledger.account, account):
+        raise ValueError(f'{file}: {reason}')
     number, joined = spent(ledger, 'descriptor'), len(ledger.account.plan) == 1
-    if joined and number == 1 and site.data == ledger.account.data:
+    if joined and number == 1 and account.data == ledger.account.data:
         number = 0
     ledger = charge(ledger, 'descriptor', number, 1)
     key = key_of(ledger.account, secret, 'descriptor', number, site.data)
@@ -264,6 +326,11 @@ def _release_all(run, workdir, sites, ledgers, keys, shared, moments) -> dict[st
         psi = descriptor.hash_of(jax.device_get(shared['psi']))
         if kept.pooled.psi != psi:
             raise ValueError(f'{workdir}/statistics: of another descriptor network than {psi}')
+        if left := [s.name for s in sites if s.name not in kept.own]:
+            raise ValueError(
+                f'{workdir}: {", ".join(left)} left the federation, so that it trains no further: '
+                'launch.evaluate scores it'
+            )
         return {s.name: kept.own[s.name] for s in sites}
     made = {}
     for site, center in zip(sites, run.seen):
@@ -298,6 +365,13 @@ def start_of(folder: pathlib.Path) -> dict[str, Any]:
     """Entries of `shared` that another run starts from, of the folder of a finished one."""
     shared = checkpoint.server_shared(folder)
     return {name: shared[name] for name in STARTED if name in shared}
+
+
+def _has_statistics(run: Run) -> bool:
+    """Whether the network has statistics of a batch."""
+    model = make_model(run.config, run.program.task)
+    x_1xHxWx3 = jax.ShapeDtypeStruct((1, *[run.config.data.image_size] * 2, 3), jnp.float32)
+    return bool(jax.eval_shape(model.init, jax.random.key(0), x_1xHxWx3).get('batch_stats'))
 
 
 def _like(like: Any, found: Any, name: str) -> Any:

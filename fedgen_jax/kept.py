@@ -65,7 +65,7 @@ def why_not_kept(config: ConfigDict) -> str:
 
 
 def check_outside(workdir: pathlib.Path, config: ConfigDict, place: pathlib.Path) -> None:
-    """Raises ValueError where what a model makes would be written into a private run's folder."""
+    """Raises ValueError where what tells of images would be written into a private run's folder."""
     why = why_not_kept(config)
     if why and place.resolve().is_relative_to(workdir.resolve()):
         raise ValueError(

@@ -170,8 +170,8 @@ class Loaded(NamedTuple):
     def _model(self, center: str, kind: str, variables: Any, window: str) -> Model:
         """A model whose deep gray files are read as its center's were, in the window `window`."""
         text = window or self.config.data.window
-        blind = 'data.window=center: its model was not made from such files, so that none says which '\
-            'values are black and white: pass arrays, or images= (--data=) of the center'
+        blind = 'data.window=center: its model was not made from such files, so that none says ' \
+            'which values are black and white: pass arrays, or images= (--data=) of the center'
         return Model(
             center, kind, self.classes, self.config.data.image_size, self.done.program, variables,
             windows.parse(text), blind if text == 'center' else '',
@@ -186,7 +186,7 @@ class Loaded(NamedTuple):
                 '--data=)'
             )
         done, run = reopen(self.workdir, data)
-        run = reopened(run, self.workdir)
+        run = reopened(run, self.workdir, done.round)
         trained = after_training(run, done.state, done.private_C)
         kind = chosen_of(self.workdir).get(center, 'refined')
         i = self.done.seen.index(center)

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from fedgen_jax import checkpoint
+from fedgen_jax.budget import ledgers_in
 from fedgen_jax.data.check import tell
 from fedgen_jax.data.examples import Center, Examples
 from fedgen_jax.data.source import load
@@ -27,6 +28,7 @@ from fedgen_jax.kept import Kept, remove_model, why_not_kept, write_model
 from fedgen_jax.loaded import stranger
 from fedgen_jax.newcomer import Extras, extras, score_extras, tell_doubts, with_extras
 from fedgen_jax.program import num_bytes
+from fedgen_jax.promise import told as told_of_privacy
 from fedgen_jax.resolution import is_own, resolution_of
 from fedgen_jax.run import Restored, check_is_run, restore
 from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
@@ -152,6 +154,13 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
             'weights_after': {name: _weights_hash(done, kept[name]) for name in others},
         },
     }
+    if done.config.privacy.unit and not remove:
+        ledgers = tuple(ledgers_in(workdir).values())
+        spent = told_of_privacy(done.config, ledgers, done.program.secure)
+        report['privacy'] = {name: spent['by_center'][name] for name in entries}
+        summary = json.loads((workdir / 'summary.json').read_text())
+        summary['privacy'] |= spent
+        write_json(workdir / 'summary.json', summary)
     _write_report(workdir, report)
     return report
 

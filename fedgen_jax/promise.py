@@ -8,18 +8,25 @@ from ml_collections import ConfigDict
 from fedgen_jax.engine.sums import Secure
 from fedgen_jax.privacy.accounting import INTERVAL, epsilon_rdp, has_skellam
 from fedgen_jax.privacy.ledger import Ledger, block, cost
-from fedgen_jax.privacy.secrets import SIMULATION
+from fedgen_jax.privacy.secrets import randomness_of
 from fedgen_jax.privacy.units import cap_of
 
 NOT_COVERED = (
     'hyper-parameters, and runs and seeds that were tried on the same data: their epsilons add up',
     'scores on validation and test images, in metrics.jsonl and summary.json',
-    'how many images a center has, and the hash of its data (federation.json)',
+    'how many images a center has (federation.json)',
+    'which images train, where the split is drawn: without a patient another may change sides',
     "noise of training: threefry in float32, no vetted generator; a descriptor's noise is exact",
     'what a center does with its own images afterwards, and what a model says of an image',
     'a patient at two centers is a unit at each: his loss is at most the sum of the two',
     'metadata: who takes part, and how long a center computes',
 )
+# How units come into a step, by the kind of its charge.
+SAMPLED = {
+    'poisson gaussian': 'poisson', 'truncated poisson gaussian': 'poisson, truncated',
+    'gaussian': 'none: all units, each time', 'skellam': 'none: all units, each time',
+    'discrete gaussian': 'none: it joined after the training',
+}
 OF_CLIENTS = ('how many clients of a round were left out for numbers that are not finite',)
 TRUST_ITSELF = 'each center trusts itself: all noise is added before anything leaves it'
 TRUST_SERVER = 'the server adds the noise, and is trusted to keep what clients send to itself'
@@ -36,6 +43,7 @@ def told(c: ConfigDict, ledgers: Sequence[Ledger], secure: Secure | None = None)
     p = c.privacy
     worst = max(ledgers, key=cost)
     version = importlib.metadata.version('dp-accounting')
+    training = {x.name: x for x in worst.account.plan}.get('training', worst.account.plan[-1])
     drawn = f'{p.public_centers} drawn centers' if p.public else 'drawn weights'
     return block(ledgers, {
         'public': ['n, the number of units of each center', 'rate', 'clip', 'shapes'],
@@ -45,10 +53,10 @@ def told(c: ConfigDict, ledgers: Sequence[Ledger], secure: Secure | None = None)
         'trust': TRUST_SHARES.format(secure.honest) if secure and secure.noisy
         else TRUST_SERVER if p.unit == 'client' else TRUST_ITSELF,
         'sampling': {
-            'kind': 'poisson, truncated', 'rate': p.rate,
+            'kind': SAMPLED[training.kind], 'rate': p.rate,
             'cap': cap_of(max(of.account.units for of in ledgers), p.rate),
         },
-        'randomness': 'secret' if p.seed == 'secret' else SIMULATION,
+        'randomness': randomness_of(c),
         'start': c.start.weights or drawn,
         'not_covered': [*NOT_COVERED, *(OF_CLIENTS if p.unit == 'client' else ())],
     })

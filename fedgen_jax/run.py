@@ -358,8 +358,12 @@ def data_of(run: Run) -> dict[str, Any]:
     """What data a run is made on, as `federation` has it."""
     from_files = run.config.data.source == 'folder'
     found = federation_of(run.classes, run.seen, run.unseen, from_files)
-    if run.discreet:  # how many of each class a center has
-        found['data'] = {name: {**of, 'labels': None} for name, of in found['data'].items()}
+    if run.discreet:  # how many of each class a center has, and whether an image is among its own
+        seen = set(found['seen'])
+        found['data'] = {
+            name: {**of, 'labels': None, 'content': None if name in seen else of['content']}
+            for name, of in found['data'].items()
+        }
     return found
 
 

@@ -69,7 +69,7 @@ def refusal(made: dict, now: dict, defaults: dict) -> str:
         return ''
     if longer:
         return (
-            f'{found[0]}: with client.schedule={schedule!r} the learning rate follows their number: '
+            f'{found[0]}: with client.schedule={schedule!r} the rate follows their number: '
             f'let it begin anew, by --config.client.restarts="{(*were, ended)}"'
         )
     return found[0]

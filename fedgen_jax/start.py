@@ -1,5 +1,6 @@
 """The weights that training starts from, as a configuration names them."""
 
+import hashlib
 import json
 import pathlib
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from fedgen_jax import checkpoint
 from fedgen_jax.config import complete
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.files import expand
+from fedgen_jax.hypernet import descriptor
 from fedgen_jax.models.start import flat, read_weights, start_of
 from fedgen_jax.named import make_canonical, make_model, make_task
 from fedgen_jax.privacy import chain as chain_protections
@@ -81,3 +83,11 @@ def _named_start(c, model, classes, image_size):
                 f'there), and statistics={c.statistics!r} needs them'
             )
     return start_of(model, found, keep, c.start.seed, image_size)
+
+
+def content_of(weights: str) -> str:
+    """A hash of what `start.weights` names, where it is a file or a run's folder."""
+    path = expand(weights) if weights else None
+    if path and path.is_dir():
+        return descriptor.hash_of(checkpoint.server_weights(path))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else ''

@@ -71,7 +71,7 @@ def summarize(
         'sum_only': algorithm.sum_only,
         'privacy': {
             **run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
-            **(told(c, tuple(run.guard.ledgers.values()), run.program.secure)
+            **(told(c, (*run.guard.ledgers.values(), *run.guard.others), run.program.secure)
                if run.guard else {}),
         },
         'config': settings_of(c),
@@ -180,6 +180,6 @@ def evaluate_run(
     tell: as of `summarize`.
     """
     done, run = reopen(workdir, data)
-    run = reopened(run, expand(workdir))
+    run = reopened(run, expand(workdir), done.round)
     timing = {'round_seconds': None, 'compile_seconds': None}
     return {**summarize(run, done.state, done.private_C, timing, tell=tell), 'rounds': done.round}

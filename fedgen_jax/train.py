@@ -100,6 +100,8 @@ def _train(run: Run, workdir, progress, stop, title):
         shown = stack.enter_context(display(name, bool(progress or title) and is_first()))
         with checkpoint.manager(workdir) as checkpoints:
             first, state, private_C = begun(run, checkpoints)
+            if run.guard:
+                run = guard.checked(run, workdir, first)
             write_json(workdir / 'config.json', run.config.to_dict())
             write_json(workdir / 'federation.json', federation)
             write_reference(workdir, run)

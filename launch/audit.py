@@ -1,7 +1,8 @@
 """Attacks a finished run, beside controls: python -m launch.audit --workdir=RUN [--which=NAMES].
 
-Writes RUN/audit.json, and RUN/audit.html for people.  NAMES are of canaries, descriptor,
-differencing, attributes, inversion, lira, with commas between them.
+Writes audit.json, and audit.html for people, to RUN or to --to.  NAMES are of canaries, descriptor,
+differencing, attributes, inversion, lira, with commas between them.  Of a private run both hold
+what nobody paid for, images among it: they are the centers' own, and lie outside of RUN.
 """
 
 import time
@@ -10,6 +11,7 @@ from absl import flags
 
 from fedgen_jax.audit import AUDITS, subject_of
 from fedgen_jax.files import alone_in, expand, write_json
+from fedgen_jax.kept import check_outside
 from fedgen_jax.registry import choose
 from fedgen_jax.report.audits import state, write_audits
 from fedgen_jax.run import check_is_run
@@ -17,6 +19,7 @@ from launch import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'a finished run of launch.train')
 _WHICH = flags.DEFINE_string('which', ','.join(AUDITS), 'the audits, with commas between them')
+_TO = flags.DEFINE_string('to', None, 'the folder to write to; default: --workdir')
 _DATA = flags.DEFINE_string('data', None, 'the data folder, if it has moved')
 
 
@@ -27,6 +30,8 @@ def main():
     check_is_run(workdir)
     with alone_in(workdir):
         subject = subject_of(workdir, _DATA.value)
+        to = expand(_TO.value) if _TO.value else workdir
+        check_outside(workdir, subject.run.config, to)
         findings, seconds = {}, {}
         for name, audit in chosen.items():
             started = time.monotonic(), time.process_time()
@@ -38,7 +43,8 @@ def main():
                          f.missing and f'not done: {f.missing}'):
                 if text:
                     print(f'  {text}', flush=True)
-        write_json(workdir / 'audit.json', {
+        to.mkdir(parents=True, exist_ok=True)
+        write_json(to / 'audit.json', {
             name: {**f.numbers, 'control_holds': f.holds, 'missing': f.missing,
                    'seconds': seconds[name][0], 'cpu_seconds': seconds[name][1]}
             for name, f in findings.items()
@@ -52,8 +58,8 @@ def main():
                'No privacy was promised (privacy.unit is empty).')
             + (' Sums were taken under masks.' if c.secure.on else '')
         )
-        write_audits(workdir / 'audit.html', 'What attacks find', lede, findings)
-    print(f'written: {workdir}/audit.json, {workdir}/audit.html')
+        write_audits(to / 'audit.html', 'What attacks find', lede, findings)
+    print(f'written: {to}/audit.json, {to}/audit.html')
 
 
 if __name__ == '__main__':

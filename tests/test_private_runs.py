@@ -12,22 +12,23 @@ import pytest
 from drawn import cells_folder, newcomer
 
 from fedgen_jax import checkpoint
-from fedgen_jax.budget import ledger_file, site_of
+from fedgen_jax.budget import ledger_file, site_of, sites_of
 from fedgen_jax.config import base
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import of_split
 from fedgen_jax.evaluate import statistic_of
 from fedgen_jax.files import file_name
-from fedgen_jax.guard import reopened
+from fedgen_jax.guard import protect, reopened
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.onboard import onboard
 from fedgen_jax.privacy.accounting import epsilon
 from fedgen_jax.privacy.ledger import read_ledger, spent
+from fedgen_jax.public import public_config
 from fedgen_jax.report.gather import report_run
 from fedgen_jax.run import after_training, reopen
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.summary import evaluate_run
-from fedgen_jax.train import train
+from fedgen_jax.train import prepare_to_train, train
 
 pytest.importorskip('dp_accounting', reason='the extra `privacy`')
 
@@ -239,6 +240,7 @@ REFUSED = [
     ({'privacy.seed': 'guess'}, 'privacy.seed'),
     ({'privacy.descriptor_radius': 0.0}, 'descriptor_radius=0'),
     ({'model.norm': 'batch'}, 'mix its patients'),
+    ({'model': {'name': 'efficientnet_lite0'}}, 'which mix its patients'),
     ({'model.last': 'center'}, 'model.last'),
     ({'prevalence': 'balanced'}, 'prevalence'),
     ({'weighting': 'examples'}, 'weighting'),
@@ -303,9 +305,82 @@ def test_a_center_that_trained_may_release_once_more(cells, run, tmp_path):
     assert epsilon(before.charges, 1e-3) < epsilon(after.charges, 1e-3) <= 8
 
 
+def test_what_newcomers_spend_stands_beside_the_rest(cells, run, tmp_path):
+    told = onboard(run, newcomer(cells, tmp_path / 'data', 'synthetic-3'))['privacy']
+    onboard(run, newcomer(cells, tmp_path / 'more', SEEN[0]), update=SEEN[0])
+    summary = json.loads((run / 'summary.json').read_text())['privacy']
+    assert summary['by_center'].keys() == {*SEEN, 'synthetic-3'}
+    assert summary['by_center']['synthetic-3'] == told['synthetic-3']
+    assert summary['epsilon'] == summary['by_center'][SEEN[0]]['epsilon']
+    assert summary['epsilon'] == epsilon(read_ledger(ledger_file(run, SEEN[0])).charges, 1e-3)
+    assert evaluate_run(run)['privacy'] == summary
+
+
+def test_a_change_is_charged_to_no_other_ledger_and_to_no_new_one(cells, run, tmp_path):
+    folder = newcomer(cells, tmp_path / 'data', SEEN[0])
+    file, other = (ledger_file(run, name) for name in SEEN[:2])
+    kept = file.read_text()
+    file.write_text(other.read_text())
+    with pytest.raises(ValueError, match='of another center'):
+        onboard(run, folder, update=SEEN[0])
+    with pytest.raises(ValueError, match=f'of {SEEN[1]!r}, and not of {SEEN[0]!r}'):
+        evaluate_run(run)
+    file.unlink()
+    with pytest.raises(ValueError, match='the ledger is missing'):
+        onboard(run, folder, update=SEEN[0])
+    file.write_text(kept.replace('"count": 4', '"count": 3'))
+    with pytest.raises(ValueError, match='training: 7 releases were charged, and the run has 8'):
+        evaluate_run(run)
+
+
+def test_noise_under_other_weights_is_refused(cells, finished, tmp_path):
+    """Their difference would be that of the sums without noise."""
+    start = shutil.copytree(finished.workdir / 'public', tmp_path / 'start')
+    c = configured(cells, tmp_path, **{'start.weights': str(start), 'rounds': 1})
+    run = prepare_to_train(c)
+    protect(run, tmp_path / 'run', start)
+    shutil.rmtree(tmp_path / 'run' / 'statistics')
+    other = configured(cells, tmp_path, **{'data.held_out': 'synthetic-2,synthetic-3'})
+    other = public_config(other)
+    other.seed = 5
+    shutil.rmtree(start)
+    train(other, start, progress=False)
+    with pytest.raises(ValueError, match='started from other weights'):
+        protect(run, tmp_path / 'run', start)
+
+
+def test_no_hash_that_others_can_make_is_of_a_center_s_data(finished):
+    told = json.loads((finished.workdir / 'federation.json').read_text())['data']
+    assert all(told[name]['content'] is None for name in SEEN)
+    run = prepare_to_train(finished.config)
+    for site, ledger in zip(sites_of(run.config, run.seen), ledgers_of(finished.workdir)):
+        assert ledger.account.data not in site.data
+
+
+@pytest.mark.parametrize('lost', [{'synthetic-1'}, set(SEEN)], ids=['of a center', 'of a part'])
+def test_what_no_patient_is_known_of_is_told_before_anything_is_spent(cells, tmp_path, lost):
+    root = shutil.copytree(cells, tmp_path / 'root')
+    with open(root / 'manifest.csv', newline='') as file:
+        rows = list(csv.DictReader(file))
+    for i, row in enumerate(rows):
+        if row['center'] in lost and (len(lost) == 1 or i % 4 > 1):
+            row['patient'] = ''
+    with open(root / 'manifest.csv', 'w', newline='') as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    with pytest.raises(ValueError, match='no patient is known.*fill in the column patient') as e:
+        train(configured(root, tmp_path), tmp_path / 'run', progress=False)
+    assert '\n' not in str(e.value)
+    assert not (tmp_path / 'run').exists() and not (tmp_path / 'keys').exists()
+
+
 def test_a_center_that_trained_may_leave(run, capsys):
     onboard(run, remove=SEEN[0])
-    guard = reopened(reopen(run)[1], run).guard
+    with pytest.raises(ValueError, match=f'{SEEN[0]} left the federation') as error:
+        train(reopen(run)[0].config, run, progress=False)
+    assert '\n' not in str(error.value)
+    guard = reopened(reopen(run)[1], run, 2).guard
     assert f'{SEEN[0]} left: scored by the mean' in capsys.readouterr().err
     pooled = descriptor.mean(read_statistics(run).pooled)
     np.testing.assert_array_equal(descriptor.mean(guard.released[SEEN[0]]), pooled)
@@ -363,7 +438,9 @@ def test_clients_as_units(cells, tmp_path, algorithm):
     c.privacy.public, c.rounds = '', 4
     told = train(c, tmp_path / 'run', progress=False)['privacy']
     assert told['unit'] == 'client' and 7.98 < told['epsilon'] <= 8
-    assert told['by_center'] == {'clients': {'units': 8, 'epsilon': told['epsilon']}}
+    assert told['by_center'] == {
+        'clients': {'unit': 'client', 'units': 8, 'epsilon': told['epsilon']}
+    }
     (charge,) = told['charges']
     assert charge['count'] == 4 and charge['sensitivity'] == 0.5
     assert 'server adds the noise' in told['trust']

@@ -188,7 +188,8 @@ def test_where_the_rate_follows_the_rounds_their_number_stays(config, run):
     c = on(config, config.data.root, **{'client.schedule': 'cosine'})
     (run / 'config.json').write_text(c.to_json())
     c.rounds = 6
-    with pytest.raises(ValueError, match="rounds=4, now 6: .*'cosine'.*restarts=\"\\(4,\\)\"") as error:
+    said = "rounds=4, now 6: .*'cosine'.*restarts=\"\\(4,\\)\""
+    with pytest.raises(ValueError, match=said) as error:
         train(c, run, progress=False)
     assert '\n' not in str(error.value)
 

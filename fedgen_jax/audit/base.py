@@ -75,7 +75,7 @@ def subject_of(workdir: str | pathlib.Path, data: str | None = None) -> Subject:
         raise ValueError(
             f'{workdir}: has {done.round} of {done.config.rounds} rounds: let launch.train finish'
         )
-    run, c = guard.reopened(run, expand(workdir)), run.config
+    run, c = guard.reopened(run, expand(workdir), done.round), run.config
     if pools(c.algorithm):
         raise ValueError(
             f'{workdir}: algorithm={c.algorithm!r} has all images in one place, and an audit is of '

@@ -21,7 +21,7 @@ from fedgen_jax.deploy.deployment import (
     told_in,
 )
 from fedgen_jax.deploy.meeting import Found, Hello, greet
-from fedgen_jax.deploy.terms import terms_of
+from fedgen_jax.deploy.terms import check_deployable, terms_of
 from fedgen_jax.deploy.wire import tree_to_bytes
 from fedgen_jax.files import alone_in, expand, write_json
 from fedgen_jax.hypernet import descriptor
@@ -46,6 +46,7 @@ def change(workdir: str | pathlib.Path, net: Net) -> dict:
     check_is_run(workdir)
     with alone_in(workdir):
         restored = restore(workdir)
+        check_deployable(restored.config)
         if restored.program.describe is None:
             raise ValueError(f'{workdir}: trained without a learned descriptor: nobody can join')
         before = read_statistics(workdir)

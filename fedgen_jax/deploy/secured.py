@@ -2,6 +2,11 @@
 
 A center holds what it needs between the messages in memory: one that is started again drops out of
 the sum.  It knows its peers by a list of identities of its own, which no server can change.
+
+    FOLDER/sums.json   {a round of a run, or of a model: whose sum the center has agreed to}
+
+A center's message of a round is the same each time, so that two sums of one round over different
+centers would differ by the message of the one that is missing: it agrees to one of them.
 """
 
 import json
@@ -15,6 +20,7 @@ import numpy as np
 
 from fedgen_jax.deploy.terms import Refused
 from fedgen_jax.engine.sums import Secure, message_of
+from fedgen_jax.files import write_json
 from fedgen_jax.privacy import Message, commit, secure
 from fedgen_jax.privacy.encode import encode
 from fedgen_jax.privacy.secrets import FILE, SIZE, create_secret, read_secret, stream_key
@@ -25,11 +31,15 @@ Tree = Any
 
 
 class Party(NamedTuple):
-    """A center in a sum, between two messages.  secret: its identity's."""
+    """A center in a sum, between two messages.
+
+    secret: its identity's.  once: names of the round, each of which has one sum.
+    """
 
     client: secure.Client
     secret: bytes
     words: np.ndarray
+    once: tuple[str, ...]
 
 
 _PARTIES: dict[pathlib.Path, Party] = {}  # by the center's folder: it is in one sum at a time
@@ -82,7 +92,8 @@ def begin(
     secret, setup = identity_secret(folder), setup_of(secure_, listed, asked['session'])
     digest = commit.digest(sent)
     client, advert = secure.advertise(setup, asked['number'], secret, digest)
-    _PARTIES[folder] = Party(client, secret, words)
+    once = tuple(f'{x}, round {asked["round"]}' for x in (asked['run'], digest.hex()))
+    _PARTIES[folder] = Party(client, secret, words, once)
     return {'advert': advert}
 
 
@@ -95,9 +106,23 @@ def proceed(folder: pathlib.Path, asked: dict) -> dict:
     party = _PARTIES.pop(folder, None)
     if party is None or party.client.setup.session != asked['session']:
         raise Refused('it is not in this sum')
+    if asked['step'] == 'agree':
+        _agree_once(folder, party, asked['given'])
     client, reply = _STEPS[asked['step']](party, asked['given'])
     _PARTIES[folder] = party._replace(client=client)
     return {'reply': reply}
+
+
+def _agree_once(folder, party, survivors):
+    """Notes whose sum this is, before it is agreed to; raises Refused where it was another's."""
+    file, summed = folder / 'sums.json', sorted(survivors)
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    if any(known.get(name, summed) != summed for name in party.once):
+        raise Refused(
+            'it has agreed to a sum of this round over other centers, from which a second one '
+            'would tell a message: go on from a later round'
+        )
+    write_json(file, {**known, **dict.fromkeys(party.once, summed)})
 
 
 def _share(party, given):

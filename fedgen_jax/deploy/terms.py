@@ -1,17 +1,14 @@
 """What server and centers agree on before anything is sent, and what cannot be deployed."""
 
-import hashlib
 import json
 import pathlib
 
 from ml_collections import ConfigDict
 
-from fedgen_jax import checkpoint
 from fedgen_jax.algorithms import pools
 from fedgen_jax.config import base, complete
-from fedgen_jax.files import expand
-from fedgen_jax.hypernet import descriptor
 from fedgen_jax.settings import differences, settings_of
+from fedgen_jax.start import content_of
 
 
 class Refused(ValueError):
@@ -41,7 +38,7 @@ def read_config(file: pathlib.Path) -> ConfigDict:
 
 def terms_of(config: ConfigDict) -> dict:
     """All that decides a run's result, as JSON, with the content of the weights it starts from."""
-    return {**settings_of(config), 'start_content': _content_of(config.start.weights)}
+    return {**settings_of(config), 'start_content': content_of(config.start.weights)}
 
 
 def check_terms(config: ConfigDict, asked: dict) -> None:
@@ -104,11 +101,3 @@ def without_afterwards(config: ConfigDict) -> tuple[ConfigDict, str]:
         c[field].steps = 0
     names = ', '.join(f'{field}.steps' for field in off)
     return c, f'{names}: set to 0, for they are of simulated runs alone' if off else ''
-
-
-def _content_of(weights: str) -> str:
-    """A hash of what `start.weights` names, where it is a file or a run's folder."""
-    path = expand(weights) if weights else None
-    if path and path.is_dir():
-        return descriptor.hash_of(checkpoint.server_weights(path))
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else ''

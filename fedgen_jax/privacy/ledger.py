@@ -16,19 +16,21 @@ from typing import NamedTuple
 
 from fedgen_jax.privacy.accounting import Charge, check_charge, epsilon
 
-FORM = 1  # of the file
+FORM = 2  # of the file
+WEAKEST = ('image', 'patient', 'client')  # units, by what is promised to a person
 
 
 class Account(NamedTuple):
     """What a ledger is of.  All of it is public but for the data, of which a hash stands here.
 
     run:    hash of the run's settings.
-    data:   hash of the center's data.
+    data:   hash of the center's data, which nobody without its secret can make.
     secret: hash of the secret that noise is drawn from.
     device: what computes: another one rounds otherwise, and the same noise under other rounding
             would be another release.
     unit:   'patient', 'image' or 'client'; units: how many there are.
     target: the epsilon at `delta` that `plan`, all that the run may release, was made for.
+    start:  hash of the weights that the run starts from: noise under others would be met twice.
     nonce:  of the ledger; keys of noise are derived for it too, so that a second run of the same
             settings, perhaps by other code, never meets the noise of the first.
     """
@@ -44,6 +46,7 @@ class Account(NamedTuple):
     delta: float
     plan: tuple[Charge, ...]
     relation: str = 'zero-out'
+    start: str = ''
     nonce: str = ''
 
 
@@ -78,37 +81,58 @@ def open_ledger(file: pathlib.Path, account: Account) -> Ledger:
 def read_ledger(file: pathlib.Path) -> Ledger:
     """A ledger from its file; a last line that was cut short was never paid for, and is dropped.
 
+    One that lacks nothing but its end is kept: what it pays for may have been released.
+
     Raises ValueError where the file is missing or damaged.
     """
     if not file.is_file():
         raise ValueError(f'{file}: the ledger is missing: bring it back from a copy')
     text = file.read_text()
     whole = text[: text.rfind('\n') + 1]
-    if whole != text:
+    if whole != text and _is_json(text[len(whole) :]):
+        whole = text + '\n'
+        with open(file, 'a') as out:
+            out.write('\n')
+            os.fsync(out.fileno())
+    elif whole != text:
         with open(file, 'r+') as out:
             out.truncate(len(whole.encode()))
             os.fsync(out.fileno())
     try:
         first, *rest = (json.loads(line) for line in whole.splitlines())
-        if first.pop('form') != FORM:
-            raise ValueError('another form')
+        if (form := first.pop('form')) != FORM:
+            raise ValueError(f'form {form}, now {FORM}')
         plan = tuple(Charge(*c) for c in first.pop('plan'))
         account = Account(**first, plan=plan)
         charges = tuple(Charge(**line) for line in rest)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f'{file}: damaged, and no release is possible without it') from error
+        raise ValueError(
+            f'{file}: damaged, or of an older version ({type(error).__name__}: {error}), and no '
+            'release is possible without it'
+        ) from error
     return Ledger(file, account, charges, len(charges))
+
+
+def other_owner(was: Account, now: Account) -> str:
+    """Why a ledger cannot be of a center in a run, whatever its data are now; '' if it can."""
+    same = {
+        'center': 'of another center', 'run': 'of another run',
+        'secret': 'noise came from another secret than the one that is here now',
+        'start': 'of a run that started from other weights',
+        'device': 'noise was added on another device, which rounds otherwise',
+        'unit': 'of another unit', 'relation': 'of another relation',
+    }
+    for field, text in same.items():
+        if getattr(was, field) != getattr(now, field):
+            return f'{text} ({getattr(was, field)}, now {getattr(now, field)})'
+    return ''
 
 
 def refusal(was: Account, now: Account) -> str:
     """Why an account cannot go on as another, in a line; '' if it can."""
-    same = {
-        'center': 'of another center', 'run': 'of another run', 'data': 'of other data',
-        'secret': 'noise came from another secret than the one that is here now',
-        'device': 'noise was added on another device, which rounds otherwise',
-        'unit': 'of another unit', 'relation': 'of another relation', 'units': 'of other units',
-    }
-    for field, text in same.items():
+    if found := other_owner(was, now):
+        return found
+    for field, text in (('data', 'of other data'), ('units', 'of other units')):
         if getattr(was, field) != getattr(now, field):
             return f'{text} ({getattr(was, field)}, now {getattr(now, field)})'
     before = {c.name: c for c in was.plan}
@@ -176,9 +200,26 @@ def charge(ledger: Ledger, name: str, first: int, count: int) -> Ledger:
     return ledger._replace(charges=(*ledger.charges, new))
 
 
+def check_paid(ledger: Ledger, name: str, releases: int) -> None:
+    """Raises ValueError where fewer releases were charged than there are."""
+    if spent(ledger, name) < releases:
+        raise ValueError(
+            f'{ledger.file}: {name}: {spent(ledger, name)} releases were charged, and the run has '
+            f'{releases}: lines are missing: bring the file back from a copy'
+        )
+
+
 def cost(ledger: Ledger) -> float:
     """Epsilon of all that has been charged."""
     return epsilon(ledger.charges, ledger.account.delta, ledger.account.relation)
+
+
+def _is_json(text):
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _append(file: pathlib.Path, line: dict) -> None:
@@ -206,9 +247,11 @@ def block(ledgers: Iterable[Ledger], more: dict) -> dict:
     """
     ledgers = tuple(ledgers)
     by_center = {
-        of.account.center: {'units': of.account.units, 'epsilon': cost(of)} for of in ledgers
+        of.account.center: {
+            'unit': of.account.unit, 'units': of.account.units, 'epsilon': cost(of)
+        } for of in ledgers
     }
-    worst = max(ledgers, key=lambda of: by_center[of.account.center]['epsilon'])
+    worst = max(ledgers, key=cost)
     account = worst.account
 
     def price(charges):
@@ -225,7 +268,7 @@ def block(ledgers: Iterable[Ledger], more: dict) -> dict:
                 'epsilon_alone': price(own), 'epsilon_without': price(others),
             })
     return {
-        'unit': account.unit,
+        'unit': min((of.account.unit for of in ledgers), key=WEAKEST.index),
         'relation': account.relation,
         'delta': account.delta,
         'epsilon': by_center[account.center]['epsilon'],

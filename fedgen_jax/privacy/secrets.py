@@ -8,12 +8,18 @@ import os
 import pathlib
 import secrets
 import stat
+from typing import Any
 
 from fedgen_jax.privacy.extra import extra
 
 SIZE = 32  # bytes of a secret and of every key
 FILE = 'secret.key'
 SIMULATION = 'simulation: secrets come from a seed, so noise and masks can be drawn again'
+
+
+def randomness_of(config: Any) -> str:
+    """Where a run's noise comes from, in words."""
+    return 'secret' if config.privacy.seed == 'secret' else SIMULATION
 
 
 def create_secret(folder: pathlib.Path, workdir: pathlib.Path | None = None) -> bytes:

@@ -5,7 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from hospitals import NAMES, hospitals, net_of, simulated, tiny
+from hospitals import NAMES, NEW, hospitals, net_of, simulated, tiny
 from rolling import assert_same
 
 from fedgen_jax.deploy import center, secured, server
@@ -76,6 +76,26 @@ def test_a_server_that_sends_centers_different_models_gets_no_sum(masked, tmp_pa
     with pytest.raises(Failed, match='something is wrong at the center'):
         server.train(config, tmp_path / 'run', NAMES, net, 0.0, file)
     assert 'another model than this client: nothing is sent' in capsys.readouterr().err
+
+
+def test_a_center_agrees_to_one_sum_of_a_round(masked, tmp_path):
+    """Its message is the same each time: two sums that differ by it alone would give it away."""
+    config, h, sites, file = masked
+    config.secure.threshold, config.secure.min_honest = 0.75, 3
+    config.max_left_out = 0.5
+    h.settings.write_text(config.to_json())
+    names = sorted((*NAMES, NEW))
+    keys = {n: identity(secured.identity_secret(tmp_path / n)).hex() for n in names}
+    file.write_text(json.dumps(keys))
+    sites = [center.Site(h.settings, h.own[n], tmp_path / n, '', False, file) for n in names]
+    server.train(config, tmp_path / 'a', names, net_of(sites), 0.0, file)
+    server.train(config, tmp_path / 'again', names, net_of(sites), 0.0, file)  # over the same
+
+    def silent(node, asked, reply):
+        return None if (asked.get('step'), node) == ('masked', 2) else reply()
+
+    with pytest.raises(Failed, match='agreed to a sum of this round over other centers'):
+        server.train(config, tmp_path / 'b', names, net_of(sites, change=silent), 0.0, file)
 
 
 def test_without_a_list_of_identities_nothing_begins(masked, tmp_path):

@@ -11,6 +11,7 @@ from fedgen_jax.privacy.ledger import (
     Account,
     block,
     charge,
+    check_paid,
     cost,
     open_ledger,
     read_ledger,
@@ -65,9 +66,20 @@ def test_a_line_that_was_cut_short_was_never_paid_for(tmp_path):
     assert spent(read_ledger(file), 'training') == 65
 
 
+def test_a_line_that_lacks_its_end_alone_was_paid_for(tmp_path):
+    file = tmp_path / 'a.jsonl'
+    ledger = charge(open_ledger(file, ACCOUNT), 'training', 0, 64)
+    whole = file.read_text()
+    file.write_text(whole[:-1])
+    assert read_ledger(file).charges == ledger.charges and file.read_text() == whole
+    check_paid(ledger, 'training', 64)
+    with pytest.raises(ValueError, match='64 releases were charged, and the run has 65'):
+        check_paid(ledger, 'training', 65)
+
+
 @pytest.mark.parametrize('damage', [
     lambda text: text[1:], lambda text: '', lambda text: text.replace('"sigma"', '"sigm"'),
-    lambda text: text.replace('"form": 1', '"form": 2'),
+    lambda text: text.replace('"form": 2', '"form": 1'),
 ])
 def test_a_damaged_ledger_releases_nothing(tmp_path, damage):
     file = tmp_path / 'a.jsonl'
@@ -109,6 +121,7 @@ def planned(**change):
     ({'center': 'b'}, 'of another center'),
     ({'units': 201}, 'of other units'),
     ({'unit': 'image'}, 'of another unit'),
+    ({'start': 'others'}, 'started from other weights'),
     (planned(count=513), '513 releases, and 512'),
     (planned(rate=0.2), 'samples 0.2 of the units, and 0.1'),
     (planned(sigma=2.9), 'sigma 2.9, and 3'),
@@ -138,7 +151,9 @@ def test_the_block_tells_what_the_descriptor_costs(tmp_path):
     told = block([a, b], {'trust': 'each center trusts itself'})
     descriptor, training = told['charges']
     assert told['epsilon'] == pytest.approx(3.820, abs=2e-3) == told['by_center']['b']['epsilon']
-    assert told['by_center']['a'] == {'units': 200, 'epsilon': descriptor['epsilon_without']}
+    assert told['by_center']['a'] == {
+        'unit': 'patient', 'units': 200, 'epsilon': descriptor['epsilon_without']
+    }
     assert told['epsilon'] - descriptor['epsilon_without'] == pytest.approx(0.05, abs=5e-3)
     assert descriptor['epsilon_alone'] == training['epsilon_without']
     assert training['count'] == 512 and training['epsilon_alone'] == pytest.approx(3.7697, abs=2e-3)
