@@ -59,7 +59,7 @@ METHODS = (
     'fedgen', 'fedavg', 'fedbn', 'tent', 'pfedfda', 'atp', 'arm', 'odpfl', 'flowdup', 'pfedhn',
     't3a', 'shot', 'mixstyle', 'ditto', 'local_only', 'ga', 'fedrep', 'fedfa', 'dsu', 'fedsr',
     'hyperfedzero', 'pefll', 'knnper', 'ifca', 'elcfs', 'fedprox', 'scaffold', 'fedsam', 'apfl',
-    'pfedme', 'silobn', 'hyperfedzero, constant',
+    'pfedme', 'silobn', 'hyperfedzero, constant', 'pooled',
 )
 NEEDS = {
     'silobn': {'statistics': 'running'},
@@ -67,6 +67,7 @@ NEEDS = {
     'odpfl': {'client.lr': 0.05}, 'pefll': {'client.lr': 0.05},
     'hyperfedzero, constant': {'algorithm': 'hyperfedzero', 'hyperfedzero.constant': True},
 }
+GATHERED = ('odpfl', 'pfedhn', 'ga', 'pefll', 'elcfs', 'pooled')  # methods without cohorts
 # The demo's rate is chosen by FedAvg's scores of the seeds 1 and 2 (docs/results/drawn_methods.md).
 SLOW = 0.05
 
@@ -83,8 +84,10 @@ def sweep_methods_slow():
 
 
 def sweep_methods_40():
-    """Every method on 40 hospitals."""
-    return methods_on(40)
+    """Every method on 40 hospitals; all train in each round of those that need every message."""
+    return [
+        {**run, **({'cohort': 0} if run['method'] in GATHERED else {})} for run in methods_on(40)
+    ]
 
 
 def methods_on(centers: int) -> list[dict]:

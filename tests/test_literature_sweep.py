@@ -2,9 +2,10 @@
 
 import pytest
 
-from configs import wbc_cls
+from configs import drawn, wbc_cls
 from fedgen_jax.algorithms import ALGORITHMS
 from fedgen_jax.config import base
+from fedgen_jax.data import synthetic
 from fedgen_jax.program import make_algorithm, seen_size
 
 
@@ -57,3 +58,13 @@ def test_it_can_be_built(name):
     c.update_from_flattened_dict(wbc_cls.LITERATURE[name])
     algorithm, _ = make_algorithm(c, seen_size(c), ('a', 'b', 'c'), 4)
     assert not (c.data.virtual and algorithm.keeps)
+
+
+def test_on_many_drawn_hospitals_methods_that_need_every_message_have_no_cohort():
+    runs = {run['method']: run for run in drawn.sweep_methods_40()}
+    assert runs.keys() == set(drawn.METHODS)
+    for name, run in runs.items():
+        c = drawn.get_config()
+        c.update_from_flattened_dict(run)
+        algorithm, _ = make_algorithm(c, seen_size(c), synthetic.CLASSES, 40)
+        assert bool(c.cohort) == algorithm.sum_only, name

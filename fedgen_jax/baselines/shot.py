@@ -11,12 +11,15 @@ Training is FedAvg's to the bit (the paper's source model has smoothed labels an
 heads, which no other method of a comparison has).  At any center, seen or unseen: its unlabelled
 images; an unseen one's model is scored on the half that it was not adapted on.
 
-What was chosen: the default of 100 steps is 15 epochs of 430 images, which are not augmented.
+What was chosen: epochs are those of the center's own number of images, which are not augmented.
 Statistics are as `statistics` says, of each batch in each step.  Weights that training freezes
 stay.  The paper's rate is ten times smaller below the last layers of a pretrained network: with
 `start.weights`, pass shot.lr=0.001.  A model that is fine-tuned with labels is not adapted.
 """
 
+import math
+
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -31,7 +34,7 @@ from fedgen_jax.models.roles import ROLES, frozen_of, roles_of
 
 def defaults() -> ConfigDict:
     c = ConfigDict()
-    c.steps = 100  # on a center's unlabelled images; 0: none
+    c.epochs = 15.0  # of a center's unlabelled images; 0: none
     c.batch = 64  # images of each
     c.lr = 0.01  # of the first of them
     c.decay = 1e-3  # of weights: this times a weight is added to its gradient
@@ -40,7 +43,7 @@ def defaults() -> ConfigDict:
 
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     h = c.shot
-    check_steps('shot', h, local)
+    check_steps('shot', h, local, 'epochs')
     if local.task.target != 'label':
         raise ValueError(f"algorithm='shot': task={local.task.name!r}: its objective is that of "
                          'one class an image: classification')
@@ -51,14 +54,21 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
 
     check_moves('shot', local, moves, [role for role in ROLES if role != 'head'])
 
-    def rate(step):
-        return h.lr * (1 + 10 * step / max(h.steps, 1)) ** -0.75
-
-    steps = optax.chain(optax.add_decayed_weights(h.decay), optax.sgd(rate, 0.9, nesterov=True))
-
     def adapt(params, unlabelled, key, statistics):
+        images = jnp.sum(unlabelled.weight > 0)
+        own = jnp.ceil(h.epochs * images / h.batch)
+        most = math.ceil(h.epochs * unlabelled.weight.size / h.batch)
+
+        def rate(step):  # 0 after the center's own steps: others' have more images
+            falling = h.lr * (1 + 10 * step / jnp.maximum(own, 1)) ** -0.75
+            return jnp.where(step < own, falling, 0.0)
+
+        steps = optax.chain(
+            optax.add_decayed_weights(h.decay), optax.sgd(rate, 0.9, nesterov=True)
+        )
         return minimized(
-            local, params, moves, uncertainty, steps, h.steps, h.batch, unlabelled, key, statistics
+            local, params, moves, uncertainty, steps, most, h.batch, unlabelled, key,
+            statistics,
         )
 
     base = fedavg(local, optimizer('server', c.server))

@@ -78,14 +78,14 @@ def test_time(
     return base._replace(personalize=personalize)
 
 
-def check_steps(name: str, c: ConfigDict, local: Local) -> None:
+def check_steps(name: str, c: ConfigDict, local: Local, length: str = 'steps') -> None:
     """Raises ValueError where steps without labels cannot be taken as `c` says."""
     if local.task.probability is None:
         raise ValueError(
             f'algorithm={name!r}: task={local.task.name!r} gives no probabilities of one class to '
             'be sure of: classification or segmentation'
         )
-    for field, least in (('steps', 0), ('batch', 1)):
+    for field, least in ((length, 0), ('batch', 1)):
         if c[field] < least:
             raise ValueError(f'{name}.{field}={c[field]}: at least {least}')
 

@@ -12,6 +12,7 @@ from fedgen_jax.schema import Summary
 # A kind of model -> its blocks in a summary.
 BLOCKS: dict[str, Callable[[Summary], Any]] = {
     'own': lambda s: s,
+    'without own steps': lambda s: {'seen': (s.get('own') or {}).get('generated') or s['seen']},
     'fine-tuned': lambda s: s.get('finetuned'),
     'center model': center_model_of,
     'shuffled': lambda s: s['controls']['shuffled'],
@@ -67,8 +68,27 @@ def score(summary: Summary, kind: str, group: str, level: str, metric: str) -> f
     return (blocks.get(group) or {}).get(level, {}).get(metric)
 
 
+def is_drawn(summary: Summary) -> bool:
+    """Whether its centers are drawn, so that those of one name are others with each seed."""
+    return summary['config'].get('data', {}).get('source') == 'synthetic'
+
+
+def complete(runs: Sequence[Summary]) -> Sequence[Summary]:
+    """The runs of seeds that have all held-out centers of the runs; all runs if there is none."""
+    folds = {r['held_out'] for r in runs}
+    of_seed: dict[int, set] = {}
+    for r in runs:
+        of_seed.setdefault(r['seed'], set()).add(r['held_out'])
+    return [r for r in runs if of_seed[r['seed']] == folds] or runs
+
+
 def over_seeds(runs: Sequence[Summary], value: Callable) -> Spread | None:
-    """The spread of `value(runs of one seed)`; None where no seed has one."""
+    """The spread of `value(runs of one seed)`; None where no seed has one.
+
+    Over the seeds that have all of a method's held-out centers, if there is one: means of other
+    centers are no other draw of the same mean.
+    """
+    runs = complete(runs)
     seeds = sorted({r['seed'] for r in runs})
     values = [value([r for r in runs if r['seed'] == seed]) for seed in seeds]
     values = [v for v in values if v is not None]

@@ -72,7 +72,7 @@ def rewritten(
 def _panel(name, summaries, reference):
     """Differences of the unseen centers, in points of 100 unless they have a unit."""
     rows, metric = rows_of(summaries), headline(summaries[0])
-    of, ours = measure(summaries[0], metric), reference_of(rows, reference)
+    of, ours = measure(summaries, metric), reference_of(rows, reference)
     gaps = {}
     for method, runs in rows.items():
         gap = paired(rows[ours], runs, 'own', 'unseen', metric, of.lower)

@@ -25,7 +25,7 @@ def rank_tables(summaries: Sequence[Summary], reference: str | None = None) -> s
     reference: the method that the others are compared with; None: the first.
     """
     metric = headline(summaries[0])
-    of = measure(summaries[0], metric)
+    of = measure(summaries, metric)
     rows, reference = compared_rows(summaries, metric, reference)
     if len(rows) < 2:
         return f'Nothing is ranked: {reference} is the only method.'

@@ -2,7 +2,8 @@
 
 The unit is a score at one center with one seed.  It is the same where each run holds out one
 center and where one run has many unseen ones.  A seen center of a seed that was scored in several
-folds counts once, by the mean over the folds that all compared methods have.
+folds counts once, by the mean over the folds that all compared methods have.  A drawn center is
+another one with each seed.
 
 Intervals: centers and seeds are drawn with replacement, independently of each other, and a
 resample has their crossing.  This is exact for neither factor, and errs to the wide side.
@@ -22,7 +23,7 @@ import numpy as np
 from scipy import stats
 
 from fedgen_jax.intervals import EDGES, FEW
-from fedgen_jax.report.compare import reference_of, rows_of
+from fedgen_jax.report.compare import is_drawn, reference_of, rows_of
 from fedgen_jax.schema import Summary
 
 RESAMPLES = 10_000
@@ -160,9 +161,10 @@ def _same(runs, others, metric) -> bool:
 
 
 def _by_fold(runs, group, metric) -> dict[tuple[str, int, str], float]:
-    """{(center, seed, held-out centers): score}"""
+    """{(center, seed, held-out centers): score}; drawn centers of another seed are others."""
     return {
-        (center, r['seed'], r['held_out']): scores[metric]
+        (f'{center}, seed {r["seed"]}' if is_drawn(r) else center, r['seed'], r['held_out']):
+            scores[metric]
         for r in runs
         for center, scores in (r[group] or {'centers': {}})['centers'].items()
         if scores.get(metric) is not None

@@ -9,6 +9,8 @@ from fedgen_jax.report.compare import (
     Gap,
     Spread,
     block_value,
+    complete,
+    is_drawn,
     over_seeds,
     paired,
     reference_of,
@@ -29,7 +31,8 @@ from fedgen_jax.schema import Summary
 
 GROUPS = ('seen', 'unseen')
 COMPARED = (
-    ('own', 'seen'), ('fine-tuned', 'seen'), ('own', 'unseen'), ('adapted', 'unseen')
+    ('own', 'seen'), ('without own steps', 'seen'), ('fine-tuned', 'seen'), ('own', 'unseen'),
+    ('adapted', 'unseen'),
 )
 
 
@@ -51,14 +54,14 @@ def tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
     if not names:
         raise ValueError(NO_SCORE)
     metric = headline(summaries[0])
-    of = measure(summaries[0], metric)
+    of = measure(summaries, metric)
     reference = reference_of(rows, reference)
     seeds = len({s['seed'] for s in summaries})
     count = f'{len(summaries)} run{"s" if len(summaries) > 1 else ""}'
     parts = [f'{count}. Scores are in points of 100{_spread(seeds)}.', *_incomplete(rows)]
     parts += list(dict.fromkeys(filter(None, map(at_size, summaries))))
     for name in names:
-        own = measure(summaries[0], name)
+        own = measure(summaries, name)
         parts += [f'### {titled(name)}{_remark(own)}', *_lacking(rows, name), _scores(rows, own)]
     by_center = _per_center(rows, of)
     if by_center:
@@ -111,24 +114,28 @@ def overview(sets: Mapping[str, Sequence[Summary]], reference: str | None = None
     if len(found) > 1:
         raise ValueError(f'the first methods are {" and ".join(sorted(found))}: pass --reference')
     (ours,) = found
+    every = {x: list(of) for x, of in sets.items()}
+    kinds = [x for x in compared(every) if x[0] in ('own', 'without own steps')]
+    titles = [group if kind == 'own' else f'{group}, {kind}' for kind, group in kinds]
     body, notes = [], []
     for name, summaries in sets.items():
         rows, metric = rows_of(summaries), headline(summaries[0])
-        of = measure(summaries[0], metric)
+        of = measure(summaries, metric)
         notes += [f'{name}: {note}' for note in _incomplete(rows)]
-        title = f'{name}: {readable(metric)}, {len({s["held_out"] for s in summaries})} centers'
+        about = f'{name}: {readable(metric)}, {len({s["held_out"] for s in summaries})} centers'
         columns = [
-            Column(group, block_value('own', group, 'mean', metric), True) for group in GROUPS
+            Column(title, block_value(*kind, 'mean', metric), True)
+            for title, kind in zip(titles, kinds)
         ]
         for method, *scores in _body(rows, columns, of):
             gaps = [
                 None if method == ours
-                else paired(rows[ours], rows[method], 'own', group, metric, of.lower)
-                for group in GROUPS
+                else paired(rows[ours], rows[method], *kind, metric, of.lower)
+                for kind in kinds
             ]
-            body.append([title, method, *scores, *(_interval(g, of) for g in gaps)])
-            title = ''  # once, before the set's first method
-    head = ['set', 'method', *GROUPS, *(f'{ours} less it, {group}' for group in GROUPS)]
+            body.append([about, method, *scores, *(_interval(g, of) for g in gaps)])
+            about = ''  # once, before the set's first method
+    head = ['set', 'method', *titles, *(f'{ours} less it, {title}' for title in titles)]
     return '\n\n'.join([markdown(head, body), *notes])
 
 
@@ -173,7 +180,8 @@ def _incomplete(rows) -> list[str]:
         return []
     return [
         f'**Not all runs are finished.** Of {len(all_)} pairs of held-out centers and seed, '
-        f'{"; ".join(short)}: means of different pairs cannot be compared.'
+        f'{"; ".join(short)}: means of different pairs cannot be compared, and no best one is set in '
+        'bold. A mean is over the seeds that have all held-out centers of a method, if there are any.'
     ]
 
 
@@ -185,13 +193,18 @@ def _lacking(rows, metric: str) -> list[str]:
 
 
 def _body(rows, columns, of: Measure) -> list[list[str]]:
-    """A line for each method: its name and its cells, the best of a column in bold."""
+    """A line for each method: its name and its cells, the best of a column in bold.
+
+    Only where all methods have the same runs.
+    """
+    made = [{(r['held_out'], r['seed']) for r in complete(runs)} for runs in rows.values()]
+    alike = all(own == made[0] for own in made)
     spread_MxJ = [[over_seeds(runs, c.value) for c in columns] for runs in rows.values()]
     lines = [[name, *(cell(x, of) for x in own)] for name, own in zip(rows, spread_MxJ)]
     for j, column in enumerate(columns):
         spreads = [own[j] for own in spread_MxJ]
         means = [x.mean for x in spreads if x]
-        if column.bold and len(rows) > 1 and means:
+        if column.bold and alike and len(rows) > 1 and means:
             top = cell(Spread((min if of.lower else max)(means), 0.0, 1), of)
             for line, x in zip(lines, spreads):
                 if x and cell(x._replace(seeds=1), of) == top:
@@ -207,15 +220,21 @@ def _table(rows, columns, of: Measure) -> str:
     return markdown([head[j] for j in kept], [[line[j] for j in kept] for line in lines])
 
 
+def compared(rows) -> list[tuple[str, str]]:
+    """(kind of model, group) of the columns; the second kind where a seen center may choose one."""
+    chosen = any(r.get('own') for runs in rows.values() for r in runs)
+    return [x for x in COMPARED if chosen or x[0] != 'without own steps']
+
+
 def _scores(rows, of: Measure):
-    titles = {'own': '{}', 'fine-tuned': '{}, fine-tuned', 'adapted': '{}, adapted'}
+    titles = {'own': '{}'}  # of others: and what was done
     columns = [
         Column(
-            titles[kind].format(group) + (', worst' if level == 'worst' else ''),
+            titles.get(kind, f'{{}}, {kind}').format(group) + (', worst' if level == 'worst' else ''),
             block_value(kind, group, level, of.name, of.lower),
             True,
         )
-        for kind, group in COMPARED
+        for kind, group in compared(rows)
         for level in ('mean', 'worst')
     ]
     columns += [
@@ -227,6 +246,10 @@ def _scores(rows, of: Measure):
 
 
 def _per_center(rows, measured: Measure):
+    """Of each unseen center; of drawn ones over several seeds none: each seed has its own."""
+    seeds = {r['seed'] for runs in rows.values() for r in runs}
+    if len(seeds) > 1 and any(is_drawn(r) for runs in rows.values() for r in runs):
+        return ''
     images = {}
     for runs in rows.values():
         for r in runs:
@@ -265,11 +288,14 @@ def _paired(rows, reference, of: Measure):
         return f'{_interval(gap, of)} ({gap.better} of {gap.pairs})' if gap else NONE
 
     body = [
-        [row, *(text(runs, *kind) for kind in COMPARED)]
+        [row, *(text(runs, *kind) for kind in compared(rows))]
         for row, runs in rows.items() if row != reference
     ]
-    titles = ['seen', 'seen, both fine-tuned', 'unseen', 'unseen, both adapted']
-    head = [f'{reference} less …', *titles]
+    titles = {
+        'own': '', 'without own steps': ', both without own steps',
+        'fine-tuned': ', both fine-tuned', 'adapted': ', both adapted',
+    }
+    head = [f'{reference} less …', *(group + titles[kind] for kind, group in compared(rows))]
     kept = [j for j in range(len(head)) if any(line[j] != NONE for line in body)]
     folds = len({r['held_out'] for r in rows[reference]})
     note = (

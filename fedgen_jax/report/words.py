@@ -1,5 +1,6 @@
 """How metrics, scores and sizes are written, on the page and in the tables alike."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from fedgen_jax.schema import Summary
@@ -50,10 +51,11 @@ class Measure(NamedTuple):
         return 1 if self.unit else 100
 
 
-def measure(summary: Summary, metric: str) -> Measure:
-    """How a metric of a summary is written."""
-    lower = metric in summary['lower_is_better']
-    return Measure(metric, lower, summary['units'].get(metric, ''))
+def measure(summaries: Sequence[Summary], metric: str) -> Measure:
+    """How a metric of some runs is written; older ones may not say all of it."""
+    lower = any(metric in s['lower_is_better'] for s in summaries)
+    unit = next(filter(None, (s['units'].get(metric) for s in summaries)), '')
+    return Measure(metric, lower, unit)
 
 
 def at_size(summary: Summary) -> str:

@@ -181,6 +181,20 @@ def test_ditto_s_global_model_is_fedavg_s_to_the_bit_and_its_own_are_others(clie
     assert all((x[0] != x[1]).any() for x in theta_C if x.any())
 
 
+def test_ditto_s_own_model_is_local_without_its_term_and_near_the_sent_one_with_it(clients):
+    def own(mu, away):
+        changes = {'algorithm': 'ditto', 'ditto.mu': mu, 'client.clip': 0.0, 'client.momentum': 0.0}
+        algorithm, _ = make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)
+        state, data = algorithm.init(KEY), jax.tree.map(lambda x: jnp.asarray(x[0]), clients)
+        private = algorithm.init_private(state, jnp.int32(0))
+        sent = {**state.shared, 'theta': jax.tree.map(lambda x: x + away, state.shared['theta'])}
+        return algorithm.client_update(sent, private, data, KEY)[1]['theta']
+
+    assert_same(own(0.0, 0.0), own(0.0, 0.5))
+    alone, held = (jax.tree.leaves(own(mu, 0.5)) for mu in (0.0, 1.0))
+    assert all(np.mean(b - a) > 0.01 for a, b in zip(alone, held))  # towards what was sent
+
+
 def test_a_family_of_one_s_own_is_named_by_its_module(clients):
     same = roll({'algorithm': 'fedgen_jax.algorithms:fedavg'}, clients)
     assert_same(same, roll({'algorithm': 'fedavg'}, clients))

@@ -12,6 +12,7 @@ from fedgen_jax.algorithms.adaptation import entropy, uncertainty
 from fedgen_jax.algorithms.draws import images_of
 from fedgen_jax.baselines.t3a import prototypes
 from fedgen_jax.data import synthetic
+from fedgen_jax.data.examples import pad
 from fedgen_jax.program import make_algorithm
 
 NORMS = {'model.norm': 'batch', 'model.last': 'batch'}
@@ -68,7 +69,8 @@ def test_training_is_fedavg_s(clients):
 @pytest.mark.parametrize('name', ['tent', 'shot'])
 def test_no_steps_are_fedavg_with_the_center_s_statistics(name, trained, clients):
     data = jax.tree.map(lambda x: x[0], clients)
-    assert_same(at(name, trained.shared, data, steps=0)[0], at('fedavg', trained.shared, data)[0])
+    none = {'tent': {'steps': 0}, 'shot': {'epochs': 0.0}}[name]
+    assert_same(at(name, trained.shared, data, **none)[0], at('fedavg', trained.shared, data)[0])
 
 
 def test_tent_moves_norms_alone_and_is_surer(trained, clients):
@@ -81,14 +83,25 @@ def test_tent_moves_norms_alone_and_is_surer(trained, clients):
 
 def test_shot_moves_all_but_the_head_and_tells_more(trained, clients):
     data = jax.tree.map(lambda x: x[0], clients)
-    variables, probability = at('shot', trained.shared, data, steps=20, batch=8)
+    variables, probability = at('shot', trained.shared, data, epochs=10.0, batch=8)
     begun, before = at('fedavg', trained.shared, data)
     assert names_moved(begun['params'], variables['params']) == set(begun['params']) - {'head'}
     assert uncertainty(probability) < uncertainty(before) - 0.05
 
 
+def test_shot_s_epochs_are_of_the_center_s_own_images(trained, clients):
+    """Padding to the length of a larger center adds no steps."""
+    own = jax.tree.map(lambda x: x[0], clients)
+    longer = pad(own, 2 * len(own.weight))
+    found = [at('shot', trained.shared, x, epochs=2.0, batch=8)[0] for x in (own, longer)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found)
+    moved = at('shot', trained.shared, own, epochs=4.0, batch=8)[0]
+    gaps = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), found[0], moved)
+    assert max(jax.tree.leaves(gaps)) > 1e-3
+
+
 @pytest.mark.parametrize('name, fields', [
-    ('tent', {'steps': 2}), ('shot', {'steps': 2}), ('t3a', {}),
+    ('tent', {'steps': 2}), ('shot', {'epochs': 1.0}), ('t3a', {}),
 ])
 def test_labels_tell_nothing(name, fields, trained, clients):
     data = jax.tree.map(lambda x: x[0], clients)

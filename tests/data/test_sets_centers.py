@@ -1,5 +1,7 @@
 """Published sets with several centers, made up in their layouts, become folders that are read."""
 
+import gzip
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -184,6 +186,10 @@ def test_bad_prostate(prostate, tmp_path):
     refused('prostate_saml', prostate, tmp_path, 'Case01_seg', 'other than 0, 1 and 2')
     nib.save(nib.Nifti1Image(np.zeros((8, 8, 4), np.uint8), np.eye(4)), file)
     refused('prostate_saml', prostate, tmp_path, 'Case01_seg', '[8, 8, 4]')
+    file.write_bytes(gzip.compress(bytes(400))[:-30] + bytes(30))
+    refused('prostate_saml', prostate, tmp_path, 'Case01_seg', 'cannot be read')
+    file.write_bytes(gzip.compress(b'')[:10] + b'\xff' * 64)
+    refused('prostate_saml', prostate, tmp_path, 'Case01_seg', 'cannot be read')
     file.write_bytes(b'no nifti')
     refused('prostate_saml', prostate, tmp_path, 'Case01_seg', 'cannot be read')
     file.unlink()

@@ -99,12 +99,19 @@ def test_nih(nih, tmp_path):
 def test_bad_nih(nih, tmp_path):
     (nih / 'images_002/images/00000008_001.png').unlink()
     refused('nih_chestxray14', nih, tmp_path, 'row 17', '00000008_001.png is missing')
+    table = nih / 'Data_Entry_2017.csv'
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text(''.join([*lines[:16], lines[3]]))
+    refused('nih_chestxray14', nih, tmp_path, 'row 17', '00000002_000.png stands in row 4 too')
+    table.write_text(''.join(lines))
     edit(nih / 'Data_Entry_2017.csv', 'Hernia', 'Hernias')
     refused('nih_chestxray14', nih, tmp_path, 'row 5', "'Hernias'")
     edit(nih / 'train_val_list.txt', '00000001_000.png\n', '')
     refused('nih_chestxray14', nih, tmp_path, 'row 2', 'in neither')
     edit(nih / 'train_val_list.txt', '00000002_000.png', '00000008_000.png')
     refused('nih_chestxray14', nih, tmp_path, '00000008_000.png is in train_val_list.txt too')
+    (nih / 'test_list.txt').write_bytes(b'\xff\xfe')
+    refused('nih_chestxray14', nih, tmp_path, 'test_list.txt: is no text')
 
 
 @pytest.fixture
@@ -145,3 +152,5 @@ def test_bad_padchest(pad, tmp_path):
     refused('padchest', pad, tmp_path, '1/3.png is missing')
     edit(pad / padchest.TABLE, "['normal']", 'normal')
     refused('padchest', pad, tmp_path, 'field Labels', "'normal' is no list")
+    edit(pad / padchest.TABLE, ',normal\n', ",'normal'\n")  # text, whose letters are no findings
+    refused('padchest', pad, tmp_path, 'field Labels', 'is no list')

@@ -133,9 +133,15 @@ def whole(file: pathlib.Path, row: int, field: str, value: str, most: int) -> in
 
 
 def check_files(table_file: pathlib.Path, files: Iterable[tuple[int, str, pathlib.Path]]) -> None:
-    """Refuses (row, field, file) of a table whose file is missing; tells how many are."""
+    """Refuses (row, field, file) of a table whose file is missing, or listed before; how many are.
+    """
     mistakes: list[DataError] = []
+    first: dict[pathlib.Path, int] = {}
     for row, field, file in files:
+        if first.setdefault(file, row) != row:
+            with collected(mistakes):
+                fault(table_file, row, field, f'{file.name} stands in row {first[file]} too: keep '
+                      'one of the rows')
         if not file.is_file():
             with collected(mistakes):
                 fault(table_file, row, field, f'{file} is missing: put all images there')

@@ -52,7 +52,10 @@ def prepare(source: pathlib.Path, root: pathlib.Path) -> tuple[str, ...]:
 
 
 def read_list(file: pathlib.Path) -> list[str]:
-    return file.read_text().split()
+    try:
+        return file.read_text('utf-8').split()
+    except UnicodeDecodeError as error:
+        raise DataError(f'{file}: is no text ({error}): take it as published') from error
 
 
 def _images(source):

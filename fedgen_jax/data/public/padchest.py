@@ -73,6 +73,8 @@ def read_labels(file: pathlib.Path, row: int, cell: str) -> list[str]:
         return []
     try:
         names = ast.literal_eval(cell)
+        if not isinstance(names, list | tuple):
+            raise TypeError(names)
         labels = list(dict.fromkeys(name.strip().replace('|', '/') for name in names))
     except (ValueError, SyntaxError, AttributeError, TypeError):
         layout.fault(file, row, 'Labels', f'{cell!r} is no list of names: take it as published')

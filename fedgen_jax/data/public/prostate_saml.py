@@ -6,6 +6,7 @@
 
 import pathlib
 import re
+import zlib
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def write_mask(image: pathlib.Path, mask: pathlib.Path, target: pathlib.Path) ->
     try:
         volume, marked = nib.load(image), nib.load(mask)
         zone = np.asarray(marked.dataobj)
-    except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
+    except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError) as error:
         raise DataError(f'{mask}: cannot be read ({error}): download it again') from error
     if volume.shape != marked.shape:
         raise DataError(
