@@ -12,7 +12,7 @@ the same for all models.
 import zlib
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 from fedgen_jax.answers import finished
 from fedgen_jax.data.examples import Center, Examples, take
@@ -68,6 +68,7 @@ def rows_of(workdir: str) -> dict[int | None, list[float]]:
 
 
 def main(argv):
+    logging.set_verbosity(logging.WARNING)
     runs = [rows_of(workdir) for workdir in argv[1:]]
     names = ('images', 'FedGen', 'its base', 'FedGen, adapted', 'base, adapted')
     print(markdown(names, (

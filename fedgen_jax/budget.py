@@ -191,13 +191,17 @@ def account_of(
     c: ConfigDict, site: Site, secret: bytes, plan: tuple[Charge, ...], start: str
 ) -> Account:
     """A center's account in a run; start: hash of the weights that it starts from."""
-    name = stream_key(secret, 'name').hex()[:16]
     p, device = c.privacy, jax.devices()[0].device_kind
     nonce = secrets.token_hex(16) if p.seed == 'secret' else ''
     return Account(
-        run_of(c), site.name, data_of(site, secret), name, device, site.unit, site.units, p.epsilon,
-        p.delta, plan, start=start, nonce=nonce,
+        run_of(c), site.name, data_of(site, secret), name_of(secret), device, site.unit,
+        site.units, p.epsilon, p.delta, plan, start=start, nonce=nonce,
     )
+
+
+def name_of(secret: bytes) -> str:
+    """A hash of a secret, which stands for it in a ledger."""
+    return stream_key(secret, 'name').hex()[:16]
 
 
 def data_of(site: Site, secret: bytes) -> str:

@@ -31,6 +31,7 @@ from fedgen_jax.budget import (
     known_secret,
     ledger_file,
     ledgers_in,
+    name_of,
     own_of,
     plans_of,
     secret_of,
@@ -227,8 +228,8 @@ def checked(run: Run, workdir: pathlib.Path, rounds: int) -> Run:
 def _warn_of_other_data(c, workdir, sites, ledgers):
     """Where the centers' secrets lie here too; nobody else can compare."""
     for s in sites:
-        secret = known_secret(c, workdir, s.name)
-        if secret and data_of(s, secret) != ledgers[s.name].account.data:
+        secret, was = known_secret(c, workdir, s.name), ledgers[s.name].account
+        if secret and name_of(secret) == was.secret and data_of(s, secret) != was.data:
             warnings.warn(f'{s.name}: other data than the run had: these are scored', stacklevel=3)
 
 

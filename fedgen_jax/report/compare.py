@@ -12,7 +12,9 @@ from fedgen_jax.schema import Summary
 # A kind of model -> its blocks in a summary.
 BLOCKS: dict[str, Callable[[Summary], Any]] = {
     'own': lambda s: s,
-    'without own steps': lambda s: {'seen': (s.get('own') or {}).get('generated') or s['seen']},
+    'without own steps': lambda s: {
+        'seen': (s.get('own') or {'generated': s['seen']})['generated']
+    },
     'fine-tuned': lambda s: s.get('finetuned'),
     'center model': center_model_of,
     'shuffled': lambda s: s['controls']['shuffled'],

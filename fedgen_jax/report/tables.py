@@ -180,8 +180,9 @@ def _incomplete(rows) -> list[str]:
         return []
     return [
         f'**Not all runs are finished.** Of {len(all_)} pairs of held-out centers and seed, '
-        f'{"; ".join(short)}: means of different pairs cannot be compared, and no best one is set in '
-        'bold. A mean is over the seeds that have all held-out centers of a method, if there are any.'
+        f'{"; ".join(short)}: means of different pairs cannot be compared, and no best one is set '
+        'in bold. A mean is over the seeds that have all held-out centers of a method, if there '
+        'are any.'
     ]
 
 
@@ -227,10 +228,9 @@ def compared(rows) -> list[tuple[str, str]]:
 
 
 def _scores(rows, of: Measure):
-    titles = {'own': '{}'}  # of others: and what was done
     columns = [
         Column(
-            titles.get(kind, f'{{}}, {kind}').format(group) + (', worst' if level == 'worst' else ''),
+            ', '.join([group, *[kind] * (kind != 'own'), *['worst'] * (level == 'worst')]),
             block_value(kind, group, level, of.name, of.lower),
             True,
         )
