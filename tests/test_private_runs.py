@@ -3,8 +3,11 @@
 import collections
 import csv
 import json
+import pathlib
 import re
 import shutil
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -32,6 +35,7 @@ from fedgen_jax.train import prepare_to_train, train
 
 pytest.importorskip('dp_accounting', reason='the extra `privacy`')
 
+ROOT = pathlib.Path(__file__).parents[1]
 SEEN = ('synthetic-0', 'synthetic-1', 'synthetic-2')
 LOCAL = pytest.param('local_only', marks=pytest.mark.extended)
 
@@ -373,6 +377,18 @@ def test_what_no_patient_is_known_of_is_told_before_anything_is_spent(cells, tmp
         train(configured(root, tmp_path), tmp_path / 'run', progress=False)
     assert '\n' not in str(e.value)
     assert not (tmp_path / 'run').exists() and not (tmp_path / 'keys').exists()
+
+
+def test_an_audit_of_a_private_run_lies_outside_of_it(finished, tmp_path):
+    """It shows images, and numbers of them that nobody paid for."""
+    command = [sys.executable, '-m', 'launch.audit', f'--workdir={finished.workdir}']
+    command.append('--which=differencing,descriptor')
+    refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert refused.returncode and 'pass --to' in refused.stderr
+    assert refused.stderr.strip().count('\n') == 0
+    subprocess.run([*command, f'--to={tmp_path / "own"}'], check=True, cwd=ROOT)
+    assert {x.name for x in (tmp_path / 'own').iterdir()} == {'audit.json', 'audit.html'}
+    assert not list(finished.workdir.glob('audit*'))
 
 
 def test_a_center_that_trained_may_leave(run, capsys):

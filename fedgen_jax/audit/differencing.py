@@ -13,13 +13,13 @@ import numpy as np
 
 from fedgen_jax.audit.base import Finding, Subject, told
 from fedgen_jax.audit.drawn import public_mean
+from fedgen_jax.budget import site_of
 from fedgen_jax.data.examples import SPLITS, Center, of_split
 from fedgen_jax.evaluate import canonical, statistic_of
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.onboard import recalculate
 from fedgen_jax.privacy.release import release
-from fedgen_jax.privacy.units import patient_table
 from fedgen_jax.statistics import Statistics
 
 SIGMA = 4.0  # noise multiplier of a release, where the run has none
@@ -36,10 +36,12 @@ def described(subject: Subject) -> Described:
     """The noisy ones are the run's own releases where it has any, else made as a private run's."""
     trained, around = subject.trained, public_mean(subject)
     centers = (*subject.run.seen, *subject.run.unseen)
-    return Described(
-        {c.name: statistic_of(trained, of_split(c, 'train')) for c in centers},
-        {c.name: released_of(subject, c, around, i) for i, c in enumerate(centers)},
-    )
+    noisy = {c.name: released_of(subject, c, around, i) for i, c in enumerate(centers)}
+    exact = {
+        c.name: statistic_of(trained, of_split(c, 'train'))._replace(unit=noisy[c.name].unit)
+        for c in centers  # sums of images in both, whatever they are counted by
+    }
+    return Described(exact, noisy)
 
 
 def released_of(
@@ -52,11 +54,14 @@ def released_of(
     own = of_split(center, 'train')
     assert trained.program.describe
     vectors = trained.program.describe(trained.shared, canonical(trained, own, own).image)
-    table = patient_table([f'{i}' for i in range(len(vectors))], 1)
     psi = descriptor.hash_of(trained.shared['psi'])
     key = np.random.default_rng(number).bytes(32)
-    radius = subject.run.config.privacy.descriptor_radius
-    return release(vectors, table, around, radius, SIGMA, key, psi, 'image')
+    c = subject.run.config
+    site = site_of(c, center)
+    unit = next((s.unit for s in (trained.released or {}).values()), site.unit)
+    return release(
+        vectors, site.table, around, c.privacy.descriptor_radius, SIGMA, key, psi, unit
+    )
 
 
 def difference(before: dict[str, Statistic], name: str, joins: Statistic) -> Statistic:
