@@ -55,13 +55,13 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     check_moves('shot', local, moves, [role for role in ROLES if role != 'head'])
 
     def adapt(params, unlabelled, key, statistics):
-        images = jnp.sum(unlabelled.weight > 0)
+        images = jnp.sum(unlabelled.weight > 0, dtype=jnp.float32)
         own = jnp.ceil(h.epochs * images / h.batch)
         most = math.ceil(h.epochs * unlabelled.weight.size / h.batch)
 
         def rate(step):  # 0 after the center's own steps: others' have more images
-            falling = h.lr * (1 + 10 * step / jnp.maximum(own, 1)) ** -0.75
-            return jnp.where(step < own, falling, 0.0)
+            t = step.astype(jnp.float32)  # strict promotion
+            return jnp.where(t < own, h.lr * (1 + 10 * t / jnp.maximum(own, 1)) ** -0.75, 0.0)
 
         steps = optax.chain(
             optax.add_decayed_weights(h.decay), optax.sgd(rate, 0.9, nesterov=True)
