@@ -304,8 +304,13 @@ def release_anew(workdir: pathlib.Path, done: Restored, center: Center) -> Stati
     site, file = site_of(c, center, split=None), ledger_file(workdir, center.name)
     check_target(c.privacy.epsilon, c.privacy.delta, site.units)
     known = {*done.seen, *read_statistics(workdir).own}
-    secret = secret_of(c, workdir, center.name, new=center.name not in known)
     seen = read_ledger(ledger_file(workdir, done.seen[0])).account
+    if site.unit != seen.unit:
+        raise ValueError(
+            f'{center.name}: the unit of its privacy would be the {site.unit}, and that of the run '
+            f'is the {seen.unit}, whose statistics do not add: fill in patients as they do'
+        )
+    secret = secret_of(c, workdir, center.name, new=center.name not in known)
     planned = tuple(x for x in seen.plan if x.name == 'descriptor')
     account = account_of(c, site, secret, planned, seen.start)
     ledger = read_ledger(file) if file.exists() else open_ledger(file, account)

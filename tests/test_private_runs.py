@@ -12,7 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from drawn import cells_folder, newcomer
+from drawn import cells_folder, newcomer, newcomer_folder
 
 from fedgen_jax import checkpoint
 from fedgen_jax.budget import ledger_file, site_of, sites_of
@@ -335,6 +335,13 @@ def test_a_change_is_charged_to_no_other_ledger_and_to_no_new_one(cells, run, tm
     file.write_text(kept.replace('"count": 4', '"count": 3'))
     with pytest.raises(ValueError, match='training: 7 releases were charged, and the run has 8'):
         evaluate_run(run)
+
+
+def test_a_newcomer_of_another_unit_is_told_before_it_is_charged(cells, run, tmp_path):
+    folder = newcomer_folder(cells, 'synthetic-3', tmp_path / 'data')  # without patients
+    with pytest.raises(ValueError, match='would be the image, and that of the run is the patient'):
+        onboard(run, str(folder))
+    assert not ledger_file(run, 'synthetic-3').exists()
 
 
 def test_noise_under_other_weights_is_refused(cells, finished, tmp_path):
