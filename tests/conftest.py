@@ -44,10 +44,10 @@ def pytest_unconfigure():
 
 # These take longest: they begin first, so that no worker sits alone on one of them at the end.
 LONG = (
-    'test_private_runs', 'test_survival', 'test_cluster', 'test_secure_runs', 'test_dense_tasks',
-    'test_registry', 'test_residual', 'test_onboard', 'test_newcomer', 'test_averaging',
-    'test_feed', 'test_deployed', 'test_masked', 'test_docs', 'test_jobs', 'test_demo',
-    'test_adapted_runs', 'test_runs',
+    'test_private_runs', 'test_private_changes', 'test_survival', 'test_cluster',
+    'test_secure_runs', 'test_dense_tasks', 'test_registry', 'test_residual', 'test_onboard',
+    'test_newcomer', 'test_averaging', 'test_feed', 'test_deployed', 'test_masked', 'test_docs',
+    'test_jobs', 'test_demo', 'test_adapted_runs', 'test_runs',
 )
 
 
