@@ -7,7 +7,6 @@ import shutil
 import types
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from events import scalars
@@ -15,9 +14,7 @@ from PIL import Image
 from processes import small_run
 
 from fedgen_jax import answers, checkpoint, terminal
-from fedgen_jax.algorithms.optimizers import schedule
 from fedgen_jax.answers import answers_of, scores_by
-from fedgen_jax.config import base
 from fedgen_jax.files import write_json
 from fedgen_jax.interrupt import Failed
 from fedgen_jax.onboard import onboard
@@ -192,33 +189,6 @@ def test_where_the_rate_follows_the_rounds_their_number_stays(config, run):
     with pytest.raises(ValueError, match=said) as error:
         train(c, run, progress=False)
     assert '\n' not in str(error.value)
-
-
-def test_a_cosine_begins_anew_in_a_run_that_is_made_longer(config, tmp_path):
-    c = on(config, config.data.root, **{'client.schedule': 'cosine', 'algorithm': 'fedavg'})
-    train(c, tmp_path / 'run', progress=False)
-    c.rounds, c.client.restarts = 7, (4,)
-    extended = train(c, tmp_path / 'run', progress=False)
-    at_once = train(c, tmp_path / 'once', progress=False)
-    assert {**extended, 'cost': 0} == {**at_once, 'cost': 0}
-    states = (restore(tmp_path / x).state for x in ('run', 'once'))
-    jax.tree.map(np.testing.assert_array_equal, *states)
-    for field, value in (('rounds', 9), ('client.restarts', (3,)), ('client.restarts', ())):
-        other = on(c, c.data.root, **{field: value})
-        with pytest.raises(ValueError, match='restarts|rounds'):
-            train(other, tmp_path / 'run', progress=False)
-
-
-def test_the_rate_of_each_part_falls_from_the_first_one():
-    c = base()
-    c.rounds, c.client.schedule = 10, 'cosine'
-    one = [float(schedule(c)(jnp.int32(r))) for r in range(10)]
-    c.rounds, c.client.restarts = 20, (10,)
-    np.testing.assert_array_equal([float(schedule(c)(jnp.int32(r))) for r in range(20)], 2 * one)
-    for wrong in ((0,), (20,), (5, 5), (9, 4)):
-        c.client.restarts = wrong
-        with pytest.raises(ValueError, match='rising order'):
-            schedule(c)
 
 
 def test_a_new_run_starts_where_another_ended(config, whole, tmp_path):
