@@ -66,8 +66,8 @@ class Site(NamedTuple):
 def site_of(c: ConfigDict, center: Center, split: str | None = 'train') -> Site:
     """A center's site; split: whose images are used, numbered within it; None: all.
 
-    Raises ValueError where the unit is the patient, and of a part of the images none is known: not
-    of the others neither, where slices of volumes stand for persons.
+    Raises ValueError where the unit is the patient, who is known of some images alone, or of none
+    where these are slices of volumes.
     """
     volume = [path.partition('#')[0] for path in center.path]
     known = [unit not in of for unit, *of in zip(center.unit, center.path, volume)]

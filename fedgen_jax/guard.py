@@ -194,7 +194,9 @@ def reopened(run: Run, workdir: pathlib.Path, rounds: int) -> Run:
     sites = sites_of(c, run.seen)
     ledgers = {s.name: read_ledger(ledger_file(workdir, s.name)) for s in sites}
     if c.privacy.unit == 'client':
-        return checked(run._replace(guard=Guard(ledgers, 1, {}, None, {})), workdir, rounds)
+        run = checked(run._replace(guard=Guard(ledgers, 1, {}, None, {})), workdir, rounds)
+        _warn_of_other_data(c, workdir, sites, ledgers)
+        return run
     released = None
     if _size(c, run.program, run.key):
         kept = read_statistics(workdir)
@@ -205,7 +207,9 @@ def reopened(run: Run, workdir: pathlib.Path, rounds: int) -> Run:
     own_C = own_of(sites, 0.0, {s.name: bytes(32) for s in sites}, released)
     moments = read_moments(workdir) if run.program.input else None
     guard = Guard(ledgers, _steps(c, run.program), {}, own_C, released, moments)
-    return checked(run._replace(guard=guard), workdir, rounds)
+    run = checked(run._replace(guard=guard), workdir, rounds)
+    _warn_of_other_data(c, workdir, sites, ledgers)
+    return run
 
 
 def checked(run: Run, workdir: pathlib.Path, rounds: int) -> Run:
@@ -220,7 +224,6 @@ def checked(run: Run, workdir: pathlib.Path, rounds: int) -> Run:
             check_paid(ledger, 'descriptor', 1)
         if guard.moments:
             check_paid(ledger, 'moments', 1)
-    _warn_of_other_data(run.config, workdir, sites_of(run.config, run.seen), guard.ledgers)
     joined = (of for name, of in ledgers_in(workdir).items() if name not in guard.ledgers)
     return run._replace(guard=guard._replace(others=tuple(joined)))
 
