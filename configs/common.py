@@ -29,6 +29,8 @@ def tuned() -> ConfigDict:
 
 NO_SHIFTS = {'shifts.acquisition': 0.0, 'shifts.zoom': 1.0}
 NO_DRAWN = {'data.virtual': 0, 'data.virtual_share': -1.0}
+NO_OWN_STEPS = {'finetune.choose': (), 'finetune.steps': 0}
+OWN_STEPS = ', own steps'  # of a row: seen centers' labelled steps, chosen as FedGen's are
 
 
 def with_parts(published: dict) -> dict[str, dict]:
@@ -36,13 +38,15 @@ def with_parts(published: dict) -> dict[str, dict]:
 
     published: what a published form has in place of FedGen's add-ons.
     """
-    no_labels = {'finetune.choose': (), 'finetune.steps': 0}
+    fedavg = {'algorithm': 'fedavg', **published}
     return {
         'fedgen': {},
-        'fedavg + shifts': {'algorithm': 'fedavg', **published},
-        'fedavg': {'algorithm': 'fedavg', **published, **NO_SHIFTS},
-        'local-only': {'algorithm': 'local_only', **published, **NO_SHIFTS},
-        'drawn only': {'algorithm': 'fedavg', 'data.virtual_share': 1.0, **no_labels},
+        'fedavg + shifts': {**fedavg, **NO_OWN_STEPS},
+        'fedavg': {**fedavg, **NO_SHIFTS, **NO_OWN_STEPS},
+        'local-only': {'algorithm': 'local_only', **published, **NO_SHIFTS, **NO_OWN_STEPS},
+        f'fedavg + shifts{OWN_STEPS}': fedavg,
+        f'fedavg{OWN_STEPS}': {**fedavg, **NO_SHIFTS},
+        'drawn only': {'algorithm': 'fedavg', 'data.virtual_share': 1.0, **NO_OWN_STEPS},
         'fedgen, constant': {'fedgen.descriptor': 'constant'},
         'fedgen, no drawn centers': NO_DRAWN,
         'fedgen, one-hot, no drawn centers': {'fedgen.descriptor': 'onehot', **NO_DRAWN},

@@ -15,7 +15,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.common import NO_DRAWN
+from configs.common import NO_DRAWN, NO_OWN_STEPS, OWN_STEPS
 from fedgen_jax.report.summaries import read_summaries
 from fedgen_jax.sweep import flat, grid, inner, nested
 
@@ -53,7 +53,7 @@ def get_config():
 # them.  Every method keeps the pretrained network and the balanced batches.
 PUBLISHED = {
     'input.canonical': 'none', 'model.last': 'none', 'start.keep': ('params/head',),
-    'finetune.choose': (), 'finetune.steps': 0, 'adapt.steps': 0, **NO_DRAWN,
+    'adapt.steps': 0, **NO_DRAWN,
 }
 METHODS = common.with_parts(PUBLISHED)
 
@@ -69,15 +69,21 @@ INNER = pathlib.Path(__file__).parents[1] / 'results' / 'wbc_cls_inner.jsonl'
 def sweep_main():
     """The table: every method on every unseen center, three seeds (FedGen five); the first first.
 
-    A baseline has the rate that the inner runs chose for the center; all others have
-    `get_config`'s.
+    A baseline has the rate that the inner runs chose for the center, with own steps or without; all
+    others have `get_config`'s.
     """
-    others = {name: x for name, x in METHODS.items() if name not in TRIALS}
+    others = {name: x for name, x in METHODS.items() if not name.startswith(tuple(TRIALS))}
     inner_runs = read_summaries([INNER])
-    runs = [
-        run for seed in SEEDS
-        for run in [*grid(others, CENTERS, (seed,)), *nested(TRIALS, inner_runs, CENTERS, (seed,))]
-    ]
+
+    def runs_of(seed):
+        chosen = nested(TRIALS, inner_runs, CENTERS, (seed,))
+        own = [
+            {**{k: v for k, v in run.items() if k not in NO_OWN_STEPS}, 'method': name}
+            for run in chosen for name in [run['method'] + OWN_STEPS] if name in METHODS
+        ]
+        return [*grid(others, CENTERS, (seed,)), *chosen, *own]
+
+    runs = [run for seed in SEEDS for run in runs_of(seed)]
     return [*runs, *grid({'fedgen': {}}, CENTERS, MORE_SEEDS)]
 
 

@@ -42,8 +42,8 @@ def get_config():
 # Without what FedGen adds, with the shifts that the first form's inner runs chose.  Group
 # normalization needs no statistics of a center's own.
 PUBLISHED = {
-    'input.canonical': 'none', 'model.norm': 'group', 'finetune.choose': (), 'finetune.steps': 0,
-    'shifts.acquisition': 0.75, 'shifts.zoom': 2.0, **NO_DRAWN,
+    'input.canonical': 'none', 'model.norm': 'group', 'shifts.acquisition': 0.75,
+    'shifts.zoom': 2.0, **NO_DRAWN,
 }
 METHODS = common.with_parts(PUBLISHED)
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from fedgen_jax.intervals import FEW
 from fedgen_jax.report.ranks import (
+    ADAPTED,
     Difference,
     Ranks,
     common_units,
@@ -37,7 +38,21 @@ def rank_tables(summaries: Sequence[Summary], reference: str | None = None) -> s
         f'### {titled(metric)}: {reference} less each other method, over centers and seeds',
         _gaps(gaps, [name for name in rows if name != reference], reference, of),
         _note(gaps),
+        *_adapted(rows),
     ])
+
+
+def _adapted(rows: Mapping[str, Sequence[Summary]]) -> list[str]:
+    """What a row of adapted models is, where there are some."""
+    found = {s['config'].get('adapt', {}).get('steps')
+             for name, runs in rows.items() if name.endswith(ADAPTED) for s in runs}
+    if not found:
+        return []
+    steps = ' or '.join(map(str, sorted(found)))
+    return [
+        f'`METHOD{ADAPTED}`: after {steps} steps at each unseen center, on its unlabelled images '
+        '(`adapt.steps`); seen centers have the model that they had before.'
+    ]
 
 
 def _ranked(by_group: Mapping[str, Ranks], names: Sequence[str]) -> list[str]:

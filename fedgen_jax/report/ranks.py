@@ -28,6 +28,7 @@ from fedgen_jax.schema import Summary
 
 RESAMPLES = 10_000
 MOST_FLIPS = 2**16  # of more centers than 16, so many flips are drawn
+ADAPTED = ', adapted'  # of a row: with steps without labels at unseen centers
 
 Unit = tuple[str, int]  # center, seed
 Units = dict[Unit, float]
@@ -141,16 +142,26 @@ def holm(p_M: Sequence[float]) -> np.ndarray:
 def compared_rows(
     summaries: Sequence[Summary], metric: str, reference: str | None
 ) -> tuple[dict[str, list[Summary]], str]:
-    """(rows, the reference) of runs, without a base alone that scores as another row to the bit."""
+    """(rows, the reference) of runs, without a base alone that scores as another row to the bit.
+
+    After a method stands what it is with steps at unseen centers, where all its runs have them.
+    """
     rows = rows_of(summaries)
     reference = reference_of(rows, reference)
-    kept = {}
+    kept: dict[str, list[Summary]] = {}
     for name, runs in rows.items():
         others = [of for other, of in rows.items() if other != name]
         alone = name not in {s['method'] for s in summaries}
         if name == reference or not (alone and any(_same(runs, of, metric) for of in others)):
             kept[name] = runs
+        if all(r.get('adapted') for r in runs):
+            kept[name + ADAPTED] = [adapted_of(r) for r in runs]
     return kept, reference
+
+
+def adapted_of(summary: Summary) -> Summary:
+    """A run whose unseen centers have their adapted models; seen ones have theirs."""
+    return {**summary, 'unseen': summary['adapted']}  # type: ignore[typeddict-item]
 
 
 def _same(runs, others, metric) -> bool:

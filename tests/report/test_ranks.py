@@ -100,6 +100,20 @@ def test_a_base_alone_that_is_another_row_to_the_bit_is_left_out(summaries, make
     assert list(rows) == ['ours', 'ours: base alone', 'theirs'] and reference == 'theirs'
 
 
+def test_a_method_is_ranked_with_its_adapted_models_too(summaries, make):
+    for s in summaries:
+        if s['method'] == 'theirs':
+            accuracy = s['unseen']['mean']['accuracy'] + 0.2
+            s['adapted'] = make('m', s['held_out'], s['seed'], 0.5, accuracy)['unseen']
+            s['config'] = {**s['config'], 'adapt': {'steps': 20}}
+    text = rank_tables(summaries)
+    assert '| theirs, adapted | 2.5 | 1.0 | 2.5 | 1.0 |' in text  # at seen ones a tie
+    assert '| theirs, adapted | +5.0 (4 of 2) | 1.000 | -15.0 (4 of 2) |' in text
+    assert 'after 20 steps at each unseen center' in text
+    del summaries[-1]['adapted']  # of one run, they are no row
+    assert 'adapted' not in rank_tables(summaries)
+
+
 def test_a_page_says_what_is_ranked(summaries, tmp_path):
     (tmp_path / 'runs.jsonl').write_text(to_lines(summaries))
     page = tmp_path / 'page.md'
