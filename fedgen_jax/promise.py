@@ -1,11 +1,15 @@
 """What a private run promises, to whom, and what not: the `privacy` block of `summary.json`."""
 
 import importlib.metadata
-from collections.abc import Sequence
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from fedgen_jax.engine.sums import Secure
+from fedgen_jax.files import write_json
 from fedgen_jax.privacy.accounting import INTERVAL, epsilon_rdp, has_skellam
 from fedgen_jax.privacy.ledger import Ledger, block, cost
 from fedgen_jax.privacy.secrets import randomness_of
@@ -36,6 +40,20 @@ TRUST_SHARES = (
     'each center adds a share of the noise under masks: no party is trusted alone, but {} honest '
     'centers have to add theirs (secure.threshold, secure.min_honest, secure.colluding)'
 )
+
+
+AUDITED = ('lower_bound', 'confidence', 'canaries', 'stated', 'sixth_of_the_noise', 'refuted')
+
+
+def note_audit(workdir: pathlib.Path, numbers: Mapping[str, Any]) -> None:
+    """Writes what canaries found (`audit.canaries`) to the `privacy` block of `summary.json`.
+
+    They use no image and no weight of the run, so nobody has to pay for it.
+    """
+    file = workdir / 'summary.json'
+    summary = json.loads(file.read_text())
+    summary['privacy']['audit'] = {k: numbers[k] for k in AUDITED}
+    write_json(file, summary)
 
 
 def told(c: ConfigDict, ledgers: Sequence[Ledger], secure: Secure | None = None) -> dict:

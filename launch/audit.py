@@ -2,7 +2,8 @@
 
 Writes audit.json, and audit.html for people, to RUN or to --to.  NAMES are of canaries, descriptor,
 differencing, attributes, inversion, lira, with commas between them.  Of a private run both hold
-what nobody paid for, images among it: they are the centers' own, and lie outside of RUN.
+what nobody paid for, images among it: they are the centers' own, and lie outside of RUN.  What
+canaries bound, which are no patients, RUN's summary.json has too (`privacy`: `audit`).
 """
 
 import time
@@ -12,6 +13,7 @@ from absl import flags
 from fedgen_jax.audit import AUDITS, subject_of
 from fedgen_jax.files import alone_in, expand, write_json
 from fedgen_jax.kept import check_outside
+from fedgen_jax.promise import note_audit
 from fedgen_jax.registry import choose
 from fedgen_jax.report.audits import state, write_audits
 from fedgen_jax.run import check_is_run
@@ -49,6 +51,8 @@ def main():
                    'seconds': seconds[name][0], 'cpu_seconds': seconds[name][1]}
             for name, f in findings.items()
         })
+        if findings.get('canaries') and findings['canaries'].numbers:
+            note_audit(workdir, findings['canaries'].numbers)
         c = subject.run.config
         lede = (
             f'Attacks on {subject.run.program.algorithm.title}, trained for {c.rounds} rounds at '

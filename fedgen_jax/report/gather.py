@@ -101,7 +101,8 @@ def privacy_section(name: str, told: Mapping[str, Any]) -> Section:
         f'Of {name}. Unit: {told["unit"]}. Epsilon {told["epsilon"]:.2f} of at most '
         f'{told["epsilon_target"]:g} at delta {told["delta"]:g}, between {min(epsilons):.2f} and '
         f'{max(epsilons):.2f} by ledger. Trust: {told["trust"]}. Randomness: '
-        f'{told["randomness"]}. Not covered: {"; ".join(told["not_covered"])}. This page shows no '
+        f'{told["randomness"]}. {_audited(told.get("audit"))}'
+        f'Not covered: {"; ".join(told["not_covered"])}. This page shows no '
         'image and no descriptor of a center: they would tell more than the budget allows.',
         Table(
             '',
@@ -111,6 +112,19 @@ def privacy_section(name: str, told: Mapping[str, Any]) -> Section:
             f'One {told["unit"]} more or less changes the chance of any outcome by a factor of at '
             'most exp(epsilon), but for a probability of delta.',
         ),
+    )
+
+
+def _audited(found: Mapping[str, Any] | None) -> str:
+    """What canaries found, if they were asked (`launch.audit`)."""
+    if not found:
+        return 'Not audited (launch.audit). '
+    return (
+        f'Audited with {found["canaries"]:,} canaries: epsilon of training, stated as '
+        f'{found["stated"]:.2f}, is at least {found["lower_bound"]:.2f} with '
+        f'{found["confidence"]:.0%} confidence'
+        + (', WHICH REFUTES IT' if found['refuted'] else '')
+        + f', and with a sixth of the noise at least {found["sixth_of_the_noise"]:.2f}. '
     )
 
 

@@ -19,6 +19,7 @@ from fedgen_jax.onboard import onboard
 from fedgen_jax.privacy.accounting import epsilon
 from fedgen_jax.privacy.ledger import read_ledger, spent
 from fedgen_jax.public import public_config
+from fedgen_jax.report.gather import privacy_section
 from fedgen_jax.run import reopen
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.summary import evaluate_run
@@ -150,6 +151,20 @@ def test_an_audit_of_a_private_run_lies_outside_of_it(finished, tmp_path):
     subprocess.run([*command, f'--to={tmp_path / "own"}'], check=True, cwd=ROOT)
     assert {x.name for x in (tmp_path / 'own').iterdir()} == {'audit.json', 'audit.html'}
     assert not list(finished.workdir.glob('audit*'))
+
+
+def test_what_canaries_bound_stands_in_the_runs_own_summary(run, tmp_path):
+    command = [sys.executable, '-m', 'launch.audit', f'--workdir={run}', '--which=canaries']
+    subprocess.run([*command, f'--to={tmp_path / "own"}'], check=True, cwd=ROOT)
+    privacy = json.loads((run / 'summary.json').read_text())['privacy']
+    numbers = json.loads((tmp_path / 'own' / 'audit.json').read_text())['canaries']
+    found = privacy['audit']
+    assert found == {k: numbers[k] for k in found} and found['lower_bound'] <= found['stated']
+    text = privacy_section('run', privacy).text
+    assert f'is at least {found["lower_bound"]:.2f} with 95% confidence' in text
+    assert 'Not audited' in privacy_section('run', {**privacy, 'audit': None}).text
+    onboard(run, remove=SEEN[0])
+    assert json.loads((run / 'summary.json').read_text())['privacy']['audit'] == found
 
 
 def test_a_center_that_trained_may_leave(run, capsys):
