@@ -1,7 +1,8 @@
 """Drawn hospitals under differential privacy: accuracy against epsilon, and clients as units.
 
 Data:      16 drawn centers of 300 training images, each of another patient; one more is unseen.
-           With `:clients`, 1,000 drawn clients of 40 images, of whom 16 are scored.
+           With `:clients`, 1,000 drawn clients of 40 images, of whom 16 are scored; with
+           `:many`, 10,000.
 Needs:     the extra `privacy`.
 First:     python -m launch.train --config=configs/drawn_private.py:public \\
                --workdir=runs/drawn_private/public
@@ -9,6 +10,8 @@ Then:      python -m launch.sweep --config=configs/drawn_private.py --sweep=main
                --config.start.weights=runs/drawn_private/public --workdir=runs/drawn_private/main
 Clients:   python -m launch.sweep --config=configs/drawn_private.py:clients --sweep=clients \\
                --config.start.weights=runs/drawn_private/public --workdir=runs/drawn_private/clients
+Many:      python -m launch.sweep --config=configs/drawn_private.py:many --sweep=many \\
+               --config.start.weights=runs/drawn_private/public --workdir=runs/drawn_private/many
 One run:   python -m launch.train --config=configs/drawn_private.py --config.algorithm=fedavg \\
                --config.start.weights=runs/drawn_private/public --config.privacy.epsilon=4 \\
                --workdir=RUN
@@ -30,7 +33,7 @@ CLIENT_RATES = {8: 1.0, 4: 1.0, 2: 0.5, 1: 0.5}  # of the server
 
 
 def get_config(phase='patients'):
-    """phase: 'patients', 'clients', or 'public' for the run that both start from."""
+    """phase: 'patients', 'clients', 'many' (of these), or 'public', the run that all start from."""
     c = common.tuned()
     c.rounds, c.eval_every, c.checkpoint_every = 20, 20, 20
     c.local_steps, c.batch_size = 1, 16
@@ -54,12 +57,14 @@ def get_config(phase='patients'):
         c.data.virtual_examples, c.data.virtual_spread = 64, 1.0
         return public_config(c)
     c.fedgen.theta = 'joint'  # the base learns under the generated change; one kind of step
-    if phase == 'clients':
+    if phase in ('clients', 'many'):
         c.local_steps, c.batch_size = 4, 8
         c.client.lr, c.client.momentum, c.client.clip = 0.05, 0.9, 1.0
         c.data.centers, c.data.examples = 17, 100
         c.data.virtual, c.data.virtual_examples = 984, 40
         c.privacy.update({'unit': 'client', 'delta': 1e-5, 'rate': 0.1, 'clip': 0.2, 'public': ''})
+    if phase == 'many':  # twice as many in a round, a fiftieth of all
+        c.data.virtual, c.privacy.rate = 9984, 0.02
     return c
 
 
@@ -81,8 +86,17 @@ def sweep_main():
 
 def sweep_clients():
     """The same with the client as the unit; local-only learning sends nothing to protect."""
+    return _clients(cohort=100)
+
+
+def sweep_many():
+    """The same with 10,000 clients."""
+    return _clients(cohort=200)
+
+
+def _clients(cohort):
     methods = common.at_epsilons(
         ('fedgen', 'fedavg'), PUBLIC_ONLY,
-        {'cohort': 100, 'start.generator': True, 'privacy.clip': 0.0}, 'server.lr', CLIENT_RATES,
+        {'cohort': cohort, 'start.generator': True, 'privacy.clip': 0.0}, 'server.lr', CLIENT_RATES,
     )
     return [run for seed in SEEDS for run in grid(methods, (UNSEEN,), (seed,))]

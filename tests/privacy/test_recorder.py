@@ -19,7 +19,17 @@ from families import KEY, configured
 
 from fedgen_jax.algorithms.draws import images_of
 from fedgen_jax.algorithms.local import init_model
+from fedgen_jax.budget import moments_size
+from fedgen_jax.canonical.base import moments
+from fedgen_jax.canonical.brightfield import brightfield
 from fedgen_jax.data import synthetic
+from fedgen_jax.privacy.base import Message
+from fedgen_jax.privacy.clients import (
+    begin,
+    client_level,
+    deviation_of_share,
+    sigma_beside_share,
+)
 from fedgen_jax.privacy.dpsgd import Own, Private, clipped_sum, trainable_of
 from fedgen_jax.privacy.release import exact_total, sensitivity_of
 from fedgen_jax.privacy.units import patient_table
@@ -65,6 +75,52 @@ def test_a_descriptor():
         return exact_total(vectors, table, center, radius).astype(np.float64)
 
     check(release, sensitivity_of(radius, size), lambda table: release(table, 1.9))
+
+
+def test_the_moments_of_canonical_input():
+    """Of real drawn cells, and of a patient whose seven images are white."""
+    drawn = next(iter(synthetic.centers(1, len(UNIT), 16, seed=0))).examples
+    image, radius = np.array(drawn.image), 0.2
+    image[30:] = 255
+    canonical = brightfield(0.25)
+    vectors = np.asarray(moments(canonical, jnp.asarray(image)))
+    mu = vectors[:30].mean(0)
+
+    def release(table, radius=radius):
+        return exact_total(vectors, table, mu, radius).astype(np.float64)
+
+    c = configured({'input.canonical': 'brightfield', 'input.area': 0.25})
+    assert vectors.shape[1] == moments_size(c)
+    check(release, sensitivity_of(radius, vectors.shape[1]), lambda table: release(table, 1.9))
+
+
+def test_a_clients_contribution_and_whether_it_lay_within_the_clip():
+    """Both are one release, which costs as the contributions alone at the stated noise."""
+    sigma, expected, clip = 1.3, 30.0, 0.5
+    part = client_level(clip, adaptive=True)
+    state = begin(part.init(), sigma, expected, bytes(32))
+
+    def release(clients, limit=clip):
+        """In standard deviations of the noise that each number gets."""
+        sum_, within = np.zeros(5), 0.0
+        for x in clients:
+            message = Message({'delta': jnp.asarray(x, jnp.float32), 'weight': jnp.float32(1)}, {})
+            own = part.client({**state, 'clip': jnp.float32(limit)}, message, KEY, 0, None)
+            sum_ += np.asarray(own.contribution['sent']['delta'], np.float64)
+            within += float(own.contribution['within'])
+        noise = float(sigma_beside_share(sigma, expected)) * clip
+        return np.append(sum_ / noise, within / deviation_of_share(expected))
+
+    clients = [*RNG.normal(size=(20, 5)) * RNG.uniform(0.01, 1, (20, 1)), 9 * np.ones(5)]
+    whole, loose = release(clients), release(clients, 100.0)
+    found, unbounded = [], []
+    for i in range(len(clients)):  # without one of them
+        rest = clients[:i] + clients[i + 1:]
+        found.append(np.linalg.norm(whole - release(rest)))
+        unbounded.append(np.linalg.norm(loose - release(rest, 100.0)))
+    declared = 1 / sigma
+    assert max(found) <= declared * (1 + 1e-5)
+    assert found[-1] >= 0.9 * declared and max(unbounded) > 1.5 * declared
 
 
 @pytest.fixture(scope='module')
