@@ -4,8 +4,9 @@
 
 Drawn hospitals with the settings of `configs/demo.py`, whose choices were made on other seeds of
 the drawing.  All models are scored on test images of the center in question, and made of its
-training images: of unlabelled ones alone, but for fine-tuning (1, 5 and 20 labelled images a class)
-and training anew (all labels), which is the bound.
+training images: of unlabelled ones alone, but for fine-tuning and pFedHN's embedding (1, 5 and 20
+labelled images a class) and training anew (all labels).  The bound is that model after steps on all
+labels of the center.
 
 Every part is a run of its own below --workdir, and a second call goes on where the first was cut.
 The result is kept in WORKDIR/SEED.json.
@@ -28,6 +29,7 @@ from fedgen_jax.data.source import draw
 from fedgen_jax.evaluate import model_of, score, seen_statistics, statistic_of
 from fedgen_jax.files import write_json
 from fedgen_jax.hypernet import descriptor
+from fedgen_jax.newcomer import adapted_model
 from fedgen_jax.onboard import recalculate
 from fedgen_jax.program import num_bytes
 from fedgen_jax.report.tables import markdown
@@ -43,6 +45,7 @@ JOINS = ('synthetic-6', 'synthetic-7')
 CHANGES = 'synthetic-0'
 SHARES = (0.1, 0.5, 1.0)  # of its images that come from another scanner
 LABELLED = (1, 5, 20)  # images a class
+UNLABELLED_STEPS = 20  # at a center, `adapt.steps`
 METRIC = 'balanced_accuracy'
 
 
@@ -142,17 +145,24 @@ def few_labelled(train_images: Examples, per_class: int) -> Examples:
     return take(train_images, chosen)
 
 
-def of_training(event: str, done: Done, name: str) -> Row:
-    """Training of the whole federation, whose `name` is scored as a seen center."""
+def of_training(event: str, done: Done, name: str) -> list[Row]:
+    """Training of the whole federation, whose `name` is scored as a seen center.
+
+    As the rounds leave its model, and after further steps on its labels.
+    """
     trained, c, cost = done
     client = next(i for i, x in enumerate(trained.seen) if x.name == name)
     center, others = trained.seen[client], len(trained.seen) - 1
-    model = model_of(trained, of_split(center, 'train'), client)
-    value = score(trained, model, of_split(center, 'test'))[METRIC]
+    images = of_split(center, 'train')
     sent = c.rounds * (cost['bytes_up'] + cost['bytes_down']) * len(trained.seen)
-    steps = c.rounds * c.local_steps
-    return Row(event, 'FedGen, all train anew', value, c.rounds * cost['round_seconds'], sent,
-               steps, steps * others)
+    steps, rows = c.rounds * c.local_steps, []
+    for way, labelled, more in (('', None, 0), (', and own steps', images, c.finetune.steps)):
+        seconds, model = timed(lambda: model_of(trained, images, client, labelled=labelled))  # noqa: B023
+        value = score(trained, model, of_split(center, 'test'))[METRIC]
+        seconds = c.rounds * cost['round_seconds'] + seconds
+        rows.append(Row(event, f'FedGen, all train anew{way}', value, seconds, sent, steps + more,
+                        steps * others))
+    return rows
 
 
 def bytes_of(trained: Trained, images: Examples) -> int:
@@ -176,6 +186,16 @@ def generated(
     sent = bytes_of(trained, images)
     value = score(trained, model, of_split(center, 'test'))[METRIC]
     return Row(event, way, value, seconds, sent, 0, 0)
+
+
+def after_steps(event: str, way: str, trained: Trained, center: Center) -> Row:
+    """A new center's model after steps without labels."""
+    images = of_split(center, 'train')
+    seconds, model = timed(lambda: adapted_model(trained, images, UNLABELLED_STEPS)[0])
+    value = score(trained, model, of_split(center, 'test'))[METRIC]
+    sent = bytes_of(trained, images) if trained.program.describe else num_bytes(trained.shared)
+    return Row(event, f'{way}, {UNLABELLED_STEPS} steps without labels', value, seconds, sent,
+               UNLABELLED_STEPS, 0)
 
 
 def by_scanner(event: str, trained: Trained, before: dict, new: Center, share: float) -> Row:
@@ -206,8 +226,9 @@ def served(
     few = few_labelled(images, labels) if labels else None
     seconds, model = timed(lambda: model_of(trained, images, labelled=few))
     value = score(trained, model, of_split(center, 'test'))[METRIC]
-    steps = done.config.finetune.steps if labels else 0
-    return Row(event, way, value, seconds, num_bytes(trained.shared), steps, 0)
+    c = done.config
+    fit = c.pfedhn.fit_steps if c.algorithm == 'pfedhn' else c.finetune.steps
+    return Row(event, way, value, seconds, num_bytes(trained.shared), fit if labels else 0, 0)
 
 
 def main(_):
@@ -216,6 +237,7 @@ def main(_):
     root = write_folder(folder / 'before')
     ours = trained_on('fedgen', config_of(root))
     fedavg = trained_on('fedavg', config_of(root, changes=demo.RUNS['fedavg'].items()))
+    pfedhn = trained_on('pfedhn', config_of(root, changes={'algorithm': 'pfedhn'}.items()))
     fedgen = ours.trained
     base = ours._replace(trained=fedgen._replace(program=fedgen.program.base))
     own = seen_statistics(fedgen)
@@ -229,10 +251,13 @@ def main(_):
             generated(event, fedgen, center, before),
             served(event, 'FedAvg, every add-on', base, center),
             served(event, 'FedAvg', fedavg, center),
+            after_steps(event, 'FedGen', fedgen, center),
+            after_steps(event, 'FedAvg, every add-on', base.trained, center),
             *(served(event, f'{way}, {k} labelled a class', done, center, labels=k)
-              for way, done in (('FedGen', ours), ('FedAvg, every add-on', base))
+              for way, done in (('FedGen', ours), ('FedAvg, every add-on', base),
+                                ('pFedHN, fitted embedding', pfedhn))
               for k in LABELLED),
-            of_training(event, anew, name),
+            *of_training(event, anew, name),
         ]
 
     old = center_of(fedgen, CHANGES)
@@ -249,7 +274,9 @@ def main(_):
             by_scanner(event, fedgen, made_before, new, share),
             served(event, 'FedAvg, every add-on', base, new),
             served(event, 'FedAvg', fedavg, new, of=old),
-            of_training(event, again, CHANGES),
+            after_steps(event, 'FedGen', fedgen, new),
+            after_steps(event, 'FedAvg, every add-on', base.trained, new),
+            *of_training(event, again, CHANGES),
         ]
 
     rows += leaving(anew.trained, fedgen)
