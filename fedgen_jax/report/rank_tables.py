@@ -21,9 +21,10 @@ from fedgen_jax.schema import Summary
 
 
 def rank_tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
-    """Both tables of one set of runs, of the metric that stands for its task.
+    """All tables of one set of runs, of the metric that stands for its task.
 
-    reference: the method that the others are compared with; None: the first.
+    reference: the method that the others are compared with, and its adapted models with them, where
+        it has some; None: the first.
     """
     metric = headline(summaries[0])
     of = measure(summaries, metric)
@@ -32,11 +33,16 @@ def rank_tables(summaries: Sequence[Summary], reference: str | None = None) -> s
         return f'Nothing is ranked: {reference} is the only method.'
     by_group = {g: ranks(common_units(rows, g, metric), of.lower) for g in GROUPS}
     gaps = {g: differences(rows, reference, g, metric) for g in GROUPS}
+    adapted, over = reference + ADAPTED, 'over centers and seeds'
+    unseen = {'unseen': differences(rows, adapted, 'unseen', metric)} if adapted in rows else {}
     return '\n\n'.join([
         f'### {titled(metric)}: mean rank',
         *_ranked(by_group, list(rows)),
-        f'### {titled(metric)}: {reference} less each other method, over centers and seeds',
+        f'### {titled(metric)}: {reference} less each other method, {over}',
         _gaps(gaps, [name for name in rows if name != reference], reference, of),
+        *([f'### {titled(metric)}: {adapted}, less each other method, {over}',
+           _gaps(unseen, [name for name in rows if name != adapted], adapted, of)]
+          if unseen else []),
         _note(gaps),
         *_adapted(rows),
     ])
@@ -91,8 +97,8 @@ def _gaps(gaps, names, reference, of: Measure) -> str:
         found = gaps[group].get(name)
         return [_gap(found, of), _p(adjusted[group][name])] if found else [NONE, NONE]
 
-    body = [[name, *(x for g in GROUPS for x in cells(name, g))] for name in names]
-    return markdown([f'{reference} less …', *(x for g in GROUPS for x in (g, f'p, {g}'))], body)
+    body = [[name, *(x for g in gaps for x in cells(name, g))] for name in names]
+    return markdown([f'{reference} less …', *(x for g in gaps for x in (g, f'p, {g}'))], body)
 
 
 def _gap(found: Difference, of: Measure) -> str:
