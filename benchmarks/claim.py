@@ -180,7 +180,7 @@ def generated(
         statistic = statistic_of(trained, images)
         after = recalculate(before, {center.name: statistic})
         model = model_of(trained, images, m_E=after.refined_E[center.name])
-        return model, model_of(trained, images, m_E=after.center_model_E)
+        return model, model_of(trained, images, m_E=after.center_model_E, whole=True)
 
     seconds, (model, _) = timed(make)
     sent = bytes_of(trained, images)
@@ -301,7 +301,7 @@ def leaving(with_them: Trained, without: Trained) -> list[Row]:
         scores = []
         for name in (c.name for c in stay):
             center = center_of(trained, name)
-            model = model_of(trained, of_split(center, 'train'), m_E=m_E)
+            model = model_of(trained, of_split(center, 'train'), m_E=m_E, whole=True)
             scores.append(score(trained, model, of_split(center, 'test'))[METRIC])
         rows.append(Row(f'{len(JOINS)} leave', way, float(np.mean(scores)), 0.0, 0, 0, 0))
     return rows

@@ -66,14 +66,18 @@ def model_of(
     client: int | None = None,
     m_E: np.ndarray | None = None,
     labelled: Examples | None = None,
+    whole: bool = False,
 ) -> Any:
     """Variables of a center's refined model, made from its unlabelled images.
 
     client: the number of a seen center; None: a stranger.  m_E: replaces the images' descriptor.
+    whole: whether it is the one model for all, whose `m_E`, the pool's, is taken as it is.
     """
     private = None
     if client is not None:
         private = jax.tree.map(lambda x: x[client], trained.private_C)
+    elif whole and trained.program.describe:
+        private = {'id': np.int32(-1)}  # nobody's, and no stranger's
     if m_E is None and client is not None and trained.released:
         m_E = descriptor.mean(trained.released[trained.seen[client].name])
     if m_E is None and trained.program.describe:
@@ -304,16 +308,19 @@ def score_center_model(trained: Trained, split: str) -> dict | None:
     if statistics == {}:  # nothing was released: what training sent, with noise, is there
         m_E = np.asarray(trained.shared['pooled'])
 
+    def made_of(images):
+        return model_of(trained, images, m_E=m_E, whole=True)
+
     def of(center):
-        variables = model_of(trained, of_split(center, 'train'), m_E=m_E)
-        of_split_N = center.split == SPLITS.index(split)
-        return metrics_of(trained, predict_on(trained, variables, center, of_split_N))
+        made, on_N = made_of(of_split(center, 'train')), center.split == SPLITS.index(split)
+        return metrics_of(trained, predict_on(trained, made, center, on_N))
+
+    def of_stranger(center):
+        return metrics_of(trained, cross_fitted(trained, center, split, made_of))
 
     return {
         'seen': block(trained, {c.name: of(c) for c in trained.seen}),
-        'unseen': block(
-            trained, {c.name: score_stranger(trained, c, split, m_E) for c in trained.unseen}
-        ),
+        'unseen': block(trained, {c.name: of_stranger(c) for c in trained.unseen}),
     }
 
 

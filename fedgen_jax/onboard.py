@@ -24,7 +24,14 @@ from fedgen_jax.files import alone_in, append_line, expand, file_name, write_jso
 from fedgen_jax.guard import release_anew
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
-from fedgen_jax.kept import Kept, remove_model, why_not_kept, write_model
+from fedgen_jax.kept import (
+    Kept,
+    file_of,
+    read_model,
+    remove_model,
+    why_not_kept,
+    write_model,
+)
 from fedgen_jax.loaded import stranger
 from fedgen_jax.newcomer import Extras, extras, score_extras, tell_doubts, with_extras
 from fedgen_jax.program import num_bytes
@@ -115,7 +122,7 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
     asked = extras(workdir, done, prevalence, adapt)
     before = read_statistics(workdir)
     check_psi(workdir, done, before.pooled)
-    weights_before = {name: _weights_hash(done, s) for name, s in before.own.items()}
+    weights_before = {name: _weights_hash(workdir, done, name, s) for name, s in before.own.items()}
 
     started = time.monotonic()
     centers = () if remove else _read_centers(done, data, update, before.own, columns)
@@ -151,7 +158,9 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
             'steps': 0,
             'bytes': 0,
             'weights_before': others,
-            'weights_after': {name: _weights_hash(done, kept[name]) for name in others},
+            'weights_after': {
+                name: _weights_hash(workdir, done, name, kept[name]) for name in others
+            },
         },
     }
     if done.config.privacy.unit and not remove:
@@ -277,15 +286,20 @@ def _read_centers(done, data, update, own, columns) -> tuple[Center, ...]:
 
 
 def generated(done: Restored, m_E: np.ndarray) -> Any:
-    """The weights that are made from a descriptor [E], of which alone they depend."""
+    """The weights that are made from a descriptor [E] as it is, of which alone they depend."""
     size = done.config.data.image_size
     blank = Examples(
         np.zeros((1, size, size, 3), np.uint8), {}, np.ones(1, np.float32)
     )
-    return model_of(stranger(done, 1), blank, m_E=m_E)['params']
+    return model_of(stranger(done, 1), blank, m_E=m_E, whole=True)['params']
 
 
-def _weights_hash(done: Restored, statistic: Statistic) -> str:
+def _weights_hash(workdir: pathlib.Path, done: Restored, name: str, statistic: Statistic) -> str:
+    """Of the model that a center has: the kept one, else what its statistic makes."""
+    file = file_of(workdir, name)
+    if file.is_file():
+        kept = read_model(file, done.program.input, done.reference)
+        return descriptor.hash_of(kept.variables['params'])
     return descriptor.hash_of(generated(done, descriptor.mean(statistic)))
 
 

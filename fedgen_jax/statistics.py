@@ -8,8 +8,9 @@ A run whose statistics lie in statistics/NAME.json, as they did before, is read 
 
 import json
 import pathlib
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,28 @@ def save_statistics(workdir: pathlib.Path, done: Trained) -> None:
                 f'{workdir}/statistics: the descriptor network has changed: onboard '
                 f'{", ".join(joined)} again', stacklevel=2,
             )
+        if is_first():  # of the network before
+            shutil.rmtree(workdir / 'center_model', ignore_errors=True)
     write_statistics(workdir, Statistics(own, pooled))
+
+
+def check_unchanged(workdir: pathlib.Path, names: Sequence[str]) -> None:
+    """Raises ValueError where a run that is to train on has centers that left or changed since.
+
+    names: of the seen centers, as the data have them.
+    """
+    if not _pool_of(workdir).is_file():
+        return
+    own = _read_own(workdir)
+    gone = [name for name in names if name not in own]
+    changed = [n for n in names if (workdir / 'onboard' / f'{file_name(n)}.json').is_file()]
+    for what, found in (('left', gone), ('changed', changed)):
+        if found:
+            raise ValueError(
+                f'{workdir}: {", ".join(found)} {what} since the training (launch.onboard), and '
+                'more rounds would train on the old images: train in another --workdir, on data as '
+                'they are now'
+            )
 
 
 def write_statistics(workdir: pathlib.Path, statistics: Statistics) -> None:

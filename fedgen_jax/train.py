@@ -46,7 +46,7 @@ from fedgen_jax.run import (
     write_reference,
 )
 from fedgen_jax.settings import refusal, settings_of
-from fedgen_jax.statistics import save_statistics
+from fedgen_jax.statistics import check_unchanged, save_statistics
 from fedgen_jax.summary import summarize, title_of
 from fedgen_jax.terminal import Display, display
 
@@ -102,6 +102,8 @@ def _train(run: Run, workdir, progress, stop, title):
             first, state, private_C = begun(run, checkpoints)
             if run.guard:
                 run = guard.checked(run, workdir, first)
+            if first < run.config.rounds:
+                check_unchanged(workdir, [center.name for center in run.seen])
             write_json(workdir / 'config.json', run.config.to_dict())
             write_json(workdir / 'federation.json', federation)
             write_reference(workdir, run)

@@ -102,7 +102,7 @@ def update(fedgen: Trained, fedavg: Trained, new: Center) -> dict:
     statistic = statistic_of(fedgen, new_images)
     after = recalculate(Statistics(own, pooled), {old.name: statistic})
     refined = model_of(fedgen, new_images, m_E=after.refined_E[old.name])
-    center_model = model_of(fedgen, new_images, m_E=after.center_model_E)
+    center_model = model_of(fedgen, new_images, m_E=after.center_model_E, whole=True)
     jax.block_until_ready((refined, center_model))
     seconds = time.monotonic() - started
 
@@ -110,7 +110,7 @@ def update(fedgen: Trained, fedavg: Trained, new: Center) -> dict:
     rows = {
         OURS: (fedgen, model_of(fedgen, images, 0), refined),
         'Center model': (
-            fedgen, model_of(fedgen, images, m_E=descriptor.mean(pooled)), center_model
+            fedgen, model_of(fedgen, images, m_E=descriptor.mean(pooled), whole=True), center_model
         ),
         BASE: (base, *(model_of(base, x, 0) for x in (images, new_images))),
         PUBLISHED: (fedavg, *[model_of(fedavg, images, 0)] * 2),

@@ -23,7 +23,8 @@ from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.interrupt import MayPass
 from fedgen_jax.kept import file_of, names_kept, read_model, write_model
 from fedgen_jax.loaded import load
-from fedgen_jax.onboard import entry_of, onboard, recalculate
+from fedgen_jax.onboard import entry_of, generated, onboard, recalculate
+from fedgen_jax.run import restore
 from fedgen_jax.statistics import Statistics, read_statistics
 from fedgen_jax.train import train
 
@@ -99,6 +100,38 @@ def test_a_center_joins_and_leaves_and_the_pool_is_as_before(run, cells, tmp_pat
     ]
     now = datetime.datetime.now(datetime.UTC)
     assert all(now - datetime.datetime.fromisoformat(x['at']) < HOUR for x in lines)
+
+
+@pytest.mark.parametrize('changes', [{'stranger': 0.0}, {'stranger_change': 0.0}])
+def test_the_center_model_is_the_pools_own_however_strangers_are_served(run, changes):
+    """A center that leaves takes all of its descriptor with it."""
+    c = json.loads((run / 'config.json').read_text())
+    c['fedgen'] |= changes
+    (run / 'config.json').write_text(json.dumps(c))
+    done, pooled = restore(run), read_statistics(run).pooled
+    first, *others = read_statistics(run).own
+    left = onboard(run, remove=first)['center_model']['weights']
+    assert left != descriptor.hash_of(generated(done, descriptor.mean(pooled)))
+    assert left != descriptor.hash_of(done.state.shared['theta'])
+    report = onboard(run, remove=others[0])
+    assert report['center_model']['weights'] != left
+    for name in others[1:]:  # what lies there is what they have
+        kept = read_model(file_of(run, name), done.program.input, done.reference)
+        own = descriptor.hash_of(kept.variables['params'])
+        assert own == report['others']['weights_before'][name]
+
+
+def test_a_run_whose_centers_left_or_changed_trains_no_further(run, cells, tmp_path):
+    longer, copy = load(run).config, shutil.copytree(run, tmp_path / 'other')
+    longer.rounds += 1
+    onboard(run, remove=cells.seen)
+    onboard(copy, str(center_folder(cells, tmp_path / 'new', as_name=cells.seen)), cells.seen)
+    for folder, what in ((run, 'left'), (copy, 'changed')):
+        before = (folder / 'summary.json').read_bytes()
+        with pytest.raises(ValueError, match=f'{cells.seen} {what} since') as error:
+            train(longer, folder, progress=False)
+        assert '\n' not in str(error.value)
+        assert (folder / 'summary.json').read_bytes() == before
 
 
 def test_a_center_may_come_in_any_form(run, cells, tmp_path):

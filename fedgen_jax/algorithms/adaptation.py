@@ -13,7 +13,7 @@ import optax
 
 from fedgen_jax.algorithms.base import Algorithm, Tree
 from fedgen_jax.algorithms.draws import draw_indices, images_of
-from fedgen_jax.algorithms.episodes import Parts, generated, own_descriptor
+from fedgen_jax.algorithms.episodes import Hypernet, Parts, generated, own_descriptor
 from fedgen_jax.algorithms.finish import finish, statistics_under
 from fedgen_jax.algorithms.local import Local
 from fedgen_jax.data.examples import Examples
@@ -84,6 +84,7 @@ def descent(
 
 def code_adapted(
     parts: Parts,
+    end: Callable[..., Tree],
     shared: Tree,
     unlabelled: Examples,
     key: jax.Array,
@@ -91,16 +92,26 @@ def code_adapted(
     steps: int,
     reach: float,
 ) -> tuple[Tree, jax.Array]:
-    """`Algorithm.adapt`: `descent` on an offset of the code."""
+    """`Algorithm.adapt`: `descent` on an offset of the code.  end: as of `fedgen.personalize`."""
+    check_code(parts.hypernet)
     m_E = own_descriptor(parts, shared, None, unlabelled, m_E)
 
     def model(offset_F):
         on = parts.hypernet.stranger_change
         params = generated(parts, shared, shared['normal'], m_E, on, offset_F)
-        return finish(parts.local, params, unlabelled, None, key, shared.get('statistics'))
+        return end(shared, None, params, unlabelled, None, key)
 
     begin = jnp.zeros(parts.generator.code)
     return descent(parts.local, model, begin, unlabelled, key, steps, reach)
+
+
+def check_code(hypernet: Hypernet) -> None:
+    """Raises ValueError where the code changes nothing at a stranger."""
+    if not hypernet.stranger_change:
+        raise ValueError(
+            'adapt.what=code: a new center takes no generated change (fedgen.stranger_change=0): '
+            'pass --config.adapt.what=norms'
+        )
 
 
 def weights_adapted(

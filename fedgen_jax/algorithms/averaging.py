@@ -14,7 +14,7 @@ from fedgen_jax.algorithms.base import Algorithm, State, Tree
 # Entries of `shared` that make models.  What steers training, as SCAFFOLD's variate, stays.
 SERVED = (
     'theta', 'phi', 'psi', 'embedding', 'pooled', 'normal', 'statistics', 'clusters', 'gaussians',
-    'rates',
+    'rates', 'context',
 )
 
 

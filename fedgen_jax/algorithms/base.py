@@ -43,7 +43,8 @@ class Algorithm(NamedTuple):
                    variables for the model.  An unseen client has no `private` and, zero-shot,
                    no `labelled`; `m_E` replaces the descriptor of `unlabelled`.  A seen client's
                    `unlabelled` are its training examples, whose targets it may use; an unseen
-                   one's targets are never looked at.
+                   one's targets are never looked at.  The center model of an algorithm with a
+                   descriptor has {'id': -1} for `private`: it is nobody's.
     title:         its name for people.
     keeps:         whether a client's private state, or its number, matters from round to round.
                    Centers that are drawn for one round cannot take part where it does.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from fedgen_jax.algorithms.adaptation import code_adapted
+from fedgen_jax.algorithms.adaptation import check_code, code_adapted
 from fedgen_jax.algorithms.base import Algorithm, State, Tree, next_round, server_step
 from fedgen_jax.algorithms.draws import images_of
 from fedgen_jax.algorithms.episodes import (
@@ -33,7 +33,6 @@ from fedgen_jax.algorithms.episodes import (
     vectors,
 )
 from fedgen_jax.algorithms.fedavg import fedavg
-from fedgen_jax.algorithms.finish import finish
 from fedgen_jax.algorithms.learning import Update, metrics_of, side_by_side
 from fedgen_jax.algorithms.local import Local, client_weight, init_model, weigh, weighed
 from fedgen_jax.algorithms.optimizers import optimizer
@@ -101,6 +100,8 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     }
     by_group = optax.partition(groups, lambda weights: {k: k for k in weights})
     network = look_up('fedgen.network', h.network, NETWORKS)()
+    if c.adapt.steps and c.adapt.what == 'code' and hypernet.learned and hypernet.modes:
+        check_code(hypernet)
     choose('fedgen.theta', h.theta, ('residual', 'joint'))
     if choose('fedgen.phase', h.phase, ('with', 'after')) == 'after' and not c.start.weights:
         raise ValueError(
@@ -163,18 +164,19 @@ def fedgen(
     move = functools.partial(server_update, parts, server)
     first = functools.partial(init, parts, server)
     under: Algorithm = base or fedavg(local, server)
+    end = functools.partial(ended, under)
     algorithm = Algorithm(
         init=functools.partial(first, under),
         init_private=lambda state, client_id: {'id': client_id},
         client_update=learn_at,
         server_update=move,
         describe=functools.partial(describe, parts) if hypernet.learned else None,
-        personalize=functools.partial(personalize, parts),
+        personalize=functools.partial(personalize, parts, end),
         title=title_of(hypernet, base),
         keeps=bool(hypernet.modes) and hypernet.descriptor == 'onehot',
         server_model=True,
         sizes={**under.sizes, 'generator': 'phi', 'descriptor': 'psi'},
-        adapt=functools.partial(code_adapted, parts) if hypernet.learned else None,
+        adapt=functools.partial(code_adapted, parts, end) if hypernet.learned else None,
         unseen='descriptor' if hypernet.learned else '',
     )
     return over(base, algorithm, after) if base else algorithm
@@ -300,11 +302,23 @@ def describe(parts: Parts, shared: Tree, image_NxHxWx3: jax.Array) -> jax.Array:
     return vectors(parts, shared['psi'], images_of(image_NxHxWx3))
 
 
-def personalize(parts: Parts, shared, private, unlabelled, labelled, key, m_E=None) -> Tree:
-    """`Algorithm.personalize`."""
+def personalize(
+    parts: Parts, end: Callable[..., Tree], shared, private, unlabelled, labelled, key, m_E=None
+) -> Tree:
+    """`Algorithm.personalize`.  end: `ended`, of the base."""
     m_E = own_descriptor(parts, shared, private, unlabelled, m_E)
     params = shared['theta']
     if parts.hypernet.modes:
         on = parts.hypernet.stranger_change if private is None else 1.0
         params = generated(parts, shared, shared['normal'], m_E, on)
-    return finish(parts.local, params, unlabelled, labelled, key, shared.get('statistics'))
+    return end(shared, private, params, unlabelled, labelled, key)
+
+
+def ended(base: Algorithm, shared, private, params, unlabelled, labelled, key) -> Tree:
+    """What the base makes of refined weights, in place of its own, for a center.
+
+    A client's private state that lacks what the base keeps is nobody's (`Algorithm.personalize`).
+    """
+    kept = jax.eval_shape(lambda: base.init_private(State(shared, ()), jnp.int32(0)))
+    own = None if private is None or set(kept) - set(private) else private
+    return base.personalize({**shared, 'theta': params}, own, unlabelled, labelled, key)

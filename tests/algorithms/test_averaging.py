@@ -6,10 +6,12 @@ import jax
 import numpy as np
 import pytest
 import rolling
-from families import assert_same, configured, drawn_clients
+from families import KEY, NEEDS, assert_same, configured, drawn_clients
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from fedgen_jax import checkpoint
-from fedgen_jax.algorithms.averaging import averaged, served
+from fedgen_jax.algorithms import ALGORITHMS
+from fedgen_jax.algorithms.averaging import SERVED, averaged, served
 from fedgen_jax.data import synthetic
 from fedgen_jax.engine.rounds import client_mesh, make_rounds
 from fedgen_jax.hypernet import descriptor
@@ -28,6 +30,26 @@ NAMES = {
     'scaffold': {'algorithm': 'scaffold'},
     'ditto': {'algorithm': 'ditto'},
 }
+
+
+def test_all_that_a_finished_model_is_made_from_is_averaged():
+    """Of every algorithm: what the server's state holds besides steers training alone."""
+    data = jax.tree.map(lambda x: x[0], drawn_clients())
+    for name in ALGORITHMS:
+        c = configured({'algorithm': name, **NEEDS.get(name, {})})
+        algorithm, _ = make_algorithm(c, 16, synthetic.CLASSES, 3)
+        if not algorithm.server_model:
+            continue
+        shared = jax.eval_shape(algorithm.init, KEY).shared
+
+        def finished(shared, algorithm=algorithm):
+            return algorithm.personalize(shared, None, data, None, KEY)
+
+        made = jax.make_jaxpr(finished)(shared).jaxpr
+        _, used = dce_jaxpr(made, [True] * len(made.outvars))
+        paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(shared))
+        read = {path[0].key for path, is_used in zip(paths, used) if is_used}
+        assert read and read <= set(SERVED), name
 
 
 def made(name, average):

@@ -1,9 +1,10 @@
 """FedGen's residual form: the base is its own algorithm's to the bit, whatever the generator is."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from families import KEY, assert_same, configured, drawn_clients, roll
+from families import KEY, assert_close, assert_same, configured, drawn_clients, roll
 
 from fedgen_jax.data import synthetic
 from fedgen_jax.engine import rounds
@@ -54,6 +55,28 @@ def test_controls_share_the_base(changes, based, clients):
     if base == 'fedavg':
         state = roll(changes, clients, rounds=3)[0]
         assert_same(state.shared['theta'], alone.shared['theta'])
+
+
+@pytest.mark.parametrize('base', ['tent', 't3a', 'atp', 'fedbn', 'ditto'])
+def test_refined_weights_end_as_the_bases_do(base, clients):
+    """What a base makes of its server's model for a center, it makes of the refined one."""
+    c = configured({'fedgen.base': base, 'model.norm': 'batch'})
+    algorithm, _ = make_algorithm(c, 16, synthetic.CLASSES, 3)
+    state, data = algorithm.init(KEY), jax.tree.map(lambda x: x[0], clients)
+    trained = algorithm.init_private(state, jnp.int32(0))
+    # At first the generated change is zero.  The center model is a stranger's, of its base.
+    for private, own in ((None, None), (trained, trained), ({'id': jnp.int32(-1)}, None)):
+        made = algorithm.personalize(state.shared, private, data, None, KEY)
+        expected = algorithm.base.personalize(state.shared, own, data, None, KEY)
+        assert_close(made, expected, 1e-5)
+
+
+def test_steps_on_a_code_that_changes_nothing_are_refused():
+    c = configured({'fedgen.stranger_change': 0.0, 'adapt.steps': 5})
+    with pytest.raises(ValueError, match='adapt.what=code: .* takes no generated change'):
+        make_algorithm(c, 16, synthetic.CLASSES, 3)
+    c.fedgen.modes = ()  # without a generator they are on norms
+    assert make_algorithm(c, 16, synthetic.CLASSES, 3)
 
 
 class HeadAlone(CNN):
