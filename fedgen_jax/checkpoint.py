@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from flax.traverse_util import flatten_dict
 
 from fedgen_jax.algorithms.base import State
@@ -39,6 +40,17 @@ def manager(workdir: str | pathlib.Path, keep: int = 2) -> Iterator[ocp.Checkpoi
         for end in (finish, ocp.CheckpointManager.close):
             with contextlib.suppress(Exception):  # what failed has been told
                 end(checkpoints)
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Orbax warns that what is read only is read only."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(min(before, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _open(workdir, **options) -> ocp.CheckpointManager:
@@ -105,7 +117,7 @@ def read(
     """As `restore`, of a run that may be going on: nothing is written, damaged ones stay."""
     if not (pathlib.Path(workdir) / 'checkpoints').is_dir():
         return 0, like
-    with contextlib.closing(_open(workdir, read_only=True)) as checkpoints:
+    with _quietly(), contextlib.closing(_open(workdir, read_only=True)) as checkpoints:
         for step in sorted(checkpoints.all_steps(), reverse=True):
             folder = _folder(checkpoints, step)
             problem = _damage(folder)

@@ -371,19 +371,19 @@ def score_shuffled(trained: Trained, split: str) -> dict | None:
 
 
 def evaluate(
-    trained: Trained, split: str, with_intervals: bool = False,
+    trained: Trained, split: str, intervals: Sequence[str] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict:
     """The scores of models that are generated, without a label of the center they are for.
 
-    with_intervals: of 'seen' and 'unseen', as `score_seen` has them.
+    intervals: which of 'seen' and 'unseen' have them, as `score_seen`.
     tell: called with the name of each part as it begins.
     """
     tell('the seen centers')
-    seen = score_seen(trained, split, with_intervals=with_intervals)
+    seen = score_seen(trained, split, with_intervals='seen' in intervals)
     if trained.unseen:
         tell('the unseen centers')
-    unseen = score_unseen(trained, split, with_intervals)
+    unseen = score_unseen(trained, split, 'unseen' in intervals)
     if trained.program.algorithm.server_model:
         tell('the center model')
     center_model = score_center_model(trained, split)

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.folder import windows
+from fedgen_jax.data.folder.headers import for_others
 from fedgen_jax.data.folder.reading import Window
 from fedgen_jax.data.inputs import (
     Listed,
@@ -81,6 +82,8 @@ class Model(NamedTuple):
             return {picture.name: found for picture, found in self.ask(pictures)}
         x = np.asarray(images)
         if x.ndim == 4:
+            if not len(x):
+                raise ValueError('images: none: at least one')
             each = [found for _, found in self.ask(of_array(one, self.size) for one in x)]
             return jax.tree.map(lambda *y: np.stack(y), *each)
         return next(self.ask([of_array(x, self.size)]))[1]
@@ -119,8 +122,8 @@ class Loaded(NamedTuple):
 
     @property
     def columns(self) -> str:
-        """Which headers of tables stand for our columns, as `data.columns` of the run."""
-        return self.done.config.data.columns
+        """Which headers of tables stand for our columns, as in the run, if they are there."""
+        return for_others(self.done.config.data.columns)
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ training), what the canonical input takes out, and how the network's input is st
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,22 +84,32 @@ def choose_modality(name: str, source: Source, root: pathlib.Path) -> tuple[str,
             "modality: some centers' NIfTI volumes have values below -200, as CT has, and some "
             'have none: state one by --config.modality'
         )
-    images = np.concatenate([np.asarray(c.examples.image[:_PER_CENTER]) for c in source.centers])
-    return of_pixels(images)
+    return of_pixels([
+        unpadded(np.asarray(image), size) for c in source.centers
+        for image, size in zip(c.examples.image[:_PER_CENTER], c.size or [''] * _PER_CENTER)
+    ])
 
 
-def of_pixels(image_NxHxWx3: np.ndarray) -> tuple[str, str]:
-    """(modality, why) of uint8 images, by their colors.
+def unpadded(image_SxSx3: np.ndarray, size: str) -> np.ndarray:
+    """[H, W, 3]: what a square shows of an image of 'width x height', without its black margins."""
+    if not size:
+        return image_SxSx3
+    side, inner = len(image_SxSx3), tuple(map(int, size.split(' x ')))
+    width, height = (max(1, round(x * side / max(inner))) for x in inner)
+    y, x = (side - height) // 2, (side - width) // 2
+    return image_SxSx3[y : y + height, x : x + width]
+
+
+def of_pixels(images: Sequence[np.ndarray]) -> tuple[str, str]:
+    """(modality, why) of images, uint8 [H, W, 3] each, by their colors.
 
     Gray ones may as well be slices of MR, CT or ultrasound, and colors without a field of view or
     a bright ground any photograph: the reason says that it is a guess.
     """
-    x = image_NxHxWx3.astype(np.float32)
+    x = np.concatenate([image.reshape(-1, 3) for image in images]).astype(np.float32)
     if np.mean(np.ptp(x, axis=-1)) < 2:
         return 'xray', 'a guess: the images are gray (mri, ct and ultrasound are too)'
-    n = max(1, x.shape[1] // 16)
-    corners = np.stack([x[:, :n, :n], x[:, :n, -n:], x[:, -n:, :n], x[:, -n:, -n:]])
-    dark = np.mean(corners.max(-1) < 30) > 0.7
+    dark = np.mean(np.concatenate([_corners(image) for image in images]).max(-1) < 30) > 0.7
     red, green, blue = np.median(x[x.max(-1) > 40], 0) if np.any(x.max(-1) > 40) else (0, 0, 0)
     if dark and red > green > blue:
         return 'fundus', 'a guess: a reddish field of view on black'
@@ -107,6 +117,13 @@ def of_pixels(image_NxHxWx3: np.ndarray) -> tuple[str, str]:
     if np.percentile(x.min(-1), 90) > 190 or (red > green and blue > 1.05 * green):
         return 'brightfield', 'a guess: colors of a stain'
     return 'dermoscopy', 'a guess: colors, but neither a stain nor a field of view on black'
+
+
+def _corners(image_HxWx3):
+    """[P, 3]: the pixels of the four corners."""
+    n = max(1, max(image_HxWx3.shape) // 16)
+    rows = np.concatenate([image_HxWx3[:n], image_HxWx3[-n:]])
+    return np.concatenate([rows[:, :n], rows[:, -n:]], 1).reshape(-1, 3)
 
 
 def _of_dicom(root: pathlib.Path, path: str) -> str | None:

@@ -17,6 +17,7 @@ from fedgen_jax import checkpoint
 from fedgen_jax.budget import ledgers_in
 from fedgen_jax.data.check import tell
 from fedgen_jax.data.examples import Center, Examples
+from fedgen_jax.data.folder.headers import for_others
 from fedgen_jax.data.source import load
 from fedgen_jax.engine.processes import is_first
 from fedgen_jax.evaluate import model_of, score_stranger, statistic_of
@@ -177,7 +178,11 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
 def check_asked(workdir, done: Restored, data, update, remove, prevalence, adapt) -> None:
     """Raises ValueError where the arguments of `onboard` do not go together, or with the run."""
     if done.program.describe is None:
-        raise ValueError(f'{workdir}: trained without a learned descriptor, so nothing can join')
+        raise ValueError(
+            f'{workdir}: trained without a learned descriptor, so that nothing is kept of who joins'
+            + (': launch.predict and launch.export make the model of a new center from '
+               '--data=FOLDER' if done.program.algorithm.server_model else '')
+        )
     if remove and (data or update):
         raise ValueError('--remove takes neither --data nor --update')
     if remove and (prevalence or adapt):
@@ -269,7 +274,8 @@ def _read_centers(done, data, update, own, columns) -> tuple[Center, ...]:
     source = load(
         expand(data), config.data.image_size, config.seed, config.data.cache or None,
         classes=done.classes, require_train=False, target=done.program.task.target,
-        columns=config.data.columns if columns is None else columns, window=config.data.window,
+        columns=for_others(config.data.columns) if columns is None else columns,
+        window=config.data.window,
     )
     if is_first():
         tell(source, flips=config.shifts.flips)

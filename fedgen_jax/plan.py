@@ -22,14 +22,14 @@ from fedgen_jax.data.check import sided
 from fedgen_jax.data.examples import SPLITS, Center
 from fedgen_jax.data.folder.decode import read_values
 from fedgen_jax.data.folder.dicom_gray import HOUNSFIELD, NO_WINDOW, OF_SERIES
-from fedgen_jax.data.folder.pictures import SUFFIXES
+from fedgen_jax.data.folder.pictures import DIM, SUFFIXES
 from fedgen_jax.data.forms import folder_of
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.files import expand
 from fedgen_jax.modality import MODALITIES, choose_modality
 from fedgen_jax.named import make_model, make_task
 from fedgen_jax.registry import choose
-from fedgen_jax.run import load_source, names_in
+from fedgen_jax.run import check_numbers, load_source, names_in, some_seen
 
 PREVIEW = 64  # pixels at which the data are looked at
 MINUTES = 20.0  # that training may take, where nobody says
@@ -47,6 +47,8 @@ STEPS = {
 }
 HEAD_STEPS = (240, 80)
 STEP_COST, HEAD_STEP_COST = 7.0, 1.5
+LOOKED_AT = 8  # files of a center, spread over it, whose depth is looked at
+DEEP = 'more than 8 bits: percentiles of a center are its black and white'
 OVERHEAD = 1.3  # of checkpoints, validation and compiling
 
 SCALED_BY_GUESS = (NO_WINDOW, HOUNSFIELD, OF_SERIES)
@@ -114,6 +116,7 @@ def make_plan(c: ConfigDict, modality: str, minutes: float, given: Mapping[str, 
             f'privacy.unit={c.privacy.unit!r}: a plan tells of the images what no budget pays for: '
             'write the settings into a file and name it by --config'
         )
+    check_numbers(c)
     facts = facts_of(c, modality)
     stated = {k: (v, 'as stated') for k, v in given.items()}
     fields = {**of_modality(facts), **of_network(c, facts, stated), **of_method(c, facts)}
@@ -177,7 +180,7 @@ def facts_of(c: ConfigDict, modality: str) -> Facts:
     held_out = names_in(c.data.held_out, names)
     for name in held_out:
         choose('data.held_out', name, names)
-    seen = [x for x in source.centers if x.name not in held_out] or source.centers
+    seen = some_seen(source.centers, held_out)
     lengths = [max(map(int, s.split(' x '))) for x in seen for s in x.size if s]
     target = {k: np.concatenate([x.examples.target[k] for x in seen])
               for k in seen[0].examples.target}
@@ -193,7 +196,7 @@ def facts_of(c: ConfigDict, modality: str) -> Facts:
     return Facts(
         tuple(int(np.sum(x.split == SPLITS.index('train'))) for x in seen), source.classes,
         int(np.median(lengths)) if lengths else 0, smallest, uneven, name, why,
-        next(filter(None, (unscaled(x, root) for x in seen)), ''),
+        next(filter(None, (unscaled(x, root) for x in source.centers)), ''),
     )
 
 
@@ -204,10 +207,13 @@ def unscaled(center: Center, root: pathlib.Path) -> str:
     """
     if any(text in SCALED_BY_GUESS for x in center.assumed for text in x.splitlines()):
         return 'DICOM files without a window: percentiles of a center are its black and white'
-    file = root / center.path[0]
-    if file.suffix.lower() in SUFFIXES and file.is_file() and read_values(str(file)) is not None:
-        return 'more than 8 bits: percentiles of a center are its black and white'
-    return ''
+    for path in center.path[:: -(-len(center.path) // LOOKED_AT)]:
+        file = root / path
+        if file.suffix.lower() in SUFFIXES and file.is_file() and (
+            read_values(str(file)) is not None
+        ):
+            return DEEP
+    return DEEP if any(DIM in x.splitlines() for x in center.assumed) else ''
 
 
 def of_modality(facts: Facts) -> Fields:
@@ -278,7 +284,8 @@ def first_size(task: str, facts: Facts) -> tuple[int, str]:
     if not facts.length:
         return most, 'the size of the images is unknown'
     size = next((s for s in reversed(SIZES) if s >= facts.length), most)
-    return min(most, size), f'the images are {facts.length} pixels long'
+    long = f'the images are {facts.length} pixels long'
+    return min(most, size), long if facts.length <= most else f'{long}, and {most} is the most here'
 
 
 def batch_of(task: str, facts: Facts, size: int) -> int:

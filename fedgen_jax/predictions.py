@@ -136,8 +136,10 @@ def row_of(one: Said, task: Task, classes: Sequence[str]) -> dict[str, str]:
     """A row of probabilities.csv; 'predicted' where an image has one class."""
     p_K = np.asarray(one.found['probability'])
     predicted = {'predicted': classes[int(p_K.argmax())]} if task.target == 'label' else {}
-    shares = {name: f'{p:.7g}' for name, p in zip(classes, p_K.tolist())}
-    return with_kept({'image': one.name, **one.more, **predicted, **shares}, one.kept)
+    row = {'image': one.name, **one.more, **predicted}
+    for name, p in zip(classes, p_K.tolist()):
+        row[f'{name} (probability)' if name in row else name] = f'{p:.7g}'
+    return with_kept(row, one.kept)
 
 
 def with_kept(row: Mapping[str, str], kept: Mapping[str, str]) -> dict[str, str]:

@@ -261,7 +261,14 @@ def make_algorithm(
         start=start_variables(c, model, classes, image_size),
         private=make_private(c, model),
     )
-    algorithm = look_up('algorithm', c.algorithm, ALGORITHMS).build(c, local, num_clients)
+    family = look_up('algorithm', c.algorithm, ALGORITHMS)
+    own = c.algorithm.rpartition(':')[2]
+    if ':' in c.algorithm and len(family.defaults()) and own not in c:
+        raise ValueError(
+            f'algorithm={c.algorithm!r}: has fields of its own, config.{own}: write '
+            f'c.{own} = {own}.defaults() into a configuration file, and name that by --config'
+        )
+    algorithm = family.build(c, local, num_clients)
     if c.privacy.unit == 'client':
         algorithm = algorithm._replace(client_update=silent(algorithm.client_update))
     return averaged(algorithm, c.server.average, c.get('rounds', 0)), local

@@ -147,9 +147,7 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
         choose('finetune.choose', kind, CHOICES)
     if 'finetuned' in config.finetune.choose and config.finetune.steps < 1:
         raise ValueError("finetune.choose='finetuned': needs finetune.steps of at least 1")
-    for field in ('rounds', 'local_steps', 'batch_size', 'eval_every', 'checkpoint_every'):
-        if config[field] < 1:
-            raise ValueError(f'{field}={config[field]}: at least 1')
+    check_numbers(config)
     source = load_source(config, classes)
     if config.data.source == 'folder' and is_first():
         tell(source, flips=config.shifts.flips)
@@ -157,9 +155,7 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
     held_out = names_in(config.data.held_out, names)
     for name in held_out:
         choose('data.held_out', name, names)
-    seen = tuple(c for c in source.centers if c.name not in held_out)
-    if not seen:
-        raise ValueError('data.held_out holds out every center: leave at least one to train')
+    seen = some_seen(source.centers, held_out)
     unseen = tuple(c for c in source.centers if c.name in held_out)
     program = build(config, source.classes, len(seen))
     check_cohort(config, len(seen), program)
@@ -178,6 +174,27 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
         config, classes, program, seen, unseen, length, key, mix, drawing, reference,
         discreet=bool(config.privacy.unit),
     )
+
+
+def check_numbers(c: ConfigDict) -> None:
+    """Raises ValueError where a field is a number that no run can have."""
+    counts = {name: c[name] for name in (
+        'rounds', 'local_steps', 'batch_size', 'eval_every', 'checkpoint_every'
+    )}
+    for field, value in {**counts, 'data.image_size': c.data.image_size}.items():
+        if value < 1:
+            raise ValueError(f'{field}={value}: at least 1')
+    for side in ('client', 'server'):
+        if not 0 <= c[side].momentum < 1:
+            raise ValueError(f'{side}.momentum={c[side].momentum}: from 0 to below 1')
+
+
+def some_seen(centers: Sequence[Center], held_out: Sequence[str]) -> tuple[Center, ...]:
+    """Those that train.  Raises ValueError where all are held out."""
+    seen = tuple(center for center in centers if center.name not in held_out)
+    if not seen:
+        raise ValueError('data.held_out holds out every center: leave at least one to train')
+    return seen
 
 
 def reference_images(c: ConfigDict, seen: Sequence[Center]) -> Iterable[Examples]:

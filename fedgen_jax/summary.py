@@ -87,7 +87,9 @@ def scores_of(
         if c.finetune.choose:
             tell("the seen centers' own models, made first")
         models = own_models(done, c.finetune.choose)
-    scores = evaluate(done, c.score_on, not c.finetune.choose, tell)
+    # A seen center's own model, where it chose one, is scored in place of these.
+    groups = ('unseen',) if c.finetune.choose else ('seen', 'unseen')
+    scores = evaluate(done, c.score_on, groups, tell)
     if c.oracle.steps:
         tell('the bound, of labels at unseen centers')
         scores['oracle'] = score_oracle(done, c.score_on)

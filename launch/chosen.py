@@ -71,6 +71,11 @@ def chosen(
     if _COLUMNS.value is not None:
         given['data.columns'] = _COLUMNS.value
     task = _TASK.value or given.get('task', 'classification')
+    if ':' in task:
+        raise ValueError(
+            f'--task={task}: a plan knows {", ".join(TASKS)}: write the settings for your own task '
+            'into a file, and name it by --config'
+        )
     choose('--task', task, TASKS)
     held_out = _HELD_OUT.value if held_out is None else held_out
     if held_out:
@@ -126,10 +131,18 @@ def _check_asked(file: pathlib.Path, before: dict, now: dict) -> None:
     if not _MINUTES.present:
         unsaid['--minutes'] = now['--minutes']
     always = '--task', '--config.modality'
+
+    def alike(name, a, b):
+        if name == '--data':
+            a, b = (expand(x).resolve() for x in (a, b))
+        if name == '--held_out':  # names may hold commas, and their order is of no matter
+            a, b = (sorted(part.strip() for part in x.split(',')) for x in (a, b))
+        return a == b
+
     for name, value in now.items():
         if _PLAN.value and name not in always:
             continue
-        if name in before and before[name] != value and value != unsaid.get(name):
+        if name in before and not alike(name, before[name], value) and value != unsaid.get(name):
             raise ValueError(
                 f'{file}: planned for {name}={before[name]}, now {value}: remove it to plan anew, '
                 'or take another --workdir'

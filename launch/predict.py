@@ -8,6 +8,8 @@ new center from the unlabelled images in NEW, and asks it of these, or of those 
 Further columns of their table go with the predictions.
 """
 
+import collections
+
 from absl import flags
 
 from fedgen_jax.data.check import say
@@ -42,10 +44,12 @@ def main():
     columns = run.columns if _COLUMNS.value is None else _COLUMNS.value
     asked = listed(_IMAGES.value or _DATA.value, columns)
 
+    assumed = collections.defaultdict(list)
+
     def answers():
         for picture, found in model.ask(model.read(asked)):
             for text in picture.assumed:
-                say(text)
+                assumed[text].append(picture.name)
             image = picture.image if _OVERLAYS.value else None
             yield Said(
                 picture.name, picture.frame[:2], found, image, kept=picture.more,
@@ -57,6 +61,8 @@ def main():
         folder, answers(), task, model.classes, overlays=_OVERLAYS.value
     ):
         print(f'written: {path}')
+    for text, names in assumed.items():
+        say(f'{len(names)} of {len(asked)} images, such as {names[0]!r}: {text}')
 
 
 if __name__ == '__main__':

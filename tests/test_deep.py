@@ -1,6 +1,7 @@
 """Gray files of more than 8 bits, from the plan to a kept model: one scale at a center."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -52,6 +53,7 @@ def run(tmp_path_factory):
 def planned(root, cache, **changes):
     c = folder.get_config('classification')
     c.data.update({'root': str(root), 'cache': str(cache)})
+    c.update_from_flattened_dict(changes)
     return make_plan(c, 'auto', 1.0, changes).fields
 
 
@@ -60,6 +62,13 @@ def test_the_plan_scales_what_no_file_scales(tmp_path):
     value, why = planned(deep, tmp_path / 'cache')['data.window']
     assert value == 'center' and 'more than 8 bits' in why
     assert 'data.window' not in planned(shallow, tmp_path / 'cache')
+    # A few files of one center, and of one that is held out, are enough.
+    mixed = write(tmp_path / 'mixed', ['bytes', 'twelve'])
+    for i in range(10):
+        shutil.copy(mixed / f'bytes{i}.png', mixed / f'twelve{i}.png')
+    assert planned(mixed, tmp_path / 'cache')['data.window'][0] == 'center'
+    changes = {'data.held_out': 'twelve'}
+    assert planned(mixed, tmp_path / 'cache', **changes)['data.window'][0] == 'center'
     stated = planned(deep, tmp_path / 'cache', **{'data.window': '0:4095'})
     assert stated['data.window'] == ('0:4095', 'as stated')
 

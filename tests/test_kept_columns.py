@@ -37,3 +37,14 @@ def test_each_task_keeps_them(tmp_path, task, found, name):
         assert (one['b'], one['b (table)'], one['predicted']) == ('0.75', 'x', 'b')
     else:
         assert one['b'] == 'x'
+
+
+def test_a_class_that_is_called_as_a_column_takes_nothing_from_it(tmp_path):
+    classes = ('center', 'predicted')
+    said = [Said('1', (5, 4), {'probability': np.array([0.25, 0.75])}, more={'center': 'north'})]
+    write_predictions(tmp_path / 'out', said, classification(classes), classes)
+    (row,) = rows_of(tmp_path / 'out' / 'probabilities.csv')
+    assert row == {
+        'image': '1', 'center': 'north', 'predicted': 'predicted', 'center (probability)': '0.25',
+        'predicted (probability)': '0.75',
+    }

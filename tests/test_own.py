@@ -45,6 +45,16 @@ def test_each_center_s_scores_are_those_of_its_choice(run):
     assert summary['finetuned']['seen'] == own['candidates']['finetuned']
 
 
+def test_intervals_are_of_what_is_served(run):
+    """Of seen centers' chosen models, and of unseen ones' generated ones."""
+    _, summary = run
+    assert 'intervals' in summary['seen']
+    told = summary['unseen']['intervals']['centers']['synthetic-2']
+    assert told
+    for metric, (low, high) in told.items():
+        assert low <= summary['unseen']['centers']['synthetic-2'][metric] <= high
+
+
 def test_the_oracle_has_every_part(run):
     _, summary = run
     assert set(summary['oracle']) == {'input', 'norms', 'input and norms', 'head', 'all'}

@@ -15,7 +15,7 @@ from configs import folder
 from fedgen_jax import plan as plan_lib
 from fedgen_jax.data import synthetic
 from fedgen_jax.data.source import load
-from fedgen_jax.modality import MODALITIES, choose_modality, of_pixels
+from fedgen_jax.modality import MODALITIES, choose_modality, of_pixels, unpadded
 from fedgen_jax.named import make_model, make_task
 from fedgen_jax.plan import Facts, configured, first_size, make_plan
 from fedgen_jax.program import build
@@ -48,6 +48,12 @@ def test_colors_tell_the_modality_and_that_it_is_a_guess():
     for name, x in images.items():
         found, why = of_pixels(np.asarray(x))
         assert found == name and 'guess' in why
+    # What makes an image of 4:3 a square is no dark ground around a field of view.
+    x = np.zeros((32, 32, 3), np.uint8)
+    x[4:28] = skin(rng)[0][4:28]
+    assert of_pixels([x])[0] == 'fundus'
+    assert of_pixels([unpadded(x, '600 x 450')])[0] == 'dermoscopy'
+    assert unpadded(x, '450 x 600').shape == (32, 24, 3) and unpadded(x, '').shape == x.shape
 
 
 @pytest.mark.parametrize('modality', MODALITIES)
@@ -203,6 +209,8 @@ def test_a_plan_is_told_kept_and_read_again(masks, tmp_path):
     again = call(*args, from_run, cache=tmp_path / 'cache').stdout
     assert 'rounds=12345' in again and 'start.keep=(): a run' in again
     assert f'planned before, in {file}' in again and 'written' not in again
+    same = call(f'--data={masks}/', *args[1:], cache=tmp_path / 'cache')
+    assert same.returncode == 0 and 'rounds=12345' in same.stdout
     fewer = call(*args, '--config.rounds=1', cache=tmp_path / 'cache').stdout
     assert 'less than a minute' in fewer
     # It is not the plan of another command.
@@ -221,6 +229,13 @@ def test_a_plan_is_told_kept_and_read_again(masks, tmp_path):
     (['--data=x', '--config=configs/wbc_seg.py'], '--data'),
     (['--held_out=a'], '--data=FOLDER'),
     (['--data=nowhere'], 'nowhere'),
+    (['--data=x', '--task=mine:task'], 'name it by --config'),
+    (['--data={masks}', '--task=segmentation', '--config.batch_size=0'], 'batch_size=0'),
+    (['--data={masks}', '--task=segmentation', '--config.rounds=-3'], 'rounds=-3'),
+    (['--data={masks}', '--task=segmentation', '--config.data.image_size=0'], 'image_size=0'),
+    (['--data={masks}', '--task=segmentation', '--config.client.momentum=1'], 'client.momentum'),
+    (['--data={masks}', '--task=segmentation',
+      '--held_out=synthetic-0,synthetic-1,synthetic-2'], 'holds out every center'),
     (['--data={masks}', '--task=segmentation', '--config.modality=sonar'], 'sonar'),
     (['--data={masks}', '--task=segmentation', '--minutes=0'], '--minutes'),
     (['--data={masks}', '--task=segmentation', '--held_out=nobody'], 'nobody'),

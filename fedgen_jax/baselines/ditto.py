@@ -25,7 +25,7 @@ def defaults() -> ConfigDict:
 
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     base = fedavg(local, optimizer('server', c.server))
-    near = proximal(local, c.ditto.mu)
+    near = proximal(local, c.ditto.mu, 'ditto')
 
     def init_private(state, client_id):
         own = {k: state.shared[k] for k in ('theta', 'statistics') if k in state.shared}

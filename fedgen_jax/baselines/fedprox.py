@@ -20,14 +20,18 @@ def defaults() -> ConfigDict:
 
 
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
-    algorithm = fedavg(local, optimizer('server', c.server), proximal(local, c.fedprox.mu))
+    near = proximal(local, c.fedprox.mu, 'fedprox')
+    algorithm = fedavg(local, optimizer('server', c.server), near)
     return algorithm._replace(title='FedProx')
 
 
-def proximal(local: Local, mu: float):
-    """The gradient of the task's loss + mu / 2 |theta - theta_sent|^2, as `gradient_at`."""
+def proximal(local: Local, mu: float, name: str):
+    """The gradient of the task's loss + mu / 2 |theta - theta_sent|^2, as `gradient_at`.
+
+    name: of the algorithm, whose field `mu` is.
+    """
     if mu < 0:
-        raise ValueError(f'fedprox.mu={mu}: at least 0')
+        raise ValueError(f'{name}.mu={mu}: at least 0')
 
     def gradient_at(shared) -> Gradient:
         def gradient(params, batch, tau, key):

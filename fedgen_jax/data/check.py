@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fedgen_jax.data.examples import SPLITS, Center, Source
+from fedgen_jax.data.folder.pictures import FEW_GRAYS
 from fedgen_jax.data.folder.words import listed
 from fedgen_jax.data.targets import target_of
 
-FEW_GRAYS = 32  # of 256: a file that says 16 bits and holds 12 has 16
 A_FIFTH = 0.2
 FEW = 5  # patients, or images without one: less do not fill three splits
 _CHUNK = 256  # images in memory at a time

@@ -8,13 +8,14 @@
     tfds:NAME              a set of the TFDS catalog (`public/tfds_catalog.py`)
 """
 
+import collections
 import os
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fedgen_jax.data.folder import tree
-from fedgen_jax.data.folder.headers import parse, renamed
+from fedgen_jax.data.folder import decode, tree
+from fedgen_jax.data.folder.headers import Columns, parse, renamed
 from fedgen_jax.data.folder.manifest import Table, read_classes
 from fedgen_jax.data.folder.text import DataError, read_csv
 from fedgen_jax.data.public import medmnist, parquet, tfds_catalog
@@ -30,7 +31,7 @@ class Form(NamedTuple):
 
     name: str
     has: Callable[[pathlib.Path], bool]
-    read: Callable[[pathlib.Path, dict[str, str]], Table]
+    read: Callable[[pathlib.Path, Columns], Table]
 
 
 def read_table(root: str | os.PathLike, columns: str = '') -> Table:
@@ -58,7 +59,21 @@ def form_of(root: str | os.PathLike) -> Form:
         raise DataError(
             f'{path}: of no form that is read: pass a folder, or a file .csv, .npz or .parquet'
         )
+    if not found:
+        _check_types(path)
     return found[0] if found else FOLDER  # whose reader says what is missing
+
+
+def _check_types(folder: pathlib.Path) -> None:
+    """Refuses a folder that holds files, and none that is read."""
+    files = (f for f in folder.rglob('*') if f.is_file() and not f.name.startswith('.'))
+    count = collections.Counter(f.suffix.lower() or f.name for f in files)
+    if count and not {'.csv', '.json'} & count.keys():
+        (suffix, number), *_ = count.most_common(1)
+        raise DataError(
+            f'{folder}: {number} files {suffix}, and none of a type that is read: save images as '
+            f'one of {" ".join(decode.SUFFIXES)}'
+        )
 
 
 def folder_of(root: str | os.PathLike) -> pathlib.Path:
@@ -67,7 +82,7 @@ def folder_of(root: str | os.PathLike) -> pathlib.Path:
     return path.parent if path.is_file() else path
 
 
-def _read_csv(file: pathlib.Path, columns: dict[str, str]) -> Table:
+def _read_csv(file: pathlib.Path, columns: Columns) -> Table:
     (number, header), *lines = read_csv(file)
     header, notes = renamed(file, header, columns)
     return Table(file, [(number, header), *lines], read_classes(file.parent), notes)

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from fedgen_jax.data import forms
+from fedgen_jax.data.check import say
 from fedgen_jax.data.folder import decode, dicom, volumes, windows
 from fedgen_jax.data.folder.manifest import check_table
 from fedgen_jax.data.folder.reading import Window
@@ -181,10 +182,16 @@ def _of_table(text: str, columns: str) -> list[Listed]:
 
 
 def _right_in(path: pathlib.Path) -> list[pathlib.Path]:
-    """The images that lie right in a folder without a manifest.csv."""
+    """The images that lie right in a folder without a manifest.csv; of others there is a note."""
     if not path.is_dir() or (path / 'manifest.csv').is_file():
         return []
-    return [f for f in sorted(path.iterdir()) if f.is_file() and _is_image(f)]
+    found = [f for f in sorted(path.iterdir()) if f.is_file() and _is_image(f)]
+    hidden = (f for f in sorted(path.rglob('*')) if f.is_file() and not f.name.startswith('.'))
+    others = [str(f.relative_to(path)) for f in hidden if f not in set(found)]
+    if found and others:
+        say(f'{path}: {len(others)} other files are left out, such as {others[0]!r}: name images '
+            'below a folder by a glob, FOLDER/**/*.png')
+    return found
 
 
 def _files_of(text: str) -> list[pathlib.Path]:

@@ -338,7 +338,7 @@ def _cost(rows):
             NONE if seconds is None else f'{seconds:.2f}',
             ', '.join(sorted({r['device'] for r in runs})),
             ', '.join(runs[0].get('at_unseen', [])) or NONE,
-            'sum' if runs[0].get('sum_only', True) else 'each',
+            _needed(runs[0]),
         ])
     head = ['method', *(f'parameters: {p}' for p in parts), 'kB up', 'kB down', 's a round', 'on',
             'an unseen center uses', 'the server needs']
@@ -346,3 +346,10 @@ def _cost(rows):
         '\n\nkB are 1000 bytes, of one client in one round. An unseen center uses no label. The '
         'server needs the sum of what clients send, or each.'
     )
+
+
+def _needed(run: Summary) -> str:
+    """What the server needs of what clients send."""
+    if not run['cost']['bytes_up']:
+        return 'nothing'
+    return 'sum' if run.get('sum_only', True) else 'each'

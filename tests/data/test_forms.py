@@ -8,7 +8,10 @@ from PIL import Image
 
 from fedgen_jax.data import forms
 from fedgen_jax.data.examples import SPLITS
+from fedgen_jax.data.folder.headers import for_others
+from fedgen_jax.data.folder.manifest import check_table
 from fedgen_jax.data.folder.text import DataError
+from fedgen_jax.data.originals import of_manifest
 from fedgen_jax.data.source import load
 
 
@@ -196,6 +199,27 @@ def test_headers_of_a_manifest(tmp_path, read):
     assert read(file.parent, columns='label:dx').classes == ('a', 'b')  # not the store of before
 
 
+def test_other_data_need_not_have_all_headers_of_a_run(tmp_path, read):
+    """Its labels, say; but what stands for the center is there, or it is another table."""
+    inherited = for_others('label:dx,center:site')
+    file = write_table(tmp_path / 'set', 'list.csv', 'image,site,label', 'n,b', 's,a')
+    source = read(file, columns=inherited)
+    assert [c.name for c in source.centers] == ['n', 's'] and source.classes == ('a', 'b')
+    assert len(read(grow(tmp_path / 'tree', 'north/a'), columns=inherited).centers) == 1
+    assert 'center:site: no such column' in error_of(
+        read, write_table(tmp_path / 'other', 'list.csv', 'image,place', 'n'), columns=inherited
+    )
+    assert for_others('') == '' and for_others(inherited) == inherited
+
+
+def test_the_spacing_may_have_another_header(tmp_path, read):
+    file = write_table(
+        tmp_path / 'set', 'list.csv', 'image,center,Pixel Spacing', 'n,0.5', 'n,0.5 0.25'
+    )
+    table = check_table(forms.read_table(file, 'spacing:Pixel Spacing'))
+    assert [x.spacing for x in of_manifest(table).values()] == [(0.5, 0.5), (0.5, 0.25)]
+
+
 BAD_COLUMNS = {
     'label:dy': 'no such column: use one of image, center, dx',
     'lable:dx': 'is not OURS:HEADER',
@@ -225,6 +249,16 @@ def test_what_is_no_form(tmp_path, read):
     root = grow(tmp_path / 'set', 'north/a')
     np.savez(root / 'x.npz')
     assert '.npz files and folders of images' in error_of(read, root)
+    (tmp_path / 'old' / 'a').mkdir(parents=True)
+    for i in range(2):
+        Image.new('RGB', (4, 4)).save(tmp_path / 'old' / 'a' / f'{i}.bmp')
+    assert '2 files .bmp, and none of a type that is read' in error_of(read, tmp_path / 'old')
+
+
+def test_an_image_without_its_suffix_is_pointed_at(tmp_path, read):
+    file = write_table(tmp_path / 'set', 'list.csv', 'image,center', 'n')
+    file.write_text('image,center\nx/0,n')
+    assert 'write its suffix too, as in 0.png' in error_of(read, file)
 
 
 # -- training and test without validation

@@ -7,6 +7,8 @@ import pytest
 from medical_files import place, write_dicom
 from PIL import Image
 
+from fedgen_jax.data.folder.pictures import DIM
+from fedgen_jax.data.folder.reading import Window
 from fedgen_jax.data.folder.square import (
     original_boxes,
     original_mask,
@@ -104,6 +106,29 @@ def test_deep_gray_is_read_through_the_window_of_training(tmp_path, manifest_wri
         check_shallow(pictures, 'so')
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / 'shallow.png')
     check_shallow(listed(tmp_path / 'shallow.png'), 'so')
+
+
+def test_what_a_folder_has_beside_its_images_is_told(tmp_path, capsys):
+    (tmp_path / 'below').mkdir()
+    for name in ('a.png', 'below/b.png', 'c.bmp'):
+        Image.new('RGB', (4, 4)).save(tmp_path / name)
+    assert [x.name for x in listed(tmp_path)] == ['a.png']
+    told = capsys.readouterr().err
+    assert "2 other files are left out, such as 'below/b.png'" in told and '**' in told
+
+
+@pytest.mark.parametrize(('values', 'told'), [
+    (range(4096), 1),  # 12 bits in 16, and nobody says so
+    (range(0, 65536, 16), 0),
+    ((0, 40000), 0),  # two values are two values
+])
+def test_deep_gray_that_is_nearly_black_is_told(tmp_path, values, told):
+    x = np.resize(np.array(values, np.uint16), (64, 64))
+    Image.fromarray(x).save(tmp_path / 'a.png')
+    (found,) = read(listed(tmp_path / 'a.png'), SIZE)
+    assert found.assumed == (DIM,) * told
+    (found,) = read(listed(tmp_path / 'a.png'), SIZE, Window(0, 4095))
+    assert not found.assumed
 
 
 def test_a_set_of_arrays_and_a_tree_of_folders_are_listed(tmp_path):

@@ -77,6 +77,8 @@ def test_no_finding_is_a_class_unless_classes_json_leaves_it_out(read):
     ('none', None, "'none' read like missing values"),
     ('edema|Mass', None, "'Edema', 'edema' differ in spelling alone"),
     ('Edema|Cyst', ['Edema', 'Mass'], "unknown label 'Cyst'"),
+    ('Edema; Mass', None, "'Edema; Mass' holds names that are labels by themselves: write Edema|"),
+    ('Mass/Edema', None, "'Mass/Edema' holds names that are labels by themselves: write Mass|"),
     ('-', ['Edema', 'Mass'], "unknown label '-'"),
 ])
 def test_what_is_not_clear_is_refused_in_one_line(read, cell, classes, said):
@@ -84,6 +86,23 @@ def test_what_is_not_clear_is_refused_in_one_line(read, cell, classes, said):
         read([cell, 'Edema|Mass'], classes)
     assert said in str(error.value) and 'field label' in str(error.value)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_comma_in_a_name_is_one_name_unless_its_parts_are_names_too(read):
+    names = read(['"Pneumonia, viral"', '"Pneumonia, bacterial"'], target='label').classes
+    assert names == ('Pneumonia, bacterial', 'Pneumonia, viral')
+    with pytest.raises(DataError, match='are labels by themselves'):
+        read(['Edema', 'Mass', '"Edema, Mass"'], target='label')
+    named = ['Edema', 'Mass', 'Edema, Mass']
+    assert read(named[:2] + ['"Edema, Mass"'], named, target='label').classes == tuple(named)
+
+
+def test_a_table_without_labels_is_told_what_to_write(tmp_path):
+    Image.new('RGB', (8, 8)).save(tmp_path / '0.png')
+    (tmp_path / 'manifest.csv').write_text('image,center,Edema,Mass\n0.png,c,1,0')
+    with pytest.raises(DataError, match='no column label: write one .* A|B') as error:
+        load(tmp_path, 8, 0, tmp_path / 'cache', require_train=False, target='labels')
+    assert '\n' not in str(error.value)
 
 
 def test_a_column_that_names_no_class_is_refused_unless_they_are_known(read):

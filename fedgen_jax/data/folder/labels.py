@@ -1,5 +1,6 @@
 """The column `label`: the name of a class in a cell, or the names of several, 'Edema|Effusion'."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from fedgen_jax.data.folder import words
@@ -13,6 +14,12 @@ NOTHING = ('no finding', 'no findings')  # an image that shows no class, where t
 def names_in(cell: str) -> list[str]:
     """The names in a cell; none in an empty one."""
     return [name.strip() for name in cell.split(BETWEEN)] if cell else []
+
+
+def _parts(name: str) -> list[str]:
+    """The parts of a name with ; , or / between them; [] of a name without."""
+    parts = [part.strip() for part in re.split('[;,/]', name)]
+    return parts if len(parts) > 1 else []
 
 
 def says_nothing(name: str) -> bool:
@@ -63,6 +70,11 @@ def scan_several(
             for row, names in named
         ]
     found, notes = _scan(manifest, classes, named)
+    if not found and 'label' not in manifest.columns:
+        raise DataError(
+            f'{manifest.file}: no column label: write one with the names of what an image shows, '
+            f'such as A{BETWEEN}B, also in place of a column of 0 and 1 for each name'
+        )
     if not found:
         raise DataError(
             f'{manifest.file}: field label: no cell names a class: fill some in, or list "classes" '
@@ -129,6 +141,14 @@ def _check_names(manifest: Manifest, named: Iterable[tuple[Row, list[str]]]) -> 
     missing = [label for label in first if words.is_missing(label)]
     missing += words.negative(first.keys() - set(missing))
     groups = words.spellings(first.keys() - set(missing))
+    several = [name for name in first if _parts(name) and set(_parts(name)) <= first.keys()]
+    if several:
+        row_error(
+            manifest.file, first[several[0]], 'label',
+            f'{several[0]!r} holds names that are labels by themselves: write '
+            f'{BETWEEN.join(_parts(several[0]))}, or list all names in "classes" of classes.json '
+            'if it is one name',
+        )
     said = [f'{words.shown(group)} differ in spelling alone' for group in groups]
     if missing:
         said.append(f'{words.shown(missing)} read like missing values')

@@ -3,6 +3,7 @@
 Everything here is cheap: no pixel is read.
 """
 
+import glob
 import pathlib
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -145,7 +146,11 @@ def relative_path(root: pathlib.Path, path: str) -> str:
     if not file.resolve().is_relative_to(root.resolve()):
         raise ValueError(f'{path!r} links to a file outside the folder: copy the file into {root}')
     if not file.exists():
-        raise ValueError(f'{path!r} does not exist: add the file, or remove the row')
+        with_suffix = [x.name for x in sorted(file.parent.glob(f'{glob.escape(file.name)}.*'))]
+        raise ValueError(f'{path!r} does not exist: ' + (
+            f'write its suffix too, as in {with_suffix[0]}' if with_suffix
+            else 'add the file, or remove the row'
+        ))
     if not file.is_dir():
         decode.check_suffix(path, root)
     return decode.plain_path(path)

@@ -18,6 +18,8 @@ ALPHA = 'the same alpha everywhere, and not opaque: the colors were taken as the
 UNEQUAL = 'a resolution that differs between x and y was not used: pixels were taken as square'
 UNIT_FLOATS = 'floats of at most 1: 1 is white'
 BYTE_FLOATS = 'floats above 1: 255 is white'
+FEW_GRAYS = 32  # of 256: a file that says 16 bits and holds 12 has 16
+DIM = 'gray of more than 8 bits, of which few are left in 8: set data.window'
 FEWER_BITS = 'fewer bits than the file has room for, as its tags say: their largest number is white'
 
 _TURNS = dict(zip(range(2, 9), (
@@ -180,8 +182,11 @@ def _gray_of_integers(image, bits, upper, tags):
         raise Problem(f'pixels above the {white} that its tags say: correct the tags')
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow turns over those of 8 bits alone
         x = white - x
-    gray = Image.fromarray(np.rint(x / (white / 255)).astype(np.uint8)).convert('RGB')
-    return gray, (bits < 16) * [FEWER_BITS]
+    gray = np.rint(x / (white / 255)).astype(np.uint8)
+    left, had = (int(np.sum(np.bincount(values.ravel()) > 0)) for values in (gray, x))
+    dim = left < FEW_GRAYS and left < had
+    assumed = (bits < 16) * [FEWER_BITS] + dim * [DIM]
+    return Image.fromarray(gray).convert('RGB'), assumed
 
 
 def _fill_16(x, bits):

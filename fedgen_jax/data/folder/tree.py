@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from fedgen_jax.data.folder import decode, nifti
-from fedgen_jax.data.folder.headers import none_for
+from fedgen_jax.data.folder.headers import Columns, none_for
 from fedgen_jax.data.folder.manifest import Table, read_classes
 from fedgen_jax.data.folder.text import DataError
 from fedgen_jax.data.folder.words import listed, split_of
@@ -33,7 +33,7 @@ def has(root: pathlib.Path) -> bool:
     return any(decode.kind_of(file) for file in files)
 
 
-def read_table(root: pathlib.Path, columns: dict[str, str]) -> Table:
+def read_table(root: pathlib.Path, columns: Columns) -> Table:
     """The table that the folders stand for, with a note of what was assumed."""
     none_for(columns, 'a tree of folders')
     images, masks, other = _sorted_out(root)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from fedgen_jax.data.examples import SPLITS
-from fedgen_jax.data.folder.headers import none_for
+from fedgen_jax.data.folder.headers import Columns, none_for
 from fedgen_jax.data.folder.labels import BETWEEN
 from fedgen_jax.data.folder.manifest import Table, read_classes
 from fedgen_jax.data.folder.text import DataError, state_of
@@ -29,7 +29,7 @@ def has(path: pathlib.Path) -> bool:
     return bool(_files(path))
 
 
-def read_table(path: pathlib.Path, columns: dict[str, str]) -> Table:
+def read_table(path: pathlib.Path, columns: Columns) -> Table:
     """A row for each image of one file, or of all files of a folder.
 
     Classes are numbers, which "classes" of a classes.json beside the file names.  Nothing is

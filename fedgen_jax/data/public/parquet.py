@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fedgen_jax.data.folder.headers import check
+from fedgen_jax.data.folder.headers import Columns, check
 from fedgen_jax.data.folder.manifest import Table, read_classes
 from fedgen_jax.data.folder.text import DataError, state_of
 from fedgen_jax.data.folder.words import listed, split_of
@@ -28,7 +28,7 @@ def has(path: pathlib.Path) -> bool:
     return bool(_files(path))
 
 
-def read_table(path: pathlib.Path, columns: dict[str, str]) -> Table:
+def read_table(path: pathlib.Path, columns: Columns) -> Table:
     """A row for each row of one file, or of all below a folder; columns of text are read alone."""
     if 'mask' in columns:
         raise DataError('data.columns=mask: masks are not read of .parquet: write a manifest.csv')
@@ -142,7 +142,7 @@ def _cells(files, schema, header_of) -> tuple[dict[str, list[Any]], list[tuple[i
         if theirs not in plain and theirs != header_of['image']:
             raise DataError(
                 f'{files[0]}: field {theirs}: {schema.field(theirs).type}: must be one number or '
-                'text a row'
+                'text a row: of several labels write the names in one text, A|B'
             )
     cells: dict[str, list[Any]] = {}
     origin: list[tuple[int, int]] = []

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedgen_jax.data.folder.headers import check
+from fedgen_jax.data.folder.headers import Columns, check
 from fedgen_jax.data.folder.manifest import Table
 from fedgen_jax.data.folder.text import DataError
 from fedgen_jax.data.folder.words import split_of
@@ -20,7 +20,7 @@ def has(path: pathlib.Path) -> bool:
     return str(path).startswith(PREFIX)
 
 
-def read_table(path: pathlib.Path, columns: dict[str, str]) -> Table:
+def read_table(path: pathlib.Path, columns: Columns) -> Table:
     """A row for each example, of all splits; the set is downloaded if need be.
 
     Its own splits are kept if the name of each is a word for one, else all is drawn.  Sets with
