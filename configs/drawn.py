@@ -59,13 +59,16 @@ METHODS = (
     'fedgen', 'fedavg', 'fedbn', 'tent', 'pfedfda', 'atp', 'arm', 'odpfl', 'flowdup', 'pfedhn',
     't3a', 'shot', 'mixstyle', 'ditto', 'local_only', 'ga', 'fedrep', 'fedfa', 'dsu', 'fedsr',
     'hyperfedzero', 'pefll', 'knnper', 'ifca', 'elcfs', 'fedprox', 'scaffold', 'fedsam', 'apfl',
-    'pfedme', 'silobn', 'hyperfedzero, constant', 'pooled',
+    'pfedme', 'silobn', 'hyperfedzero, constant', 'fedavgm', 'fedadam', 'pooled',
 )
 NEEDS = {
     'silobn': {'statistics': 'running'},
     # Whole weights are generated: at .2 they become infinite.
     'odpfl': {'client.lr': 0.05}, 'pefll': {'client.lr': 0.05},
     'hyperfedzero, constant': {'algorithm': 'hyperfedzero', 'hyperfedzero.constant': True},
+    # As far in the long run as FedAvg's step of 1; and a rate of Reddi et al. 2021.
+    'fedavgm': {'algorithm': 'fedavg', 'server.momentum': 0.9, 'server.lr': 0.1},
+    'fedadam': {'algorithm': 'fedavg', 'server.optimizer': 'adam', 'server.lr': 0.01},
 }
 # What takes steps without labels at unseen centers, scored beside its models before them; FedAvg's
 # are those of FedGen's base.

@@ -110,6 +110,8 @@ def named_grid(
     Raises ValueError where a name is none.
     """
     names = [c.name for c in load_source(config).centers]
+    if len(names) < 2:
+        raise ValueError(f'--held_out={held_out}: {names[0]} is the only center, and has to train')
     centers = names if held_out == 'all' else names_in(held_out, names)
     of, spelled = {}, {name.replace('_', '-'): name for name in methods}
     for name in names_in(chosen.replace('_', '-'), spelled):

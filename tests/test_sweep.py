@@ -153,6 +153,13 @@ def test_a_name_that_is_none_is_refused(config, methods, held_out, message):
     assert '\n' not in str(error.value)
 
 
+def test_the_only_center_cannot_be_held_out(config, monkeypatch):
+    source = sweep.load_source(config)
+    monkeypatch.setattr(sweep, 'load_source', lambda c: source._replace(centers=source.centers[:1]))
+    with pytest.raises(ValueError, match='--held_out=all: .* is the only center'):
+        sweep.named_grid(config, METHODS, 'fedgen', 'all', 1)
+
+
 DONE = {'seen': {'mean': {'accuracy': 0.75}}, 'unseen': {'mean': {'accuracy': 0.5}}}
 
 

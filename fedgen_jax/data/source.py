@@ -267,7 +267,7 @@ def _check_train(manifest, source, target, unseen):
                 where = place_of(manifest.file, row_of[center.name], field)
             way = (
                 'write train in the split of rows that have one' if np.any(known)
-                else 'fill it in, or remove the center'
+                else 'fill it in, hold the center out (--held_out), or remove it'
             )
             raise DataError(
                 f'{where}: center {center.name!r} has no {target} in any of its '
