@@ -29,7 +29,8 @@ from fedgen_jax.files import expand
 from fedgen_jax.modality import MODALITIES, choose_modality
 from fedgen_jax.named import make_model, make_task
 from fedgen_jax.registry import choose
-from fedgen_jax.run import check_numbers, load_source, names_in, some_seen
+from fedgen_jax.run import load_source, names_in, some_seen
+from fedgen_jax.settings import check_numbers
 
 PREVIEW = 64  # pixels at which the data are looked at
 MINUTES = 20.0  # that training may take, where nobody says

@@ -1,7 +1,7 @@
 """From names to values: built-in names, or 'module:name' of the user's own."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -10,6 +10,13 @@ def choose(field: str, value: str, options: dict[str, Any] | Sequence[str]) -> A
     if value not in options:
         raise ValueError(f'{field}={value!r}: one of {", ".join(options)}')
     return options[value] if isinstance(options, dict) else value
+
+
+def check_counts(group: str, c: Mapping[str, int], *names: str) -> None:
+    """Raises ValueError where a field of the group is below 1."""
+    for name in names:
+        if c[name] < 1:
+            raise ValueError(f'{group}.{name}={c[name]}: at least 1'.removeprefix('.'))
 
 
 def look_up(field: str, value: str, options: dict[str, Any]) -> Any:

@@ -31,6 +31,7 @@ from fedgen_jax.privacy.settings import check_private
 from fedgen_jax.program import Program, build, mix_of_run
 from fedgen_jax.registry import choose
 from fedgen_jax.resolution import SIZES
+from fedgen_jax.settings import check_numbers
 
 # What a seen center's own model may be (`own.own_model`).
 CHOICES = ('refined', 'finetuned', 'local_only')
@@ -174,19 +175,6 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
         config, classes, program, seen, unseen, length, key, mix, drawing, reference,
         discreet=bool(config.privacy.unit),
     )
-
-
-def check_numbers(c: ConfigDict) -> None:
-    """Raises ValueError where a field is a number that no run can have."""
-    counts = {name: c[name] for name in (
-        'rounds', 'local_steps', 'batch_size', 'eval_every', 'checkpoint_every'
-    )}
-    for field, value in {**counts, 'data.image_size': c.data.image_size}.items():
-        if value < 1:
-            raise ValueError(f'{field}={value}: at least 1')
-    for side in ('client', 'server'):
-        if not 0 <= c[side].momentum < 1:
-            raise ValueError(f'{side}.momentum={c[side].momentum}: from 0 to below 1')
 
 
 def some_seen(centers: Sequence[Center], held_out: Sequence[str]) -> tuple[Center, ...]:

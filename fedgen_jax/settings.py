@@ -1,11 +1,14 @@
-"""What decides a run's result, and whether a run of other settings can go on from it."""
+"""What decides a run's result, whether it can be, and whether a run of other settings goes on."""
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms import ALGORITHMS, follows_rounds
+from fedgen_jax.config import base
+from fedgen_jax.registry import check_counts
 
 
 def settings_of(config: ConfigDict) -> dict[str, Any]:
@@ -27,6 +30,42 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
     values['data'] = {k: v for k, v in values['data'].items() if k not in where}
     values['privacy'].pop('secrets', None)
     return json.loads(json.dumps(values, default=list))
+
+
+SHARES = (
+    'max_left_out', 'shifts.probability', 'fedgen.pooled', 'fedgen.base_share', 'fedgen.stranger'
+)
+
+
+def check_numbers(c: ConfigDict) -> None:
+    """Raises ValueError where a field is a number that no run can have."""
+    check_counts(
+        '', c, 'rounds', 'local_steps', 'batch_size', 'eval_every', 'checkpoint_every'
+    )
+    check_counts('data', c.data, 'image_size', 'centers', 'examples')
+    check_counts('model', c.model, *(name for name in ('depth',) if name in c.model))
+    value_of, defaults = dict(_numbers(c)), dict(_numbers(base()))
+    for field, value in value_of.items():
+        # Where less than 0 has a meaning, it is the default.
+        if value < 0 <= defaults.get(field, 0):
+            raise ValueError(f'{field}={value}: at least 0')
+    for field in SHARES:
+        if value_of.get(field, 0) > 1:
+            raise ValueError(f'{field}={value_of[field]}: from 0 to 1')
+    for side in ('client', 'server'):
+        if c[side].momentum >= 1:
+            raise ValueError(f'{side}.momentum={c[side].momentum}: from 0 to below 1')
+    if c.shifts.zoom < 1:
+        raise ValueError(f'shifts.zoom={c.shifts.zoom}: at least 1')
+
+
+def _numbers(c: Mapping[str, Any], group: str = '') -> Iterator[tuple[str, float]]:
+    """(field, value) of all that are numbers."""
+    for name, value in c.items():
+        if isinstance(value, Mapping | ConfigDict):
+            yield from _numbers(value, f'{group}{name}.')
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f'{group}{name}', value
 
 
 def name_of(c: ConfigDict) -> str:

@@ -40,7 +40,7 @@ from fedgen_jax.hypernet.descriptor import Descriptor
 from fedgen_jax.hypernet.generator import MODES, Generator, Normal, shapes_of
 from fedgen_jax.models.roles import roles_of
 from fedgen_jax.random import stream
-from fedgen_jax.registry import choose, look_up
+from fedgen_jax.registry import check_counts, choose, look_up
 
 GENERATOR = ('phi', 'psi', 'pooled', 'normal')  # its entries of `shared`
 NETWORKS = {'moments': Descriptor}
@@ -75,6 +75,7 @@ def defaults() -> ConfigDict:
 
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     h = c.fedgen
+    check_counts('fedgen', h, 'code', 'rank', 'support')
     hypernet = Hypernet(
         descriptor=choose('fedgen.descriptor', h.descriptor, ('learned', 'constant', 'onehot')),
         modes=tuple(choose('fedgen.modes', mode, MODES) for mode in h.modes),

@@ -55,7 +55,7 @@ from fedgen_jax.baselines.hypernetworks import Encoder, by_entry, encoded, image
 from fedgen_jax.hypernet.generator import refine
 from fedgen_jax.models.roles import frozen_of
 from fedgen_jax.random import stream
-from fedgen_jax.registry import choose
+from fedgen_jax.registry import check_counts, choose
 
 GROUPS = ('theta', 'phi', 'mu')
 SIZE = 32  # of an encoded image
@@ -74,6 +74,7 @@ def defaults() -> ConfigDict:
 
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     own = c.flowdup
+    check_counts('flowdup', own, 'hidden', 'images')
     if own.code < 0 or math.isqrt(own.code) ** 2 != own.code:
         raise ValueError(f'flowdup.code={own.code}: a square number, as 256 or 1024')
     if own.penalty < 0:

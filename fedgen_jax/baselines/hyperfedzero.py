@@ -51,6 +51,7 @@ from fedgen_jax.baselines.hypernetworks import Encoder
 from fedgen_jax.models.representation import with_representation
 from fedgen_jax.models.roles import frozen_of, roles_of
 from fedgen_jax.random import stream
+from fedgen_jax.registry import check_counts
 from fedgen_jax.shifts.base import chain
 
 GROUPS = ('theta', 'phi')
@@ -68,6 +69,7 @@ def defaults() -> ConfigDict:
 
 
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
+    check_counts('hyperfedzero', c.hyperfedzero, 'code', 'chunk', 'hidden')
     if local.private:
         raise ValueError(
             "privacy.unit: HyperFedZero's hypernetwork has no private steps: take another algorithm"

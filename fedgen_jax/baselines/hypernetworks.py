@@ -39,6 +39,7 @@ from fedgen_jax.hypernet.generator import refine
 from fedgen_jax.models.layers import conv
 from fedgen_jax.models.roles import frozen_of
 from fedgen_jax.random import stream
+from fedgen_jax.registry import check_counts
 
 SPREAD = 0.1  # of first models, as a share of the spread of a model's first weights
 CHUNK = 256  # images that are encoded at once
@@ -78,8 +79,9 @@ class Hypernetwork(nn.Module):
         return last(features_H).reshape(shape)
 
 
-def hypernetwork_of(c: ConfigDict, local: Local) -> Hypernetwork:
-    """That of a method's fields, for the weights that training moves."""
+def hypernetwork_of(name: str, c: ConfigDict, local: Local) -> Hypernetwork:
+    """That of a method's fields, in the group `name`, for the weights that training moves."""
+    check_counts(name, c, 'hidden', *(field for field in ('code',) if field in c))
     template = jax.eval_shape(lambda k: init_model(local, k), jax.random.key(0))
     stays = frozen_of(local.model)
     shapes = tuple((p, x.shape) for p, x in flatten_dict(template).items() if not stays(p))

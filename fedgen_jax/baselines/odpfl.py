@@ -64,7 +64,7 @@ def defaults() -> ConfigDict:
 
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     own = c.odpfl
-    net = hypernetwork_of(own, local)
+    net = hypernetwork_of('odpfl', own, local)
     return by_encoder(local, server_of(c, own), net, own, 'ODPFL-HN', image_alone)
 
 

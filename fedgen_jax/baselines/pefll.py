@@ -45,7 +45,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     def see(image, target):
         return jnp.concatenate([images_of(image), draw(target, *image.shape[:2])], -1)
 
-    server, net = odpfl.server_of(c, own), hypernetwork_of(own, local)
+    server, net = odpfl.server_of(c, own), hypernetwork_of('pefll', own, local)
     return odpfl.by_encoder(local, server, net, own, 'PeFLL', see, planes)
 
 

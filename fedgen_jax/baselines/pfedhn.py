@@ -65,7 +65,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     own = c.pfedhn
     rates = {'theta': 1.0, 'phi': own.rate, 'embedding': own.embedding_rate}
     fit = own_steps(c, own.fit_steps, own.fit_lr)
-    net, size = hypernetwork_of(own, local), own.embedding or 1 + num_clients // 4
+    net, size = hypernetwork_of('pfedhn', own, local), own.embedding or 1 + num_clients // 4
     return pfedhn(local, by_entry(c.server, rates), net, size, num_clients, fit, own.decay)
 
 

@@ -47,7 +47,8 @@ def compiled_of(items, num_clients):
         k: jax.jit(getattr(algorithm, k))
         for k in ('init', 'client_update', 'server_update', 'personalize')
     }
-    return algorithm._replace(**compiled), local, hypernetwork_of(c[of['algorithm']], local)
+    name = of['algorithm']
+    return algorithm._replace(**compiled), local, hypernetwork_of(name, c[name], local)
 
 
 def one(data_C, i):
