@@ -9,7 +9,7 @@ from fedgen_jax.data.folder import decode
 from fedgen_jax.data.folder.manifest import Manifest, Row
 from fedgen_jax.data.folder.text import row_error
 
-SPACING = 'spacing'  # a further column: mm, '0.5', or height and width, '0.7 0.5'
+SPACING = 'spacing'  # a column: mm, '0.5', or height and width, '0.7 0.5'
 
 
 def of_manifest(manifest: Manifest) -> dict[str, Original]:

@@ -216,6 +216,8 @@ def test_the_spacing_may_have_another_header(tmp_path, read):
     file = write_table(
         tmp_path / 'set', 'list.csv', 'image,center,Pixel Spacing', 'n,0.5', 'n,0.5 0.25'
     )
+    (note,) = check_table(forms.read_table(file)).notes
+    assert "column 'Pixel Spacing' is kept but not read: write spacing" in note
     table = check_table(forms.read_table(file, 'spacing:Pixel Spacing'))
     assert [x.spacing for x in of_manifest(table).values()] == [(0.5, 0.5), (0.5, 0.25)]
 

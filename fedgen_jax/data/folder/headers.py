@@ -3,12 +3,11 @@
 import pathlib
 from collections.abc import Collection, Sequence
 
-from fedgen_jax.data.folder.manifest import COLUMNS, REQUIRED
+from fedgen_jax.data.folder.manifest import NAMED, REQUIRED
 from fedgen_jax.data.folder.text import DataError
 from fedgen_jax.data.folder.words import listed
 
 IF_THERE = '?'  # begins columns that other data need not have
-NAMED = (*COLUMNS, 'spacing')
 
 
 class Columns(dict):

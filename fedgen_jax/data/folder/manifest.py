@@ -21,6 +21,7 @@ from fedgen_jax.data.folder.text import (
 
 COLUMNS = ('image', 'center', 'patient', 'split', 'label', 'mask')
 REQUIRED = ('image', 'center')
+NAMED = (*COLUMNS, 'spacing')  # columns that have a meaning; the last goes with the others
 
 
 Images = Callable[[], Iterator[Any]]
@@ -172,11 +173,11 @@ def _check_header(
             f'the column is missing: add it, or name yours by --columns={pairs}, which is the '
             f'field data.columns ({hint})',
         )
-    absent = [name for name in COLUMNS if name not in header]
+    absent = [name for name in NAMED if name not in header]
     notes = []
     for i, name in enumerate(header):
         meant = words.meant_by(name, absent)
-        if name and name not in COLUMNS and meant:
+        if name and name not in NAMED and meant:
             notes.append(
                 f'{file}: column {name!r} is kept but not read: write {meant}, or '
                 f'data.columns={meant}:{name}, if it is meant'

@@ -28,6 +28,7 @@ _SYNONYMS = {
     'split': ('fold', 'subset', 'partition', 'set'),
     'label': ('class', 'diagnosis', 'target', 'category', 'dx'),
     'mask': ('segmentation', 'seg', 'annotation'),
+    'spacing': ('pixelspacing', 'pixelsize', 'voxelspacing', 'voxelsize'),
 }
 
 # Letters of other scripts that look like Latin ones.
