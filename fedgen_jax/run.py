@@ -337,7 +337,10 @@ def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restor
             f'{place_of(run)}: {found} ({workdir}): pass the folder that it was trained on'
         )
     if found := other_data(was, now):
-        warnings.warn(f'{place_of(run)}: {found} ({workdir}): these are scored', stacklevel=2)
+        warnings.warn(
+            f'{place_of(run)}: {found} ({workdir}): these are scored; where no column says the '
+            'split it is drawn anew, and images that trained may be among them', stacklevel=2,
+        )
     return done, run
 
 
