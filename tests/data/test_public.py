@@ -315,11 +315,32 @@ def test_text_of_parquet(tmp_path):
     assert center.unit == ('p', 'q', 'p2')
 
 
+@pytest.mark.parametrize('as_list', [True, False])
+def test_lists_of_labels_in_parquet(tmp_path, as_list):
+    """Numbers that Hugging Face names, in both ways in which it writes lists; and text."""
+    feature = {'names': ['a', 'b', 'c'], '_type': 'ClassLabel'}
+    features = {'found': [feature] if as_list else {'feature': feature, '_type': 'Sequence'}}
+    file = save_parquet(tmp_path / 'x.parquet', None, found=[[0, 2], [], None, [1]])
+    table = pyarrow.parquet.read_table(file).replace_schema_metadata(
+        {'huggingface': json.dumps({'info': {'features': features}})}
+    )
+    pyarrow.parquet.write_table(table, file)
+    source = read(file, 4, columns='label:found', target='labels')
+    assert source.classes == ('a', 'b', 'c')
+    expected = [[1, 0, 1], [0, 0, 0], [-1, -1, -1], [0, 1, 0]]
+    np.testing.assert_array_equal(source.centers[0].examples.target['labels'], expected)
+    save_parquet(file, None, found=[['c', 'a'], [], None, ['b']])
+    source = read(file, 4, columns='label:found', target='labels')
+    assert source.classes == ('a', 'b', 'c')
+    np.testing.assert_array_equal(source.centers[0].examples.target['labels'], expected)
+
+
 BAD_PARQUET = {
     'no image': ({'label': [1]}, 'image:img', 'no such column'),
     'no picture': ({'label': [1], 'pixels': [b'x']}, 'image:pixels', 'is no png, jpeg or tiff'),
     'no bytes': ({'label': [1], 'pixels': [3]}, 'image:pixels', 'must be bytes'),
-    'nested': ({'label': [[1, 2]]}, '', 'must be one number or text a row'),
+    'nested': ({'label': [[[1, 2]]]}, '', 'must be one number or text a row'),
+    'a list, of a patient': ({'label': [1], 'patient': [['p']]}, '', 'must be one number or text'),
     'a half': ({'label': [0.5]}, '', '0.5 is no class'),
     'a class more': ({'label': [2]}, '', 'there are 2 classes'),
     'a mask': ({'label': [0], 'mask': [b'']}, 'mask:mask', 'masks are not read'),

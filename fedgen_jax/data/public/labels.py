@@ -4,7 +4,10 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from fedgen_jax.data.folder.labels import BETWEEN
 from fedgen_jax.data.folder.text import row_error
+
+NOTHING = 'No Finding'  # of an image that shows none of several classes
 
 
 def to_text(
@@ -30,3 +33,15 @@ def to_text(
             f'{high}, but there are {len(names)} classes: name all of them',
         )
     return ['' if x is None or x < 0 else names[int(x)] for x in values], names
+
+
+def lists_to_text(
+    file: pathlib.Path, values: Sequence[Sequence[Any] | None], names: Sequence[str] = ()
+) -> tuple[list[str], tuple[str, ...]]:
+    """The same of lists, of the classes that an image shows; None: nothing is known of it."""
+    flat, classes = to_text(file, [x for value in values for x in value or ()], names)
+    each, cells = iter(flat), []
+    for value in values:
+        shown = [next(each) for _ in value or ()]
+        cells.append('' if value is None else BETWEEN.join(shown) or NOTHING)
+    return cells, classes or tuple(sorted(set(flat)))

@@ -17,12 +17,12 @@ from fedgen_jax.data.folder.headers import Columns, none_for
 from fedgen_jax.data.folder.labels import BETWEEN
 from fedgen_jax.data.folder.manifest import Table, read_classes
 from fedgen_jax.data.folder.text import DataError, state_of
+from fedgen_jax.data.public.labels import NOTHING
 
 # What readers of a damaged or foreign file raise.
 _DAMAGED = (
     OSError, ValueError, EOFError, TypeError, KeyError, zipfile.BadZipFile, zlib.error,
 )
-NOTHING = 'No Finding'  # of an image that shows none of several classes
 
 
 def has(path: pathlib.Path) -> bool:

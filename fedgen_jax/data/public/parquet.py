@@ -1,7 +1,8 @@
 """Files .parquet as Hugging Face has them: the column `image` holds files, `label` their classes.
 
     image   struct {bytes, path}, or bytes: png, jpeg or tiff
-    label   int (named by the schema of Hugging Face, or by classes.json) or text
+    label   int (named by the schema of Hugging Face, or by classes.json) or text; or a list of
+            these, of all that an image shows
     center, patient, split   optional, as in manifest.csv
 
 Without `center`, all is one center.  Without `split`, files whose names begin with a split's
@@ -18,7 +19,7 @@ from fedgen_jax.data.folder.headers import Columns, check
 from fedgen_jax.data.folder.manifest import Table, read_classes
 from fedgen_jax.data.folder.text import DataError, state_of
 from fedgen_jax.data.folder.words import listed, split_of
-from fedgen_jax.data.public.labels import to_text
+from fedgen_jax.data.public.labels import lists_to_text, to_text
 
 OURS = ('image', 'center', 'patient', 'split', 'label')
 _BATCH = 64  # images in memory at a time
@@ -48,7 +49,9 @@ def read_table(path: pathlib.Path, columns: Columns) -> Table:
     own_center = path.resolve().name if path.is_dir() else path.stem
     if 'label' in cells:
         numbered = named or names.get('classes', ())
-        cells['label'], classes = to_text(file, cells['label'], numbered)
+        own = schemas[0].field(header_of['label'])
+        convert = lists_to_text if _is_list_of_labels(own, header_of) else to_text
+        cells['label'], classes = convert(file, cells['label'], numbered)
         if classes:
             names = {'classes': classes, **names}
     cells = {
@@ -134,15 +137,15 @@ def _cells(files, schema, header_of) -> tuple[dict[str, list[Any]], list[tuple[i
     ours_of = {theirs: ours for ours, theirs in header_of.items()}
     plain = [
         field.name for field in schema
-        if field.name != header_of['image'] and not pyarrow.types.is_nested(field.type)
-        and not _is_bytes(field.type) and field.name != 'mask'
+        if field.name != header_of['image'] and not _is_bytes(field.type) and field.name != 'mask'
+        and (not pyarrow.types.is_nested(field.type) or _is_list_of_labels(field, header_of))
     ]
     wanted = [theirs for ours, theirs in header_of.items() if theirs in schema.names]
     for theirs in wanted:
         if theirs not in plain and theirs != header_of['image']:
             raise DataError(
                 f'{files[0]}: field {theirs}: {schema.field(theirs).type}: must be one number or '
-                'text a row: of several labels write the names in one text, A|B'
+                'text a row'
             )
     cells: dict[str, list[Any]] = {}
     origin: list[tuple[int, int]] = []
@@ -166,9 +169,19 @@ def _named(schema, label) -> tuple[str, ...]:
     """The class names that Hugging Face wrote beside the columns."""
     try:
         features = json.loads((schema.metadata or {})[b'huggingface'])['info']['features']
-        return tuple(map(str, features[label]['names']))
-    except (KeyError, TypeError, ValueError):
+        feature = features[label]
+        feature = feature[0] if isinstance(feature, list) else feature.get('feature', feature)
+        return tuple(map(str, feature['names']))
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
         return ()
+
+
+def _is_list_of_labels(field, header_of) -> bool:
+    import pyarrow
+
+    kind = field.type
+    is_flat = pyarrow.types.is_list(kind) and not pyarrow.types.is_nested(kind.value_type)
+    return is_flat and field.name == header_of['label'] and not _is_bytes(kind.value_type)
 
 
 def _images(files, column) -> Iterator[bytes]:
