@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedgen_jax.data.examples import Source
+from fedgen_jax.data.folder.square import square_frame
 from fedgen_jax.registry import choose
 
 
@@ -96,7 +97,7 @@ def unpadded(image_SxSx3: np.ndarray, size: str) -> np.ndarray:
         return image_SxSx3
     side, inner = len(image_SxSx3), tuple(map(int, size.split(' x ')))
     width, height = (max(1, round(x * side / max(inner))) for x in inner)
-    y, x = (side - height) // 2, (side - width) // 2
+    _, y, x = square_frame(width, height)
     return image_SxSx3[y : y + height, x : x + width]
 
 

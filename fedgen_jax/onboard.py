@@ -25,14 +25,7 @@ from fedgen_jax.files import alone_in, append_line, expand, file_name, write_jso
 from fedgen_jax.guard import release_anew
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
-from fedgen_jax.kept import (
-    Kept,
-    file_of,
-    read_model,
-    remove_model,
-    why_not_kept,
-    write_model,
-)
+from fedgen_jax.kept import Kept, file_of, read_model, remove_model, why_not_kept, write_model
 from fedgen_jax.loaded import stranger
 from fedgen_jax.newcomer import Extras, extras, score_extras, tell_doubts, with_extras
 from fedgen_jax.program import num_bytes
