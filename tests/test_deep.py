@@ -91,6 +91,8 @@ def test_a_model_of_8_bits_reads_no_deep_files(run):
     root = run.parent / 'root'
     model = load_run(run).model('bytes')
     assert model.window is None and len(model(str(root / 'bytes0.png'))) == 1
+    with pytest.raises(ValueError, match='images: none'):
+        model(np.zeros((0, 4, 4, 3), np.uint8))
     with pytest.raises(ValueError, match='gray of more than 8 bits, and data.window=center') as e:
         model(str(root / 'full0.png'))
     assert '\n' not in str(e.value)

@@ -1,9 +1,13 @@
 """A number that no run can have is refused in one line, which names its field."""
 
+import sys
+import types
+
 import pytest
 from families import NEEDS, configured
 
 from fedgen_jax.algorithms import ALGORITHMS
+from fedgen_jax.baselines import fedprox
 from fedgen_jax.config import base
 from fedgen_jax.data import synthetic
 from fedgen_jax.program import make_algorithm
@@ -55,3 +59,17 @@ def test_what_is_too_large_or_none_is_refused(field, value):
     with pytest.raises(ValueError, match=f'^{field}={value}'):
         check_numbers(with_number(field, value))
     check_numbers(with_number(field, FIELDS[field]))
+
+
+def test_a_field_that_methods_share_is_called_by_its_group():
+    with pytest.raises(ValueError, match='^ditto.mu=-1'):
+        make_algorithm(with_number('ditto.mu', -1), 16, synthetic.CLASSES, 3)
+
+
+def test_an_algorithm_of_a_user_s_own_wants_its_fields(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'mine', types.SimpleNamespace(centralized=fedprox))
+    c = configured({'algorithm': 'mine:centralized'})
+    with pytest.raises(ValueError, match=r'c.centralized = centralized.defaults\(\)'):
+        make_algorithm(c, 16, synthetic.CLASSES, 3)
+    c.centralized = fedprox.defaults()
+    assert make_algorithm(c, 16, synthetic.CLASSES, 3)

@@ -186,8 +186,10 @@ def _right_in(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.is_dir() or (path / 'manifest.csv').is_file():
         return []
     found = [f for f in sorted(path.iterdir()) if f.is_file() and _is_image(f)]
-    hidden = (f for f in sorted(path.rglob('*')) if f.is_file() and not f.name.startswith('.'))
-    others = [str(f.relative_to(path)) for f in hidden if f not in set(found)]
+    rest = sorted(set(path.rglob('*')) - set(found))
+    others = [
+        str(f.relative_to(path)) for f in rest if f.is_file() and not f.name.startswith('.')
+    ]
     if found and others:
         say(f'{path}: {len(others)} other files are left out, such as {others[0]!r}: name images '
             'below a folder by a glob, FOLDER/**/*.png')
