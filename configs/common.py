@@ -30,6 +30,9 @@ def tuned() -> ConfigDict:
 NO_SHIFTS = {'shifts.acquisition': 0.0, 'shifts.zoom': 1.0}
 NO_DRAWN = {'data.virtual': 0, 'data.virtual_share': -1.0}
 NO_OWN_STEPS = {'finetune.choose': (), 'finetune.steps': 0}
+# What takes steps without labels at unseen centers, scored beside its models before them; FedAvg's
+# are those of FedGen's base.
+ADAPTED = ('fedgen', 'scaffold', 'pfedme', 'atp', 'elcfs', 'ga')
 OWN_STEPS = ', own steps'  # of a row: seen centers' labelled steps, chosen as FedGen's are
 
 

@@ -12,6 +12,7 @@ Settings are those of configs/demo.py, which were chosen on six drawn hospitals 
 """
 
 from configs import demo
+from configs.common import ADAPTED
 from configs.demo import RUNS
 
 UNSEEN = 8
@@ -70,9 +71,6 @@ NEEDS = {
     'fedavgm': {'algorithm': 'fedavg', 'server.momentum': 0.9, 'server.lr': 0.1},
     'fedadam': {'algorithm': 'fedavg', 'server.optimizer': 'adam', 'server.lr': 0.01},
 }
-# What takes steps without labels at unseen centers, scored beside its models before them; FedAvg's
-# are those of FedGen's base.
-ADAPTED = ('fedgen', 'scaffold', 'pfedme', 'atp', 'elcfs', 'ga')
 GATHERED = ('odpfl', 'pfedhn', 'ga', 'pefll', 'elcfs', 'pooled')  # methods without cohorts
 # The demo's rate is chosen by FedAvg's scores of the seeds 1 and 2 (docs/results/drawn_methods.md).
 SLOW = 0.05

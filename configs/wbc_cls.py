@@ -6,7 +6,8 @@ Command:   python -m launch.train --config=configs/wbc_cls.py --config.data.root
                --config.data.held_out=cellavision --workdir=RUN
 Table:     python -m launch.sweep --config=configs/wbc_cls.py --sweep=main \\
                --config.data.root=FOLDER --workdir=runs/wbc_cls
-Methods:   --sweep=methods_inner, kept as results/wbc_cls_methods_inner.jsonl, then --sweep=methods
+Methods:   --sweep=methods_fixed, all at one rate; each at its own: --sweep=methods_inner, kept as
+           results/wbc_cls_methods_inner.jsonl, then --sweep=methods
 Expected:  10 minutes a run of FedGen on a CPU core; scores in RESULTS.md.
 """
 
@@ -15,7 +16,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.common import NO_DRAWN, NO_OWN_STEPS, OWN_STEPS
+from configs.common import ADAPTED, NO_DRAWN, NO_OWN_STEPS, OWN_STEPS
 from fedgen_jax.report.summaries import read_summaries
 from fedgen_jax.sweep import flat, grid, inner, nested
 
@@ -106,7 +107,10 @@ NEEDS = {
     'silobn': {'model.last': 'batch', 'statistics': 'last'},
 }
 LITERATURE = {
-    f'{name}{title}': {'algorithm': name, 'adapt.steps': 0, **changes, **NEEDS.get(name, {})}
+    f'{name}{title}': {
+        'algorithm': name, **({} if name in ADAPTED else {'adapt.steps': 0}), **changes,
+        **NEEDS.get(name, {}),
+    }
     for names, title, changes in (
         (WITH_DRAWN, '', {}), (WITHOUT_DRAWN, ', no drawn centers', NO_DRAWN)
     )
@@ -119,6 +123,11 @@ LITERATURE_TRIALS = {
     for name, x in LITERATURE.items() if name not in BASE_OF
 }
 LITERATURE_INNER = INNER.with_name('wbc_cls_methods_inner.jsonl')
+
+
+def sweep_methods_fixed():
+    """Every method of the literature at the rate of `get_config`: nothing is chosen for any."""
+    return [run for seed in SEEDS for run in grid(LITERATURE, CENTERS, (seed,))]
 
 
 def sweep_methods():
