@@ -1,7 +1,7 @@
-"""What may be done for a new center beside the forward pass, from its unlabelled images.
+"""What may be done for a new center beside the forward pass.
 
-Its model can take a few steps (`algorithms.adaptation`), and its class mix
-can enter its model's decisions (`tasks.prior`).
+Its model can take a few steps without labels (`algorithms.adaptation`) or with some (`labelled`),
+and its class mix can enter its model's decisions (`tasks.prior`).
 """
 
 import warnings
@@ -29,38 +29,52 @@ from fedgen_jax.tasks.prior import Mix, estimate, log_ratio, stated, trained_mix
 ESTIMATE = 'estimate'
 
 
+class Wanted(NamedTuple):
+    """What a command asks for; each but None and 0 changes the model.
+
+    prevalence: 'CLASS=SHARE,...', ESTIMATE or None.
+    adapt:      steps without labels.
+    finetune:   steps on the center's own labels.
+    """
+
+    prevalence: str | None = None
+    adapt: int = 0
+    finetune: int = 0
+
+
 class Extras(NamedTuple):
     """What is done beside the forward pass.
 
     steps:      without labels; 0: none.
+    labelled:   steps with labels; 0: none.
     prevalence: the class shares [K] that a center states, ESTIMATE, or None.
     trained:    those that the model's probabilities hold, where `prevalence` needs them.
     classes:    the classes' names.
     """
 
     steps: int
+    labelled: int
     prevalence: np.ndarray | str | None
     trained: Mix | None
     classes: tuple[str, ...]
 
 
-def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> Extras:
-    """What a command asks for.
-
-    prevalence: 'CLASS=SHARE,...', ESTIMATE or None.  steps: without labels.
-
-    Raises ValueError, in one line, where a run or its task cannot do it.
-    """
-    task = done.program.task
-    if steps < 0:
-        raise ValueError(f'--adapt={steps}: a number of steps, 0 for none')
+def extras(workdir: Any, done: Restored, wanted: Wanted) -> Extras:
+    """What a command asks for.  Raises ValueError, in one line, where a run cannot do it."""
+    task, prevalence, steps = done.program.task, wanted.prevalence, wanted.adapt
+    for name, number in (('adapt', steps), ('finetune', wanted.finetune)):
+        if number < 0:
+            raise ValueError(f'--{name}={number}: a number of steps, 0 for none')
+    if wanted.finetune and (steps or prevalence):
+        raise ValueError('--finetune teaches the model by labels: it goes with neither --adapt nor '
+                         '--prevalence, which are for a center without')
     if steps:
         check_adapt(done.program, f'--adapt={steps}')
     if not prevalence:
-        return Extras(steps, None, None, done.classes)
+        return Extras(steps, wanted.finetune, None, None, done.classes)
     if not has_prior(task):
         raise ValueError(f'--prevalence: task={task.name!r} has no class mix: classification has')
-    wanted = prevalence if prevalence == ESTIMATE else stated(prevalence, done.classes)
+    share = prevalence if prevalence == ESTIMATE else stated(prevalence, done.classes)
     c = done.config
     federation = read_federation(workdir)
     data = [federation.get('data', {}).get(name, {}) for name in federation['seen']]
@@ -75,9 +89,9 @@ def extras(workdir: Any, done: Restored, prevalence: str | None, steps: int) -> 
         )
     if c.get('fedgen') and c.fedgen.phase == 'after':
         mix = mix._replace(source=f'{mix.source}; the base is taken to have had the same')
-    if not isinstance(wanted, str):
-        log_ratio(wanted, mix.share, done.classes)  # a class that nobody trained is told now
-    return Extras(steps, wanted, mix, done.classes)
+    if not isinstance(share, str):
+        log_ratio(share, mix.share, done.classes)  # a class that nobody trained is told now
+    return Extras(steps, 0, share, mix, done.classes)
 
 
 def check_adapt(program: Program, field: str) -> None:

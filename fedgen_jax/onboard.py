@@ -26,8 +26,21 @@ from fedgen_jax.guard import release_anew
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.kept import Kept, file_of, read_model, remove_model, why_not_kept, write_model
+from fedgen_jax.labelled import (
+    finetuned_model,
+    labelled_of,
+    score_finetuned,
+    with_own_steps,
+)
 from fedgen_jax.loaded import stranger
-from fedgen_jax.newcomer import Extras, extras, score_extras, tell_doubts, with_extras
+from fedgen_jax.newcomer import (
+    Extras,
+    Wanted,
+    extras,
+    score_extras,
+    tell_doubts,
+    with_extras,
+)
 from fedgen_jax.program import num_bytes
 from fedgen_jax.promise import told as told_of_privacy
 from fedgen_jax.resolution import is_own, resolution_of
@@ -81,6 +94,7 @@ def onboard(
     prevalence: str | None = None,
     adapt: int = 0,
     columns: str | None = None,
+    finetune: int = 0,
 ) -> dict:
     """Takes in the centers of a folder, replaces one's data, or lets one go.
 
@@ -92,7 +106,7 @@ def onboard(
     Args:
       workdir: a run of `launch.train` whose descriptor is learned.
       data: the new or changed centers, in any form of `data.forms`, one center where it names none;
-          labels are only used to score.
+          labels are only used to score, but for `finetune`.
       update: the center whose data `data` replaces; the folder holds this one alone.
       remove: the center that leaves; takes no `data`.
       prevalence: the class mix of the one center in `data`, 'CLASS=SHARE,CLASS=SHARE', or
@@ -100,6 +114,8 @@ def onboard(
       adapt: steps on the code that a model is generated from, of unlabelled images
           (`algorithms.adaptation`).
       columns: which headers of `data` stand for our columns; default: as in the run.
+      finetune: steps on the labels of the training split of each center in `data`; what is not of
+          that split is scored (`labelled`).
 
     Raises ValueError, in one line, where run and folder do not fit; MayPass where another process
     is at work in `workdir`.
@@ -107,13 +123,16 @@ def onboard(
     workdir = expand(workdir)
     check_is_run(workdir)
     with alone_in(workdir):
-        return _onboard(workdir, data, update, remove, prevalence, adapt, columns)
+        wanted = Wanted(prevalence, adapt, finetune)
+        return _onboard(workdir, data, update, remove, wanted, columns)
 
 
-def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
+def _onboard(workdir, data, update, remove, wanted: Wanted, columns):
     done = restore(workdir)
-    check_asked(workdir, done, data, update, remove, prevalence, adapt)
-    asked = extras(workdir, done, prevalence, adapt)
+    check_asked(workdir, done, data, update, remove, wanted)
+    asked = extras(workdir, done, wanted)
+    if asked.labelled:
+        done = with_own_steps(done, asked.labelled)
     before = read_statistics(workdir)
     check_psi(workdir, done, before.pooled)
     weights_before = {name: _weights_hash(workdir, done, name, s) for name, s in before.own.items()}
@@ -125,6 +144,8 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
             f'{data}: holds {len(centers)} centers, and --prevalence states the mix of one: '
             'onboard them one by one, or estimate'
         )
+    for center in centers if asked.labelled else ():
+        labelled_of(center, done.program.task.target)  # before anything is written
     described = {center.name: _describe(workdir, done, center) for center in centers}
     changes = {name: statistic for name, (statistic, _) in described.items()}
     after = recalculate(before, {remove: None} if remove else changes)
@@ -168,7 +189,7 @@ def _onboard(workdir, data, update, remove, prevalence, adapt, columns):
     return report
 
 
-def check_asked(workdir, done: Restored, data, update, remove, prevalence, adapt) -> None:
+def check_asked(workdir, done: Restored, data, update, remove, wanted: Wanted) -> None:
     """Raises ValueError where the arguments of `onboard` do not go together, or with the run."""
     if done.program.describe is None:
         raise ValueError(
@@ -178,13 +199,14 @@ def check_asked(workdir, done: Restored, data, update, remove, prevalence, adapt
         )
     if remove and (data or update):
         raise ValueError('--remove takes neither --data nor --update')
-    if remove and (prevalence or adapt):
-        raise ValueError('--remove takes neither --prevalence nor --adapt')
+    more = ' and '.join(f'--{name}' for name, value in wanted._asdict().items() if value)
+    if remove and more:
+        raise ValueError(f'--remove does not go with {more}')
     unit = done.config.privacy.unit
-    if unit and (prevalence or adapt):
+    if unit and more:
         raise ValueError(
-            f'--prevalence and --adapt tell of images of the center, and {workdir} is private '
-            f'(privacy.unit={unit}): the center itself may use them'
+            f'{more}: would tell of images of the center, and {workdir} is private '
+            f'(privacy.unit={unit}): the center itself may use it'
         )
     if unit == 'client':
         raise ValueError(
@@ -222,26 +244,32 @@ def _make(
     started = time.monotonic()
     trained = stranger(done, len(center.split))
     m_E = after.refined_E[center.name]
-    variables, told = with_extras(trained, center.examples, m_E, asked)
+    if asked.labelled:
+        variables, told = finetuned_model(trained, center, m_E)
+    else:
+        variables, told = with_extras(trained, center.examples, m_E, asked)
     jax.block_until_ready(variables)
     seconds += time.monotonic() - started
     file = None
     if not why_not_kept(done.config):
-        kept = Kept(
-            center.name, 'refined', 'onboard', done.round, variables, center.window
-        )
+        kind = 'finetuned' if asked.labelled else 'refined'
+        kept = Kept(center.name, kind, 'onboard', done.round, variables, center.window)
         file = str(write_model(workdir, kept))
     tell_doubts(center.name, told)
     resolution = resolution_of(done.config, done.program.task, [center])
     trained = trained._replace(own_size=is_own(resolution))
-    statistic, scores = after.statistics.own[center.name], score_stranger(trained, center, 'test')
-    if told:
-        told['scores_without'] = scores
-        scores = score_extras(trained, center, asked)
+    statistic = after.statistics.own[center.name]
+    if asked.labelled:
+        scores, told['scores_without'] = score_finetuned(trained, center)
+    else:
+        scores = score_stranger(trained, center, 'test')
+        if told:
+            told['scores_without'] = scores
+            scores = score_extras(trained, center, asked)
     entry = {
         'images': statistic.count,
         'seconds': seconds,
-        'steps': asked.steps,
+        'steps': asked.steps + asked.labelled,
         'bytes_down': num_bytes(done.state.shared),
         'bytes_up': statistic.total.nbytes + 8,
         'weights': descriptor.hash_of(variables['params']),

@@ -7,6 +7,9 @@ python -m launch.onboard --workdir=RUN --remove=NAME                 a center le
 A new center may state its class mix, --prevalence=CLASS=SHARE,CLASS=SHARE, or have it estimated of
 its unlabelled images, --prevalence=estimate.  Where mix and model are right, that raises accuracy
 and lowers balanced accuracy.  --adapt=STEPS moves the code that its model is generated from.
+
+A new center with some labels may use them, --finetune=STEPS (200, say): the labelled images of its
+split `train` teach, all others are scored.
 """
 
 from absl import flags
@@ -25,6 +28,9 @@ _PREVALENCE = flags.DEFINE_string(
 _ADAPT = flags.DEFINE_integer(
     'adapt', 0, 'steps on the code of its model, of unlabelled images; 0: one forward pass alone'
 )
+_FINETUNE = flags.DEFINE_integer(
+    'finetune', 0, "steps on the center's own labels, at the run's finetune.lr; 0: none"
+)
 _COLUMNS = flags.DEFINE_string(
     'columns', None, "headers of --data, as data.columns; default: the run's"
 )
@@ -37,7 +43,7 @@ def told(scores):
 def main():
     report = onboard(
         _WORKDIR.value, _DATA.value, _UPDATE.value, _REMOVE.value, _PREVALENCE.value,
-        _ADAPT.value, _COLUMNS.value,
+        _ADAPT.value, _COLUMNS.value, _FINETUNE.value,
     )
     for name, entry in report['centers'].items():
         scores = told(entry['scores'])
@@ -46,6 +52,9 @@ def main():
             f'{entry["seconds"]:.1f} s, {entry["steps"]} steps there, 0 elsewhere'
             + (f';  {scores}' if scores else '')
         )
+        if 'finetuned' in entry:
+            print(f'  the steps are on {entry["finetuned"]["images"]} labelled images of the split '
+                  f'train; scored are others, {entry["scores"]["n"]} with a label')
         if 'prevalence' in entry:
             mix = ', '.join(f'{k} {v:.2f}' for k, v in entry['prevalence']['mix'].items())
             source = 'estimated' if entry['prevalence']['estimated'] else 'stated'

@@ -1,5 +1,6 @@
-"""What a new center may have beside the forward pass, from its unlabelled images alone."""
+"""What a new center may have beside the forward pass: steps, with labels or without; its mix."""
 
+import csv
 import functools
 import json
 import pathlib
@@ -17,7 +18,7 @@ from fedgen_jax.algorithms.adaptation import uncertainty
 from fedgen_jax.data import synthetic
 from fedgen_jax.evaluate import metrics_in
 from fedgen_jax.loaded import load
-from fedgen_jax.newcomer import extras
+from fedgen_jax.newcomer import Wanted, extras
 from fedgen_jax.onboard import onboard
 from fedgen_jax.program import make_adapt, make_algorithm
 from fedgen_jax.run import restore
@@ -167,9 +168,9 @@ def test_masks_are_adapted_to_and_boxes_are_refused(run):
     boxes = done._replace(program=done.program._replace(
         task=local.task, algorithm=algorithm, adapt=make_adapt(done.config, algorithm, local)
     ))
-    for options in ((None, 3), ('estimate', 0)):
+    for wanted in (Wanted(adapt=3), Wanted('estimate')):
         with pytest.raises(ValueError, match="task='detection'") as error:
-            extras(run, boxes, *options)
+            extras(run, boxes, wanted)
         assert '\n' not in str(error.value)
 
 
@@ -177,12 +178,12 @@ def test_a_class_mix_that_is_not_kept_is_not_guessed(run):
     done = restore(run)
     done.config.data.virtual = 8
     with pytest.raises(ValueError, match='drawn centers trained too') as error:
-        extras(run, done, 'estimate', 0)
+        extras(run, done, Wanted('estimate'))
     assert '\n' not in str(error.value)
     done.config.prevalence = 'balanced'
-    np.testing.assert_allclose(extras(run, done, 'estimate', 0).trained.share, 0.2)
+    np.testing.assert_allclose(extras(run, done, Wanted('estimate')).trained.share, 0.2)
     done.config.fedgen.phase = 'after'
-    assert 'the base is taken' in extras(run, done, 'estimate', 0).trained.source
+    assert 'the base is taken' in extras(run, done, Wanted('estimate')).trained.source
 
 
 def test_an_older_run_has_a_way_out(run, new):
@@ -200,9 +201,13 @@ def test_an_older_run_has_a_way_out(run, new):
     [
         ({'prevalence': 'blast=1'}, "no class 'blast'"),
         ({'prevalence': 'neutrophil=1'}, 'missing'),
-        ({'prevalence': 'estimate', 'remove': 'synthetic-0'}, '--remove takes neither --prev'),
-        ({'adapt': 3, 'remove': 'synthetic-0'}, '--remove takes neither --prev'),
+        ({'prevalence': 'estimate', 'remove': 'synthetic-0'}, 'not go with --prevalence'),
+        ({'adapt': 3, 'remove': 'synthetic-0'}, '--remove does not go with --adapt'),
+        ({'finetune': 3, 'remove': 'synthetic-0'}, '--remove does not go with --finetune'),
         ({'adapt': -1}, '--adapt=-1'),
+        ({'finetune': -1}, '--finetune=-1'),
+        ({'finetune': 3, 'adapt': 3}, '--finetune teaches the model by labels'),
+        ({'finetune': 3, 'prevalence': 'estimate'}, '--finetune teaches the model by labels'),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_changes_nothing(run, new, options, message):
@@ -221,3 +226,73 @@ def test_a_stated_mix_is_of_one_center(run, root, tmp_path):
     (folder / 'manifest.csv').write_text('\n'.join(text))
     with pytest.raises(ValueError, match='states the mix of one'):
         onboard(run, str(folder), prevalence=all_of(run, 0.5))
+
+
+def relabelled(folder, changes):
+    """Rewrites the manifest's rows: changes: row -> {column: value}; split is a column of it."""
+    file = pathlib.Path(folder) / 'manifest.csv'
+    rows = list(csv.DictReader(file.read_text().splitlines()))
+    with open(file, 'w', newline='') as out:
+        writer = csv.DictWriter(out, ['image', 'center', 'split', 'label'])
+        writer.writeheader()
+        writer.writerows({'split': '', **row, **changes(i, row)} for i, row in enumerate(rows))
+
+
+@pytest.fixture
+def half(new):
+    """The new center's folder, whose first half trains."""
+    relabelled(new, lambda i, row: {'split': 'train' if i < 20 else 'val'})
+    return new
+
+
+def test_a_center_s_own_labels_teach_its_model_and_nobody_elses(run, half):
+    report = onboard(run, half, finetune=200)
+    assert report['others']['weights_before'] == report['others']['weights_after']
+    entry, model = report['centers'][NEW], load(run).model(NEW)
+    assert entry['steps'] == 200 and entry['finetuned'] == {'images': 20}
+    assert entry['scores']['n'] == entry['scores_without']['n'] == 20 and entry['images'] == 40
+    assert model.kind == 'finetuned'
+    onboard(run, remove=NEW)
+    without = onboard(run, half)['centers'][NEW]
+    assert without['weights'] != entry['weights'] and 'finetuned' not in without
+
+    plain = load(run).model(NEW)
+    rows = list(csv.DictReader((pathlib.Path(half) / 'manifest.csv').read_text().splitlines()))
+    taught = [row for row in rows if row['split'] == 'train']
+
+    def of_truth(model):
+        return np.mean([
+            model(str(pathlib.Path(half) / row['image']))[row['image'].split('/')[-1]][
+                'probability'][model.classes.index(row['label'])] for row in taught
+        ])
+
+    assert of_truth(model) > of_truth(plain) + 0.05
+
+
+def test_labels_that_are_scored_do_not_teach(run, half):
+    weights, scores = [], []
+    for step in (0, 1):  # the labels of what is scored, moved on by one class
+        classes = json.loads((run / 'federation.json').read_text())['classes']
+
+        def moved(i, row, step=step, classes=classes):
+            label = classes[(classes.index(row['label']) + step) % len(classes)]
+            return {'label': label} if row['split'] == 'val' else {}
+
+        relabelled(half, moved)
+        entry = joined(run, half, finetune=5)
+        weights.append(entry['weights'])
+        scores.append(entry['scores'])
+    assert weights[0] == weights[1] and scores[0] != scores[1]
+    relabelled(half, lambda i, row: {'label': ''} if row['split'] == 'val' or i % 2 else {})
+    entry = joined(run, half, finetune=5)
+    assert entry['weights'] != weights[0] and entry['finetuned'] == {'images': 10}
+    assert entry['scores'] == entry['scores_without'] == {'n': 0}
+
+
+def test_without_a_label_to_learn_from_nothing_is_written(run, half):
+    relabelled(half, lambda i, row: {'label': ''} if row['split'] == 'train' else {})
+    before = {f: f.read_bytes() for f in run.rglob('*') if f.is_file() and f.name != 'lock'}
+    with pytest.raises(ValueError, match=f"no image of '{NEW}' has a label and lies in") as error:
+        onboard(run, half, finetune=5)
+    assert '\n' not in str(error.value)
+    assert before == {f: f.read_bytes() for f in run.rglob('*') if f.is_file() and f.name != 'lock'}

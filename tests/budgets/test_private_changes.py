@@ -178,7 +178,7 @@ def test_a_center_that_trained_may_leave(run, capsys):
     np.testing.assert_array_equal(descriptor.mean(guard.released[SEEN[0]]), pooled)
 
 
-@pytest.mark.parametrize('asked', [{'prevalence': 'estimate'}, {'adapt': 2}])
+@pytest.mark.parametrize('asked', [{'prevalence': 'estimate'}, {'adapt': 2}, {'finetune': 2}])
 def test_what_tells_of_images_is_not_made_for_a_newcomer(cells, run, tmp_path, asked):
     folder = newcomer(cells, tmp_path / 'data', 'synthetic-3')
     with pytest.raises(ValueError, match='is private'):
