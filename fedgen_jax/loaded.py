@@ -188,6 +188,11 @@ class Loaded(NamedTuple):
                 f'{why_not_kept(self.config) or "its file is gone"}: pass its images (images=, '
                 '--data=)'
             )
+        if self.config.data.source == 'folder' and not (data or self.config.data.root):
+            raise ValueError(
+                f'{center}: of a deployed run, whose centers keep their models themselves '
+                '(launch.predict --workdir=SITE/model there)'
+            )
         done, run = reopen(self.workdir, data)
         run = reopened(run, self.workdir, done.round)
         trained = after_training(run, done.state, done.private_C)

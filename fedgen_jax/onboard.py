@@ -7,7 +7,7 @@ import datetime
 import json
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -157,8 +157,7 @@ def _onboard(workdir, data, update, remove, wanted: Wanted, columns):
     checkpoint.save_tree(workdir / 'center_model', {'params': center_model})
     write_statistics(workdir, after.statistics)
     if remove:
-        entry_of(workdir, remove).unlink(missing_ok=True)
-        remove_model(workdir, remove)
+        forget(workdir, remove)
     kept = read_statistics(workdir).own
     others = {name: h for name, h in weights_before.items() if name not in (update, remove)}
     report = {
@@ -217,10 +216,21 @@ def check_asked(workdir, done: Restored, data, update, remove, wanted: Wanted) -
 
 def _write_report(workdir, report):
     write_json(workdir / 'onboard.json', report)
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
     centers = [report['removed']] if report['removed'] else [*report['centers']]
-    line = {'at': now, 'action': report['action'], 'centers': centers}
+    note_change(workdir, report['action'], centers)
+
+
+def note_change(workdir: pathlib.Path, action: str, centers: Sequence[str]) -> None:
+    """A line of the history: what centers did now."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+    line = {'at': now, 'action': action, 'centers': [*centers]}
     append_line(workdir / HISTORY, json.dumps(line))
+
+
+def forget(workdir: pathlib.Path, center: str) -> None:
+    """Removes what lies there of a center that left, or whose images are others now."""
+    entry_of(workdir, center).unlink(missing_ok=True)
+    remove_model(workdir, center)
 
 
 def _describe(workdir, done: Restored, center: Center) -> tuple[Statistic, float]:

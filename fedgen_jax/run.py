@@ -306,12 +306,18 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     config = complete(json.loads((workdir / 'config.json').read_text()))
     config.devices = 1  # whatever it was trained on
     federation = read_federation(workdir)
-    program = build(config, federation['classes'], len(federation['seen']))
+    num_clients = federation.get('clients', len(federation['seen']))  # `deploy.handed` has one
+    program = build(config, federation['classes'], num_clients)
     like = shapes_of_run(
         program.algorithm, program.mesh, len(federation['seen']), program.protection
     )
     round_, (state, private_C) = checkpoint.read(workdir, like)
     if not round_:
+        if (workdir / 'server').is_dir():
+            raise ValueError(
+                f'{workdir}: a deployed run of a method whose centers keep private states: their '
+                'models lie at the centers, in SITE/model'
+            )
         raise ValueError(f'{workdir}/checkpoints: no checkpoint yet: let launch.train reach one')
     classes, seen, unseen = (tuple(federation[k]) for k in ('classes', 'seen', 'unseen'))
     return Restored(

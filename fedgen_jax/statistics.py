@@ -31,13 +31,16 @@ class Statistics(NamedTuple):
 
 
 def save_statistics(workdir: pathlib.Path, done: Trained) -> None:
-    """Writes those of the seen centers, unless the folder has some of the same descriptor network.
+    """As `keep_statistics`, of the seen centers."""
+    if own := seen_statistics(done):
+        keep_statistics(workdir, own)
+
+
+def keep_statistics(workdir: pathlib.Path, own: dict[str, Statistic]) -> None:
+    """Writes the centers' own, unless the folder has some of the same descriptor network.
 
     Those may hold centers that were onboarded since.
     """
-    own = seen_statistics(done)
-    if not own:
-        return
     pooled = descriptor.pool(own.values())
     if _pool_of(workdir).is_file():
         before = _read(_pool_of(workdir))

@@ -13,7 +13,7 @@ from fedgen_jax.deploy.pipe import listening, net_over
 from fedgen_jax.deploy.server import train
 from fedgen_jax.deploy.terms import check_deployable, read_config
 from fedgen_jax.files import expand
-from fedgen_jax.run import names_in
+from fedgen_jax.run import check_is_run, names_in
 from launch import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'where the run lives')
@@ -30,7 +30,9 @@ def main():
     workdir, names = expand(_WORKDIR.value), names_in(_CENTERS.value, ())
     if _CHANGE.value and (_SETTINGS.value or names):
         raise ValueError('--change takes neither --settings nor --centers: the run has them')
-    if not _CHANGE.value:
+    if _CHANGE.value:
+        check_is_run(workdir)
+    else:
         if not (_SETTINGS.value and names):
             raise ValueError('--settings and --centers are missing: what all agreed on, and who')
         config = read_config(expand(_SETTINGS.value))
@@ -45,7 +47,8 @@ def main():
                 print(f'written: {workdir}/changed.json')
             else:
                 listed = expand(_IDENTITIES.value) if _IDENTITIES.value else None
-                train(config, workdir, names, net_over(pipe), _WAIT.value, listed)
+                with cli.told_to_stop() as stop:
+                    train(config, workdir, names, net_over(pipe), _WAIT.value, listed, stop)
                 print(f'written: {workdir}/deployed.json')
 
 

@@ -1,7 +1,8 @@
 """What a center answers, from its own folder: what leaves it is the reply, and nothing else.
 
     FOLDER/private/RUN/ROUND.msgpack   its private state after a round, of a method that keeps one
-    FOLDER/model/                      its own model after training, or since it joined
+    FOLDER/private/RUN/images.json     what it trained on first, as a hash
+    FOLDER/model/                      its own model after training, or since it joined (`handed`)
 
 It learns by the functions of the simulation: `engine.rounds.round_of_clients` of one client, whose
 number and draws are those that it has there.
@@ -17,14 +18,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fedgen_jax import checkpoint
 from fedgen_jax.algorithms.base import State
 from fedgen_jax.canonical.centers import moments_of
 from fedgen_jax.data.examples import SPLITS, Center, of_split, stack
 from fedgen_jax.data.source import load
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.deploy import secured
-from fedgen_jax.deploy.learner import learner, shapes_sent
+from fedgen_jax.deploy.handed import hand_over
+from fedgen_jax.deploy.learner import first_private, learner, shapes_of_one, shapes_sent
 from fedgen_jax.deploy.terms import Refused, check_deployable, check_terms, read_config
 from fedgen_jax.deploy.wire import (
     from_statistic,
@@ -33,10 +34,10 @@ from fedgen_jax.deploy.wire import (
     tree_to_bytes,
     unpack,
 )
-from fedgen_jax.engine.rounds import client_mesh, init_private
 from fedgen_jax.evaluate import model_of, score_seen, score_stranger, statistic_of
+from fedgen_jax.federation import content_of
 from fedgen_jax.feed import training_examples
-from fedgen_jax.files import file_name, write_bytes
+from fedgen_jax.files import file_name, write_bytes, write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.named import make_task
 from fedgen_jax.program import build
@@ -71,7 +72,8 @@ def answer(site: Site, request: bytes) -> bytes:
     """The reply to a server's request.
 
     What goes wrong with the center's own files is told here, on stderr: its text may name rows and
-    patients, so the server hears only that something did.
+    patients, so the server hears only that something did.  Nothing that a server sends, and no
+    mistake of ours, ends a center.
     """
     try:
         asked = unpack(request)
@@ -84,8 +86,9 @@ def answer(site: Site, request: bytes) -> bytes:
         return pack(ACTIONS[name](site, asked))
     except Refused as error:
         told = str(error)
-    except (ValueError, OSError) as error:
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr, flush=True)
+    except Exception as error:
+        kind = '' if isinstance(error, ValueError | OSError) else f'{type(error).__name__}: '
+        print(f'error: {kind}{" ".join(str(error).split())}', file=sys.stderr, flush=True)
         told = 'something is wrong at the center, whose own log tells what'
     return pack({'error': told})
 
@@ -93,16 +96,18 @@ def answer(site: Site, request: bytes) -> bytes:
 def hello(site: Site, asked: dict) -> dict:
     """Who is here.
 
-    {'name', 'wish', 'images', 'train': how many, 'classes', 'arrays': {target: [shape, type]} of
-    one image}.
+    {'name', 'wish', 'images', 'train', 'scored': how many, 'classes',
+     'arrays': {target: [shape, type]} of one image}.
     """
-    _, classes, center = images_of(site, asked)
-    target = center.examples.target
+    config, classes, center = images_of(site, asked)
+    target, split = center.examples.target, SPLITS.index(config.score_on)
+    known = target_of(make_task(config.task, ()).target).known(target)
     return {
         'name': center.name,
         'wish': site.wish,
         'images': len(center.split),
         'train': int((center.split == SPLITS.index('train')).sum()),
+        'scored': int(np.sum(known & (center.split == split))),
         'classes': list(classes),
         'arrays': {k: [list(x.shape[1:]), str(x.dtype)] for k, x in target.items()},
     }
@@ -126,7 +131,7 @@ def one_round(site: Site, asked: dict) -> dict:
     if asked['round'] not in range(run.config.rounds):
         raise Refused(f'round {asked["round"]}: there are {run.config.rounds}')
     state, id_1 = state_of(run, asked['state']), np.array([asked['number']], np.int32)
-    private_1 = own_state(site, run, asked, state)
+    private_1 = own_state(site, run, asked)
     data_1 = stack([training_examples(run, 0)], run.length)
     message, left, private_1 = learner(run.program)(
         state, private_1, data_1, id_1, run.key, np.int32(asked['round'])
@@ -161,7 +166,10 @@ def finish(site: Site, asked: dict) -> dict:
     reply: dict[str, Any] = {}
     if site.scores:
         reply = _at_the_end(run, trained, lambda done: _own_scores(done, asked['split']))
-    checkpoint.save_tree(site.folder / 'model', model_of(trained, train, 0))
+    model = jax.device_get(model_of(trained, train, 0))
+    hand_over(
+        site.folder / 'model', run, trained, model, 'training', site.data, asked['clients']
+    )
     if run.program.describe:
         reply['statistic'] = from_statistic(statistic_of(trained, train))
     return reply
@@ -179,7 +187,10 @@ def join(site: Site, asked: dict) -> dict:
     )
     statistic = statistic_of(trained, center.examples)
     variables = model_of(trained, center.examples, m_E=descriptor.mean(statistic))
-    checkpoint.save_tree(site.folder / 'model', variables)
+    hand_over(
+        site.folder / 'model', run, trained, jax.device_get(variables), 'onboard', site.data,
+        asked['clients'],
+    )
     reply: dict[str, Any] = {'statistic': from_statistic(statistic)}
     known = target_of(run.program.task.target).known(center.examples.target)
     if site.scores and np.any(known):
@@ -208,9 +219,10 @@ def check_site(site: Site) -> str:
     """The center's name; ValueError where its settings or its folder are wrong."""
     config = read_config(site.config)
     check_deployable(config)
+    name = read_images(site, config, ())[1].name
     if config.secure.on and not site.wish:
-        secured.read_identities(site.identities)
-    return read_images(site, config, ())[1].name
+        secured.check_listed(site.folder, secured.read_identities(site.identities), name)
+    return name
 
 
 def read_images(
@@ -233,12 +245,27 @@ def read_images(
 def opened(site: Site, asked: dict) -> Run:
     """The center's part of a run: its images, and the program of all of the run's clients."""
     config, classes, center = images_of(site, asked)
+    if asked['center'] != center.name:
+        raise Refused(f'it is {center.name!r}, and {asked["center"]!r} was asked')
+    if not site.wish:
+        check_images(site, asked, center)
     program = build(config, classes, asked['clients'])
     reference = asked['reference']
     return Run(
         config, classes, program, (center,), (), asked['length'], jax.random.key(config.seed),
         reference=None if reference is None else np.asarray(reference, np.float32),
     )
+
+
+def check_images(site: Site, asked: dict, center: Center) -> None:
+    """Raises Refused where a run's rounds began with other images, targets or splits."""
+    file, now = _private(site, asked) / 'images.json', {'content': content_of(center)}
+    if not file.is_file():
+        _make_private(file.parent)
+        write_json(file, now)
+    elif json.loads(file.read_text()) != now:
+        raise Refused('its images, targets or splits are not those that it began this run with: '
+                      'bring them back, or train in another --workdir')
 
 
 def state_of(run: Run, data: bytes) -> State:
@@ -250,25 +277,25 @@ def state_of(run: Run, data: bytes) -> State:
 def trained_of(site: Site, run: Run, asked: dict) -> Trained:
     """The center's part of a run after rounds."""
     state = state_of(run, asked['state'])
-    private_1 = jax.device_get(own_state(site, run, asked, state))
+    private_1 = jax.device_get(own_state(site, run, asked))
     return Trained(
         run.program, state.shared, private_1, run.seen, (), run.length, run.key, run.reference
     )
 
 
-def own_state(site: Site, run: Run, asked: dict, state: State) -> Any:
+def own_state(site: Site, run: Run, asked: dict) -> Any:
     """Its private state [1, ...], of the last round in which its message counted.
 
-    asked['since']: the number of rounds by then; None: it has taken part in none.
+    asked['since']: the number of rounds by then; None: it has taken part in none, and begins with
+        the run's first state, whatever the rounds since have made of it.
     """
-    mesh, id_1 = client_mesh(1), np.array([asked['number']], np.int32)
-    private_1 = init_private(run.program.algorithm, mesh, state, id_1)
     if asked['since'] is None or not run.program.algorithm.keeps:
-        return private_1
+        return first_private(run.program, run.config.seed, asked['number'])
+    like_1 = shapes_of_one(run.program)[1]
     file = _private(site, asked) / f'{asked["since"]}.msgpack'
     if not file.is_file():
         raise Refused(f"the center's private state after round {asked['since']} is lost")
-    return tree_from_bytes(private_1, file.read_bytes(), 'the private state')
+    return tree_from_bytes(like_1, file.read_bytes(), 'the private state')
 
 
 def _own_scores(trained: Trained, split: str) -> dict:
@@ -290,9 +317,15 @@ def _private(site, asked):
 def _keep(site, asked, data):
     """Writes the state after this round; those that no server may ask for again go."""
     folder = _private(site, asked)
-    folder.mkdir(parents=True, exist_ok=True)
+    _make_private(folder)
     write_bytes(folder / f'{asked["round"] + 1}.msgpack', data)
-    needed = min(x for x in (asked['since'], asked['saved'], asked['round']) if x is not None)
+    needed = {asked['since'], *asked['saved'], asked['round'] + 1}
     for file in folder.glob('*.msgpack'):
-        if int(file.stem) < needed:
+        if int(file.stem) not in needed:
             file.unlink()
+
+
+def _make_private(folder):
+    """For its owner alone, as the secret beside it: a private state tells of images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.chmod(0o700)

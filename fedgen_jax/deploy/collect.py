@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from fedgen_jax.canonical import on_canonical
-from fedgen_jax.data.examples import Examples, stack
+from fedgen_jax.data.examples import Examples
 from fedgen_jax.deploy.learner import message_shapes
 from fedgen_jax.deploy.wire import tree_from_bytes
 from fedgen_jax.privacy import Message
@@ -29,7 +29,8 @@ def shapes_of_messages(
     """A center's message, as shapes; blank: `blank_examples`."""
     if program.input:
         blank = on_canonical(program.input, program.input.change(reference, reference), blank)
-    return message_shapes(program, stack([blank], length))
+    data_1 = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, length, *x.shape[1:]), x.dtype), blank)
+    return message_shapes(program, data_1)
 
 
 def usable(
@@ -44,7 +45,10 @@ def usable(
         try:
             if 'error' in reply:
                 raise ValueError(reply['error'])
-            message = tree_from_bytes(shapes, reply.get('message', b''), 'its message')
+            data = reply.get('message')
+            if not isinstance(data, bytes):
+                raise ValueError('its message is no bytes')
+            message = tree_from_bytes(shapes, data, 'its message')
             if not all(np.isfinite(x).all() for x in jax.tree.leaves(message)):
                 raise ValueError('its message has NaN or infinite numbers')
             if message.took_part != 1:

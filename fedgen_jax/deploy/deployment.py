@@ -22,7 +22,7 @@ from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.interrupt import Failed
 from fedgen_jax.privacy import Message
 from fedgen_jax.program import Program, build, seen_size
-from fedgen_jax.run import Run, read_federation, reference_images, write_reference
+from fedgen_jax.run import Run, read_federation, read_reference, reference_images, write_reference
 
 FILE = 'deployed.json'
 
@@ -59,6 +59,11 @@ def deployed(
     hellos = {h.name: h for h in found.values() if isinstance(h, Hello)}
     hellos = {name: hellos[name] for name in sorted(names)}
     classes = classes_of(hellos)
+    if not any(h.scored for h in hellos.values()):
+        raise ValueError(
+            f'no center has an image of the {config.score_on} split whose target is known, so '
+            f'nothing could be scored: write {config.score_on} in some rows of a table'
+        )
     program = build(config, classes, len(hellos))
     length = max(h.images for h in hellos.values())
     run = Run(config, classes, program, (), (), length, jax.random.key(config.seed))
@@ -66,31 +71,38 @@ def deployed(
     done = Deployed(run, tuple(hellos), terms, token, net, Message((), ()))
     _check_federation(done, hellos, workdir)
     if program.input:
-        done = done._replace(run=run._replace(reference=_reference(done, found)))
+        known = read_reference(workdir)  # of the rounds that are done
+        reference = _reference(done, found) if known is None else known
+        done = done._replace(run=run._replace(reference=reference))
     write_json(workdir / 'config.json', config.to_dict())
     write_reference(workdir, done.run)
-    blank = blank_examples(next(iter(hellos.values())).arrays, config.data.image_size)
+    arrays = dict(next(iter(hellos.values())).arrays)
+    if 'labels' in arrays:  # one a class, and a center may have but some
+        arrays['labels'] = [[len(classes)], arrays['labels'][1]]
+    blank = blank_examples(arrays, config.data.image_size)
     return done._replace(shapes=shapes_of_messages(program, blank, length, done.run.reference))
 
 
 def classes_of(hellos: Mapping[str, Hello]) -> tuple[str, ...]:
     """The classes of all centers, as one folder of all of them would have them.
 
-    Raises ValueError where they have orders of their own that differ.
+    Raises ValueError where they have orders of their own that differ, or masks, whose numbers are
+    places in the list.
     """
     lists = {h.classes for h in hellos.values()}
     if len(lists) == 1:
         return lists.pop()
-    if any(list(x) != sorted(x) for x in lists):
+    masks = any('mask' in h.arrays for h in hellos.values())
+    if masks or any(list(x) != sorted(x) for x in lists):
         told = '; '.join(f'{h.name}: {", ".join(h.classes)}' for h in hellos.values())
         raise ValueError(f'the centers have other classes ({told}): give all one classes.json')
     return tuple(sorted(set().union(*lists)))
 
 
-def request(done: Deployed, action: str, **more: Any) -> bytes:
-    """A request, which tells all that a center needs for it."""
+def request(done: Deployed, action: str, center: str, **more: Any) -> bytes:
+    """A request to the center of this name, which tells all that it needs for it."""
     return pack({
-        'action': action, 'terms': done.terms, 'classes': list(done.run.classes),
+        'action': action, 'center': center, 'terms': done.terms, 'classes': list(done.run.classes),
         'clients': len(done.names), 'length': done.run.length, 'reference': done.run.reference,
         'run': done.token, **more,
     })
@@ -142,7 +154,7 @@ def _reference(done: Deployed, found: Found) -> np.ndarray:
     assert made
     if c.input.reference == 'drawn':
         return mean_moments(made, reference_images(c, ()))
-    replies = ask_centers(done, found, {n: request(done, 'moments') for n in done.names})
+    replies = ask_centers(done, found, {n: request(done, 'moments', n) for n in done.names})
     length = made.moments(blank_examples({}, c.data.image_size).image).shape[1]
     return descriptor.mean(descriptor.pool(
         statistic_in(reply, name, length, 'moments') for name, reply in replies.items()

@@ -6,7 +6,13 @@ import jax
 import numpy as np
 
 from fedgen_jax.data.examples import Examples
-from fedgen_jax.engine.rounds import COMPILER, client_mesh, round_of_clients, shapes_of_run
+from fedgen_jax.engine.rounds import (
+    COMPILER,
+    client_mesh,
+    init_run,
+    round_of_clients,
+    shapes_of_run,
+)
 from fedgen_jax.privacy import Message
 from fedgen_jax.program import Program
 
@@ -14,6 +20,7 @@ Tree = Any
 
 _LEARNERS: dict[Any, Any] = {}
 _SHAPES: dict[Any, Tree] = {}
+_FIRST: dict[Any, Tree] = {}
 
 
 def learner(program: Program) -> Any:
@@ -24,6 +31,18 @@ def learner(program: Program) -> Any:
         )
         _LEARNERS[program.rounds] = jax.jit(one, compiler_options=COMPILER)
     return _LEARNERS[program.rounds]
+
+
+def first_private(program: Program, seed: int, number: int) -> Tree:
+    """The private state [1, ...] that a client begins a run with, made once in a process."""
+    if (program.rounds, seed, number) not in _FIRST:
+        _FIRST.clear()
+        _, private_1 = init_run(
+            program.algorithm, client_mesh(1), jax.random.key(seed), np.array([number], np.int32),
+            program.protection,
+        )
+        _FIRST[program.rounds, seed, number] = private_1
+    return _FIRST[program.rounds, seed, number]
 
 
 def shapes_of_one(program: Program) -> Tree:

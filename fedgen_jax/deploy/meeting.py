@@ -9,6 +9,8 @@ from fedgen_jax.deploy import Net
 from fedgen_jax.deploy.wire import pack, unpack
 from fedgen_jax.interrupt import MayPass
 
+KINDS = ('int8', 'uint8', 'int32', 'float32')  # of a target's arrays
+LARGEST = 2**16  # of an axis of theirs
 PAUSE = 3.0  # seconds between looks at who is connected
 
 
@@ -19,6 +21,7 @@ class Hello(NamedTuple):
     wish: str
     images: int
     train: int
+    scored: int
     classes: tuple[str, ...]
     arrays: Mapping[str, Any]
 
@@ -31,14 +34,19 @@ def greet(
 ) -> dict[int, Hello | str]:
     """Asks nodes that have not said who they are; those that are gone are forgotten.
 
-    Why a node cannot say it is told once.
+    Why a node cannot say it is told once.  A node that takes the name of one that was met before,
+    and is still there, is not met.
     """
     connected = net.nodes()
     met = {node: found[node] for node in connected if isinstance(found.get(node), Hello)}
     request = pack({'action': 'hello', 'terms': terms, 'classes': list(classes)})
     replies = ask(net, {node: request for node in connected if node not in met})
+    taken = set(nodes_of(met))
     for node, reply in replies.items():
-        met[node] = _hello(reply)
+        said = _hello(reply)
+        if isinstance(said, Hello) and said.name in taken:
+            said = f'says that it is {said.name!r}, as another node does: stop one'
+        met[node] = said
         if isinstance(met[node], str) and met[node] != found.get(node):
             say(f'node {node}: {met[node]}')
     return met
@@ -47,16 +55,24 @@ def greet(
 def _hello(reply) -> Hello | str:
     if 'error' in reply:
         return str(reply['error'])
-    name, wish, images, train, classes, arrays = (reply.get(x) for x in Hello._fields)
+    name, wish, images, train, scored, classes, arrays = (reply.get(x) for x in Hello._fields)
     right = isinstance(classes, list) and all(isinstance(x, str) for x in (name, wish, *classes))
-    counts = all(isinstance(x, int) for x in (images, train))
-    if not (right and counts and isinstance(arrays, dict)):
+    counts = all(isinstance(x, int) and x >= 0 for x in (images, train, scored))
+    if not (right and counts and isinstance(arrays, dict) and all(map(_is_array, arrays.values()))):
         return 'its greeting is malformed'
-    return Hello(name, wish, images, train, tuple(classes), arrays)
+    return Hello(name, wish, images, train, scored, tuple(classes), arrays)
+
+
+def _is_array(told) -> bool:
+    """Whether it is [shape, type] of an array of numbers."""
+    if not (isinstance(told, list) and len(told) == 2 and isinstance(told[0], list)):
+        return False
+    shape, kind = told
+    return kind in KINDS and all(isinstance(n, int) and 0 < n <= LARGEST for n in shape)
 
 
 def meet(net: Net, terms: str, names: Sequence[str], wait: float) -> Found:
-    """Waits until all named centers are there; the nodes that were asked.
+    """Waits until all named centers are there to train; the nodes that were asked.
 
     Raises MayPass where they are not after `wait` seconds, ValueError where two have one name.
     """
@@ -64,13 +80,16 @@ def meet(net: Net, terms: str, names: Sequence[str], wait: float) -> Found:
     found: Found = {}
     while True:
         found = greet(net, terms, found)
-        missing = [name for name in names if name not in nodes_of(found)]
+        here = {h.name: h.wish for h in found.values() if isinstance(h, Hello)}
+        nodes_of(found)  # no name twice
+        missing = [name for name in names if here.get(name) != '']
         if not missing:
             return found
         if time.monotonic() > until:
+            wishes = [f'{n} came to {here[n]} (launch.center --wish)' for n in missing if n in here]
             raise MayPass(
                 f'{", ".join(missing)}: not connected after {wait:g} s, or refused: start their '
-                'nodes, and run again'
+                'nodes, and run again' + ''.join(f'; {x}' for x in wishes)
             )
         time.sleep(PAUSE)
 

@@ -1,7 +1,8 @@
 """Sockets in a folder, between a process of this package and the one that reaches the network.
 
 What reaches the network (`launch/flower`) can so run in an environment of its own, and at a
-hospital as a user who may not read the images.  Who may connect, the folder's permissions say.
+hospital as a user who may not read the images.  Who may connect, the folder's permissions say: it
+must let that user in, and the socket is for its owner and its group.
 """
 
 import contextlib
@@ -32,6 +33,7 @@ def listening(folder: pathlib.Path) -> Iterator[Listener]:
     with alone_in(file.parent):
         file.unlink(missing_ok=True)  # of a process that was killed
         with Listener(str(file), 'AF_UNIX') as listener:
+            file.chmod(0o660)
             yield listener
 
 

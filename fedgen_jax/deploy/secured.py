@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fedgen_jax.data.check import say
 from fedgen_jax.deploy.terms import Refused
+from fedgen_jax.deploy.wire import pack
 from fedgen_jax.engine.sums import Secure, message_of
 from fedgen_jax.files import write_json
 from fedgen_jax.privacy import Message, commit, secure
@@ -34,21 +36,41 @@ class Party(NamedTuple):
     """A center in a sum, between two messages.
 
     secret: its identity's.  once: names of the round, each of which has one sum.
+    names:  of all centers, in the order of their numbers.
     """
 
     client: secure.Client
     secret: bytes
     words: np.ndarray
     once: tuple[str, ...]
+    names: tuple[str, ...]
 
 
+OF_ONE = ('center', 'number', 'since', 'saved')  # of a request, what differs between centers
 _PARTIES: dict[pathlib.Path, Party] = {}  # by the center's folder: it is in one sum at a time
 
 
+def new_identity(folder: pathlib.Path) -> bytes:
+    """The public identity [32] of a center, whose `secret.key` is drawn if there is none."""
+    if not (folder / FILE).exists():
+        create_secret(folder)
+    return commit.identity(identity_secret(folder))
+
+
 def identity_secret(folder: pathlib.Path) -> bytes:
-    """What a center's identity signs with, from `secret.key` in its folder, drawn there once."""
-    known = (folder / FILE).exists()
-    return stream_key(read_secret(folder) if known else create_secret(folder), 'identity')
+    """What a center's identity signs with, from `secret.key` in its folder."""
+    return stream_key(read_secret(folder), 'identity')
+
+
+def check_listed(folder: pathlib.Path, listed: Mapping[str, bytes], name: str) -> None:
+    """Raises ValueError where the list does not have a center with the identity that it has."""
+    if name not in listed:
+        raise ValueError(f'the list of identities has no {name!r}: {", ".join(listed)}')
+    if listed[name] != commit.identity(identity_secret(folder)):
+        raise ValueError(
+            f'the list of identities has another one for {name!r} than {folder / FILE} gives: is '
+            'it the same --site as with --identity?'
+        )
 
 
 def read_identities(file: pathlib.Path | None) -> dict[str, bytes]:
@@ -76,7 +98,7 @@ def begin(
 ) -> dict:
     """A center's first message {'advert'}: its message itself waits here, to be masked.
 
-    sent: what the server sent.
+    sent: the server's state.  All else that it told of the round must be alike at all centers too.
 
     Raises Refused where its numbers cannot be summed, or the server counts other centers.
     """
@@ -88,12 +110,15 @@ def begin(
     try:
         words = encode(_numbers(message), secure_.bits, secure_.word, len(names))
     except OverflowError as error:
+        say(str(error))  # a number of the message is in it
         raise Refused('secure.bits: its numbers do not fit their words') from error
     secret, setup = identity_secret(folder), setup_of(secure_, listed, asked['session'])
-    digest = commit.digest(sent)
+    common = {k: x for k, x in asked.items() if k not in OF_ONE}
+    digest = commit.digest([np.frombuffer(pack({**common, 'state': b''}), np.uint8), sent])
     client, advert = secure.advertise(setup, asked['number'], secret, digest)
-    once = tuple(f'{x}, round {asked["round"]}' for x in (asked['run'], digest.hex()))
-    _PARTIES[folder] = Party(client, secret, words, once)
+    model = commit.digest(sent).hex()
+    once = tuple(f'{x}, round {asked["round"]}' for x in (asked['run'], model))
+    _PARTIES[folder] = Party(client, secret, words, once, tuple(names))
     return {'advert': advert}
 
 
@@ -106,21 +131,28 @@ def proceed(folder: pathlib.Path, asked: dict) -> dict:
     party = _PARTIES.pop(folder, None)
     if party is None or party.client.setup.session != asked['session']:
         raise Refused('it is not in this sum')
+    if asked['step'] not in _STEPS:
+        raise Refused(f'there is no step {asked["step"]!r} of a sum')
+    client, reply = _STEPS[asked['step']](party, asked['given'])
     if asked['step'] == 'agree':
         _agree_once(folder, party, asked['given'])
-    client, reply = _STEPS[asked['step']](party, asked['given'])
     _PARTIES[folder] = party._replace(client=client)
     return {'reply': reply}
 
 
 def _agree_once(folder, party, survivors):
-    """Notes whose sum this is, before it is agreed to; raises Refused where it was another's."""
+    """Notes whose sum this is, before the server hears that it is agreed to; raises Refused where
+    it was another's.
+    """
     file, summed = folder / 'sums.json', sorted(survivors)
     known = json.loads(file.read_text()) if file.is_file() else {}
-    if any(known.get(name, summed) != summed for name in party.once):
+    other = [known[name] for name in party.once if known.get(name, summed) != summed]
+    if other:
+        whose = ', '.join(party.names[n] if n < len(party.names) else str(n) for n in other[0])
         raise Refused(
-            'it has agreed to a sum of this round over other centers, from which a second one '
-            'would tell a message: go on from a later round'
+            f'it has agreed to a sum of this round over other centers ({whose}), from which a '
+            'second one would tell a message: bring these back, or train in another --workdir '
+            'with another config.seed'
         )
     write_json(file, {**known, **dict.fromkeys(party.once, summed)})
 
@@ -175,6 +207,24 @@ def collect(
     total = unmasked(setup, to_all, tuple(shared), words, answers, secure_.word)
     like_1 = jax.tree.map(lambda s: np.zeros((1, *s.shape), s.dtype), like)
     return message_of(total, len(survivors), like_1, secure_), survivors
+
+
+def signed_adverts(
+    setup: Setup, adverts: Mapping[int, Any]
+) -> tuple[dict[int, bytes], dict[int, str]]:
+    """({number: its advert}, {number: why it is left out}): one that is not signed stops nobody."""
+    found, why = {}, {}
+    for number, advert in adverts.items():
+        try:
+            if list(secure.read_adverts(setup, [advert])) != [number]:
+                raise ValueError('they are of another center')
+            found[number] = advert
+        except (ValueError, TypeError):
+            why[number] = (
+                'its keys are not signed for this sum: it has another list of identities, or not '
+                'the secret of the one that is listed'
+            )
+    return found, why
 
 
 def new_session() -> bytes:

@@ -15,6 +15,7 @@ none of these.
 import json
 import pathlib
 import statistics
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -44,11 +45,10 @@ from fedgen_jax.deploy.wire import pack, tree_to_bytes
 from fedgen_jax.engine.rounds import all_finite, init_run, round_of_server
 from fedgen_jax.evaluate import block
 from fedgen_jax.files import alone_in, append_line, expand, write_json
-from fedgen_jax.hypernet import descriptor
-from fedgen_jax.interrupt import Failed
+from fedgen_jax.interrupt import Failed, Stopped
 from fedgen_jax.privacy import Message
 from fedgen_jax.run import Trained
-from fedgen_jax.statistics import Statistics, write_statistics
+from fedgen_jax.statistics import check_unchanged, keep_statistics
 from fedgen_jax.trackers import chosen, tracking
 from fedgen_jax.train import check_metrics, check_same_run, keep_lines
 
@@ -60,10 +60,12 @@ def train(
     net: Net,
     wait: float = 600.0,
     identities: pathlib.Path | None = None,
+    stop: threading.Event | None = None,
 ) -> dict:
     """Trains between the named centers, or goes on where the last checkpoint ends.
 
-    Returns and writes `deployed.json`.
+    Returns and writes `deployed.json`.  Every round is saved.  Once `stop` is set it raises Stopped
+    before the next one.
 
     Args:
       config: the settings, which all centers have too.
@@ -73,7 +75,7 @@ def train(
 
     Raises ValueError where the settings cannot be deployed, or `workdir` holds another run; Failed,
     a ValueError too, where more than the share `max_left_out` of a round's centers gave nothing
-    usable, after the rounds before are saved; MayPass where a center does not come.
+    usable; MayPass where a center does not come.
     """
     check_deployable(config)
     chosen(config)
@@ -87,10 +89,12 @@ def train(
         terms = json.dumps(terms_of(config))
         found = meet(net, terms, names, wait)
         done = deployed(config, workdir, names, net, terms, found)
-        return _train(done._replace(listed=listed), workdir, found)
+        return _train(done._replace(listed=listed), workdir, found, stop or threading.Event())
 
 
-def _train(done: Deployed, workdir: pathlib.Path, found: Found) -> dict:
+def _train(
+    done: Deployed, workdir: pathlib.Path, found: Found, stop: threading.Event
+) -> dict:
     c, program, clients = done.run.config, done.run.program, len(done.names)
     id_C = np.arange(clients, dtype=np.int32)
     state, private_C = init_run(
@@ -106,20 +110,27 @@ def _train(done: Deployed, workdir: pathlib.Path, found: Found) -> dict:
             counted_C = np.array(kept)
         keep_lines(workdir / 'metrics.jsonl', first, c)
 
+        if first < c.rounds:
+            check_unchanged(workdir, done.names)
+
         def save(round_, state, counted_C):
             checkpoint.save(checkpoints, round_, (state, counted_C.copy() if keeps else kept))
+            checkpoint.finish(checkpoints)  # on disk before a center is told so
 
         with tracking(c, workdir) as track:
-            state, found, told = _rounds(done, workdir, found, state, counted_C, first, save, track)
+            state, found, told = _rounds(
+                done, workdir, found, state, counted_C, first, save, track, stop
+            )
     return _finish(done, workdir, found, state, counted_C, told)
 
 
+KEPT = 2  # checkpoints that `checkpoint.manager` keeps
 NEVER = -1  # of a center whose message has not counted yet
 
 
 def _rounds(
     done: Deployed, workdir, found: Found, state: State, counted_C: np.ndarray, first: int,
-    save: Callable, track: Callable,
+    save: Callable, track: Callable, stop: threading.Event,
 ) -> tuple[State, Found, dict]:
     """Rounds first .. config.rounds - 1.
 
@@ -128,24 +139,20 @@ def _rounds(
 
     Returns the last state, the nodes, and what `deployed.json` tells of these rounds.
     """
-    c, step, saved_C = done.run.config, server_half(done), counted_C.copy()
+    c, step = done.run.config, server_half(done)
+    saved = [counted_C.copy()] if first else []  # of the checkpoints that may be met again
     seconds, up, down, left_out = [], 0, 0, 0
     for r in range(first, c.rounds):
         begun = time.monotonic()
+        if stop.is_set():
+            raise Stopped(f'{workdir}: stopped at round {r}: run again to go on')
         found = greet(done.net, done.terms, found, done.run.classes)
         session = secured.new_session()
-        requests = of_state(
-            done, 'round', state, counted_C, saved_C, round=r, session=session
-        )
-        try:
-            heard = hear(done, found, requests, session)
-            for i, reason in heard.why.items():
-                say(f'round {r + 1}: {done.names[i]} is left out: {reason}')
-            _check_enough(done, heard, r)
-        except Failed:
-            if r > first:
-                save(r, state, counted_C)
-            raise
+        requests = of_state(done, 'round', state, counted_C, saved, round=r, session=session)
+        heard = hear(done, found, requests, session)
+        for i, reason in heard.why.items():
+            say(f'round {r + 1}: {done.names[i]} is left out: {reason}')
+        _check_enough(done, heard, r)
         state, metrics = step(state, heard.message, r)
         check_metrics({'left_out_share': 0, **metrics}, 1, r, r + 1, workdir)
         counted_C[heard.counted] = r + 1
@@ -166,10 +173,10 @@ def _rounds(
             append_line(workdir / 'metrics.jsonl', json.dumps(line))
             track(line)
             left_out = 0
-        # Under masks a center agrees to one sum of a round, so no round may have to be repeated.
-        if c.secure.on or (r + 1) % c.checkpoint_every == 0 or r + 1 == c.rounds:
-            save(r + 1, state, counted_C)
-            saved_C = counted_C.copy()
+        # Each round: it takes as long as its slowest center, anything may end it, and under masks
+        # a center agrees to one sum of a round.
+        save(r + 1, state, counted_C)
+        saved = [*saved, counted_C.copy()][-KEPT:]
     timing = {
         'round_seconds': statistics.median(seconds) if seconds else None,
         'bytes_up': up, 'bytes_down': down,
@@ -178,20 +185,23 @@ def _rounds(
 
 
 def of_state(
-    done: Deployed, action: str, state: State, counted_C: np.ndarray, saved_C=None, **more
+    done: Deployed, action: str, state: State, counted_C: np.ndarray,
+    saved: Sequence[np.ndarray] = (), **more,
 ) -> dict[str, bytes]:
-    """The requests of an action on the server's state, of all centers."""
+    """The requests of an action on the server's state, of all centers.
+
+    saved: `counted_C` of each checkpoint that the server may go back to.
+    """
     sent = tree_to_bytes((state.shared, state.protection))
 
-    def rounds(of_C, i):
-        return None if of_C is None or of_C[i] == NEVER else int(of_C[i])
+    def request_of(i, name):
+        since = None if counted_C[i] == NEVER else int(counted_C[i])
+        kept = [int(of_C[i]) for of_C in saved if of_C[i] != NEVER]
+        return request(
+            done, action, name, state=sent, number=i, since=since, saved=kept, **more
+        )
 
-    return {
-        name: request(
-            done, action, state=sent, number=i, since=rounds(counted_C, i),
-            saved=rounds(saved_C, i), **more,
-        ) for i, name in enumerate(done.names)
-    }
+    return {name: request_of(i, name) for i, name in enumerate(done.names)}
 
 
 class Heard(NamedTuple):
@@ -220,7 +230,8 @@ def hear(
         return _hear_sum(done, found, replies, session)
     messages, why = usable(done.shapes, replies)
     message = together(done.shapes, messages, len(done.names), is_gathered(done))
-    up = max(len(x.get('message', b'')) for x in replies.values())
+    sent = (x.get('message') for x in replies.values())
+    up = max((len(x) for x in sent if isinstance(x, bytes)), default=0)
     return Heard(message, sorted(messages), why, up)
 
 
@@ -242,6 +253,8 @@ def _hear_sum(done, found, replies, session) -> Heard:
 
     secure = done.run.program.secure
     setup = secured.setup_of(secure, done.listed, session)
+    adverts, unsigned = secured.signed_adverts(setup, adverts)
+    why |= unsigned
     try:
         message, counted = secured.collect(secure, setup, adverts, ask, done.shapes)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -294,7 +307,7 @@ def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
     if program.describe:
         length, psi = descriptor_of(program, state.shared, c)
         own = {n: statistic_in(replies[n], n, length, psi) for n in done.names}
-        write_statistics(workdir, Statistics(own, descriptor.pool(own.values())))
+        keep_statistics(workdir, own)
     for name, reply in replies.items():
         if 'error' in reply:
             raise Failed(f'{name}: {reply["error"]}: once it is right, run again to finish')

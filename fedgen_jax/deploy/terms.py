@@ -1,5 +1,6 @@
 """What server and centers agree on before anything is sent, and what cannot be deployed."""
 
+import importlib.metadata
 import json
 import pathlib
 
@@ -7,7 +8,10 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms import pools
 from fedgen_jax.config import base, complete
-from fedgen_jax.settings import differences, settings_of
+from fedgen_jax.data.examples import SPLITS
+from fedgen_jax.registry import choose
+from fedgen_jax.resolution import SIZES
+from fedgen_jax.settings import check_numbers, differences, settings_of
 from fedgen_jax.start import content_of
 
 
@@ -24,32 +28,53 @@ def read_config(file: pathlib.Path) -> ConfigDict:
         made = json.loads(file.read_text())
     except ValueError as error:
         raise ValueError(f'{file}: is no JSON ({error})') from error
+    if not isinstance(made, dict):
+        raise ValueError(f'{file}: is no JSON object: write it with launch.agree')
     known = base()
     for name, value in made.items():
         group = known.get(name)
+        if isinstance(group, ConfigDict) and not isinstance(value, dict):
+            raise ValueError(f'{file}: {name}={value!r}: has fields of its own, {{"FIELD": VALUE}}')
         fields = value if isinstance(group, ConfigDict) and name != 'model' else ()
         unknown = [f'{name}.{x}' for x in fields if x not in group] if name in known else [name]
         if unknown:
             raise ValueError(f'{file}: there is no field {unknown[0]}')
-    config = complete(made)
+    try:
+        config = complete(made)
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f'{file}: {" ".join(str(error).split())}') from error
     config.devices = 1
     return config
 
 
 def terms_of(config: ConfigDict) -> dict:
-    """All that decides a run's result, as JSON, with the content of the weights it starts from."""
-    return {**settings_of(config), 'start_content': content_of(config.start.weights)}
+    """All that decides a run's result, as JSON, with the content of the weights it starts from.
+
+    Code is told by its release alone: what two checkouts of one release do, nobody compares.
+    """
+    return {
+        **settings_of(config), 'start_content': content_of(config.start.weights),
+        'release': importlib.metadata.version('fedgen_jax'),
+    }
 
 
 def check_terms(config: ConfigDict, asked: dict) -> None:
     """Raises Refused where a center's settings are not the server's."""
-    own = terms_of(config)
+    own, defaults = terms_of(config), json.loads(json.dumps(base().to_dict(), default=list))
     if found := differences(own, asked, own):
         raise Refused(f"the center's settings differ from the server's: {found[0]} (at the server)")
+    if missing := differences(asked, own, defaults):
+        raise Refused(
+            f'the server knows no {missing[0].partition("=")[0]}, which the center has set: it '
+            'runs an older release'
+        )
 
 
 def check_deployable(c: ConfigDict) -> None:
-    """Raises ValueError where a setting has no meaning between hospitals, or is not built."""
+    """Raises ValueError where a setting has no meaning at all, or none between hospitals."""
+    check_numbers(c)
+    choose('score_on', c.score_on, SPLITS[1:])
+    choose('score_size', c.score_size, SIZES)
     away = 'deployed: '
     if c.data.source != 'folder':
         raise ValueError(

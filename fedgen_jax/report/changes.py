@@ -131,7 +131,9 @@ def section_of(changes: Changes, metric: str, private: bool = False) -> Section:
 def _beside(entry: Mapping[str, Any]) -> str:
     """What was done for a center beside the forward pass."""
     steps, mix = entry.get('steps', 0), entry.get('prevalence')
-    said = [f'{steps} steps without labels'] * bool(steps)
+    labelled = entry.get('finetuned', {}).get('images')
+    of = f'on {labelled} labelled images' if labelled else 'without labels'
+    said = [f'{steps} steps {of}'] * bool(steps)
     said += [f'class mix {"estimated" if mix["estimated"] else "stated"}'] if mix else []
     return ', '.join(said)
 

@@ -3,8 +3,10 @@
 It needs Flower and NumPy alone.  What learns, and what reads images, are processes beside it, each
 behind a socket in a folder: `launch.center` at a hospital, `launch.serve` at the server.
 
-    --node-config 'site="SITE"'     the folder of `launch.center --site`
+    --node-config 'site="SITE"'     the folder of `launch.center --site`, or of its `--socket`
     --run-config 'server="RUN"'     the folder of `launch.serve --workdir`
+
+Both are absolute paths: Flower starts these functions in a folder of its own.
 """
 
 import json
@@ -67,11 +69,15 @@ def connected(values, name: str, command: str) -> Connection:
     """The socket of a process in the folder that a configuration names."""
     if not values.get(name):
         raise ValueError(f'{name} is missing: the folder of {command}')
+    socket = os.path.join(os.path.expanduser(str(values[name])), 'net', 'socket')
     try:
-        folder = os.path.expanduser(str(values[name]))
-        return Client(os.path.join(folder, 'net', 'socket'), 'AF_UNIX')
+        return Client(socket, 'AF_UNIX')
+    except PermissionError as error:
+        raise RuntimeError(
+            f'{socket}: closed to this user: {command} --socket=FOLDER, of a folder of its group'
+        ) from error
     except OSError as error:
-        raise RuntimeError(f'{command} is not running') from error
+        raise RuntimeError(f'{socket}: {command} is not running ({error})') from error
 
 
 def record(data: bytes) -> RecordDict:

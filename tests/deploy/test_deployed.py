@@ -13,10 +13,13 @@ from rolling import assert_close, assert_same
 from fedgen_jax import checkpoint
 from fedgen_jax.deploy import center, server
 from fedgen_jax.deploy.change import change
+from fedgen_jax.deploy.terms import terms_of
 from fedgen_jax.deploy.wire import pack, unpack
 from fedgen_jax.engine.rounds import shapes_of_run
 from fedgen_jax.interrupt import Failed, MayPass
-from fedgen_jax.onboard import onboard
+from fedgen_jax.kept import file_of
+from fedgen_jax.loaded import load
+from fedgen_jax.onboard import HISTORY, entry_of, onboard
 from fedgen_jax.program import build
 from fedgen_jax.run import read_federation, restore
 from fedgen_jax.statistics import read_statistics
@@ -70,7 +73,9 @@ def test_nothing_but_messages_statistics_and_scores_leaves_a_center(both):
     sent = {}
     for action, reply in both.log:
         sent.setdefault(action, set()).update(unpack(reply))
-    assert sent.pop('hello') == {'name', 'wish', 'images', 'train', 'classes', 'arrays'}
+    assert sent.pop('hello') == {
+        'name', 'wish', 'images', 'train', 'scored', 'classes', 'arrays',
+    }
     fedgen = both.config.algorithm == 'fedgen'
     assert sent.pop('moments', {'statistic'}) == {'statistic'}
     assert sent == {
@@ -79,6 +84,22 @@ def test_nothing_but_messages_statistics_and_scores_leaves_a_center(both):
     }
     image = 20 * 16 * 16 * 3  # bytes of a center's images, all of them
     assert fedgen or all(len(reply) < image for _, reply in both.log)
+
+
+def test_a_center_has_its_model_where_its_images_are(both):
+    """As the simulated run keeps it: for `fedgen_jax.load` and the commands that ask a model."""
+    for name in NAMES:
+        own, kept = load(both.folder / name / 'model'), load(both.folder / 'sim').model(name)
+        assert own.centers == (name,) and own.classes == kept.classes
+        found, expected = own.model(name)(both.h.own[name]), kept(both.h.own[name])
+        assert found.keys() == expected.keys() and len(found) == 20
+        for image, said in found.items():
+            np.testing.assert_allclose(
+                said['probability'], expected[image]['probability'], atol=1e-5
+            )
+    with pytest.raises(ValueError, match='centers keep their models themselves') as error:
+        load(both.folder / 'run').model(NAMES[0])
+    assert '\n' not in str(error.value)
 
 
 def masks_folder(folder, center, rng):
@@ -149,18 +170,39 @@ def test_centers_join_change_and_leave_as_simulated_ones(both, tmp_path):
     both_have(told, simulated)
     assert told['scores'][NEW] == simulated['centers'][NEW]['scores']
     assert [set(unpack(r)) for a, r in log if a == 'join'] == [{'statistic', 'scores'}]
-    assert (joins[0].folder / 'model').is_dir()  # made where its images are
+    assert load(joins[0].folder / 'model').centers == (NEW,)  # made where its images are
     with pytest.raises(ValueError, match='has joined already'):
         change(run, net_of(joins))
+    file_of(run, NAMES[0]).parent.mkdir()
+    file_of(run, NAMES[0]).write_bytes(b'a model of images before')
 
     update = sites_in(both.h, tmp_path, NAMES[:1], wish='update', scores=False)
     told = change(run, net_of(update))
     both_have(told, onboard(sim, str(both.h.own[NAMES[0]]), update=NAMES[0]))
     assert told['updated'] == [NAMES[0]] and told['scores'] == {}
+    assert not file_of(run, NAMES[0]).exists() and entry_of(run, NAMES[0]).is_file()
 
     told = change(run, net_of(sites_in(both.h, tmp_path, [NEW], wish='leave')))
-    assert told['left'] == [NEW]
+    assert told['left'] == [NEW] and not entry_of(run, NEW).exists()
     both_have(told, onboard(sim, remove=NEW))
+    lines = [
+        [(x['action'], x['centers']) for x in map(json.loads, text.splitlines())]
+        for text in ((folder / HISTORY).read_text() for folder in (run, sim))
+    ]
+    assert lines[0] == lines[1]
+
+    # The same command as before leaves what changed; more rounds would train on what was before.
+    left = change(run, net_of(sites_in(both.h, tmp_path, NAMES[1:2], wish='leave')))
+    assert left['left'] == [NAMES[1]]
+    before, sites = read_statistics(run), sites_in(both.h, both.folder)
+    server.train(both.config, run, NAMES, net_of(sites), 0.0)
+    assert read_statistics(run).own.keys() == before.own.keys() == {NAMES[0], NAMES[2]}
+    longer = both.config.copy_and_resolve_references()
+    longer.rounds += 1
+    both.h.settings.write_text(json.dumps(longer.to_dict(), default=list))
+    with pytest.raises(ValueError, match=f'{NAMES[1]} left since the training'):
+        server.train(longer, run, NAMES, net_of(sites), 0.0)
+    both.h.settings.write_text(json.dumps(both.config.to_dict(), default=list))
 
 
 @pytest.fixture
@@ -245,7 +287,7 @@ def test_what_is_wrong_with_a_center_s_files_stays_there(scaffold, tmp_path, cap
     rows = (broken / 'manifest.csv').read_text()
     (broken / 'manifest.csv').write_text(rows.replace('train', 'Mrs Miller', 1))
     site = center.Site(h.settings, broken, tmp_path / 'site')
-    asked = pack({'action': 'hello', 'terms': json.dumps({}), 'classes': []})
+    asked = pack({'action': 'hello', 'terms': json.dumps(terms_of(config)), 'classes': []})
     reply = unpack(center.answer(site, asked))
     assert reply.keys() == {'error'} and 'Miller' not in reply['error']
     assert 'Miller' in capsys.readouterr().err

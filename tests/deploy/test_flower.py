@@ -15,10 +15,9 @@ from hospitals import NAMES, NEW, hospitals, simulated, tiny
 from keys import node_key
 from rolling import assert_close
 
-from fedgen_jax.deploy.secured import identity_secret
+from fedgen_jax.deploy.secured import new_identity
 from fedgen_jax.files import write_json
 from fedgen_jax.onboard import onboard
-from fedgen_jax.privacy.commit import identity
 from fedgen_jax.run import restore
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.train import train
@@ -73,7 +72,7 @@ def test_a_run_over_flower_is_the_simulated_one(case, network, tmp_path, drawn_h
         config.secure.on, config.privacy.seed = True, '0'  # of the simulation's identities
         masked = [f'--identities={tmp_path / "identities.json"}']
         write_json(tmp_path / 'identities.json', {
-            n: identity(identity_secret(tmp_path / n)).hex() for n in NAMES
+            n: new_identity(tmp_path / n).hex() for n in NAMES
         })
     h = hospitals(drawn_hospitals, config, tmp_path)
     for name in NAMES:

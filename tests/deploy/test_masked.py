@@ -25,7 +25,7 @@ def masked(tmp_path, drawn_hospitals):
     config.secure.on, config.privacy.seed = True, '0'  # of the simulation's identities
     h = hospitals(drawn_hospitals, config, tmp_path)
     file = tmp_path / 'identities.json'
-    keys = {n: identity(secured.identity_secret(tmp_path / n)).hex() for n in NAMES}
+    keys = {n: secured.new_identity(tmp_path / n).hex() for n in NAMES}
     file.write_text(json.dumps(keys))
     sites = [center.Site(h.settings, h.own[n], tmp_path / n, '', False, file) for n in NAMES]
     return config, h, sites, file
@@ -55,7 +55,7 @@ def test_nothing_is_summed_where_a_center_is_missing_or_is_another(masked, tmp_p
     other = tmp_path / 'other.json'
     other.write_text(json.dumps(listed))
     wrong = [*sites[:2], sites[2]._replace(identities=other)]
-    with pytest.raises(Failed, match=f'{NAMES[2]}: something is wrong at the center'):
+    with pytest.raises(Failed, match=f'{NAMES[2]}: its keys are not signed for this sum'):
         server.train(config, tmp_path / 'b', NAMES, net_of(wrong), 0.0, file)
 
 
@@ -78,6 +78,46 @@ def test_a_server_that_sends_centers_different_models_gets_no_sum(masked, tmp_pa
     assert 'another model than this client: nothing is sent' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('field', ['length', 'classes', 'round', 'clients'])
+def test_nor_one_that_tells_centers_anything_else_than_the_others(masked, tmp_path, capsys, field):
+    """All of a request that is not one center's own is signed: what a message is made of."""
+    config, h, sites, file = masked
+    other = {'length': 21, 'classes': [*'abcde'], 'round': 1, 'clients': 4}[field]
+
+    def another(node, asked, reply):
+        if asked['action'] == 'round' and node == 1:
+            return center.answer(sites[node], pack({**asked, field: other}))
+        return reply()
+
+    with pytest.raises(Failed, match='a sum needs 3'):
+        server.train(config, tmp_path / 'run', NAMES, net_of(sites, change=another), 0.0, file)
+    told = capsys.readouterr().err
+    if field in ('length', 'round'):
+        assert 'another model than this client: nothing is sent' in told
+
+
+def test_a_center_whose_keys_are_not_its_own_stops_nobody(masked, tmp_path):
+    config, h, sites, file = masked
+    config.secure.threshold, config.secure.min_honest = 0.75, 3
+    config.max_left_out = 0.5
+    h.settings.write_text(config.to_json())
+    names = sorted((*NAMES, NEW))
+    keys = {n: secured.new_identity(tmp_path / n).hex() for n in names}
+    file.write_text(json.dumps(keys))
+    sites = [center.Site(h.settings, h.own[n], tmp_path / n, '', False, file) for n in names]
+
+    def nonsense(node, asked, reply):
+        found = reply()
+        return pack({'advert': b'no keys'}) if (asked['action'], node) == ('round', 1) else found
+
+    server.train(config, tmp_path / 'a', names, net_of(sites, change=nonsense), 0.0, file)
+    with pytest.raises(ValueError, match=f"another one for {names[0]!r} than .*the same --si"):
+        center.check_site(sites[0]._replace(folder=sites[1].folder))
+    (sites[0].folder / 'secret.key').unlink()
+    with pytest.raises(ValueError, match='the secret of this center is lost'):
+        center.check_site(sites[0])
+
+
 def test_a_center_agrees_to_one_sum_of_a_round(masked, tmp_path):
     """Its message is the same each time: two sums that differ by it alone would give it away."""
     config, h, sites, file = masked
@@ -85,7 +125,7 @@ def test_a_center_agrees_to_one_sum_of_a_round(masked, tmp_path):
     config.max_left_out = 0.5
     h.settings.write_text(config.to_json())
     names = sorted((*NAMES, NEW))
-    keys = {n: identity(secured.identity_secret(tmp_path / n)).hex() for n in names}
+    keys = {n: secured.new_identity(tmp_path / n).hex() for n in names}
     file.write_text(json.dumps(keys))
     sites = [center.Site(h.settings, h.own[n], tmp_path / n, '', False, file) for n in names]
     server.train(config, tmp_path / 'a', names, net_of(sites), 0.0, file)
@@ -94,7 +134,7 @@ def test_a_center_agrees_to_one_sum_of_a_round(masked, tmp_path):
     def silent(node, asked, reply):
         return None if (asked.get('step'), node) == ('masked', 2) else reply()
 
-    with pytest.raises(Failed, match='agreed to a sum of this round over other centers'):
+    with pytest.raises(Failed, match=f'over other centers .*{names[2]}.*bring these back'):
         server.train(config, tmp_path / 'b', names, net_of(sites, change=silent), 0.0, file)
 
 
