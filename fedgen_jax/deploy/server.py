@@ -301,6 +301,10 @@ def scores_of(done: Deployed, replies: Mapping[str, dict]) -> dict | None:
 def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
     """Each center makes its model; their statistics, and what `deployed.json` holds."""
     c, program = done.run.config, done.run.program
+    before = json.loads((workdir / FILE).read_text())
+    if told['round_seconds'] is None:  # no round was left to do
+        told = {k: before.get(k) for k in told}
+    write_json(workdir / FILE, {**before, **told})  # should a center be away now
     replies = ask_centers(
         done, found, of_state(done, 'finish', state, counted_C, split=c.score_on)
     )
@@ -311,9 +315,6 @@ def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
     for name, reply in replies.items():
         if 'error' in reply:
             raise Failed(f'{name}: {reply["error"]}: once it is right, run again to finish')
-    before = json.loads((workdir / FILE).read_text())
-    if told['round_seconds'] is None:  # no round was left to do
-        told = {k: before.get(k) for k in told}
     seen, resolution = scores_of(done, replies), told_in(replies, 'resolution')
     if seen and len({of.get('size') for of in resolution.values()}) > 1:
         say('the masks of some centers are no files, and scored at another size: there is no mean')
