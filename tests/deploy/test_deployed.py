@@ -205,14 +205,6 @@ def test_centers_join_change_and_leave_as_simulated_ones(both, tmp_path):
     both.h.settings.write_text(json.dumps(both.config.to_dict(), default=list))
 
 
-@pytest.fixture
-def scaffold(tmp_path, drawn_hospitals):
-    """Settings and hospitals of a method whose centers keep private states."""
-    config = tiny('scaffold', tmp_path / 'store')
-    config.rounds = 3
-    return hospitals(drawn_hospitals, config, tmp_path), config
-
-
 def state_in(folder, config):
     """The server's state after a run whose centers keep private states."""
     program = build(config, read_federation(folder / 'run')['classes'], len(NAMES))

@@ -25,13 +25,6 @@ from fedgen_jax.interrupt import Failed, MayPass, Stopped
 from fedgen_jax.program import build
 
 
-@pytest.fixture
-def scaffold(tmp_path, drawn_hospitals):
-    config = tiny('scaffold', tmp_path / 'store')
-    config.rounds = 3
-    return hospitals(drawn_hospitals, config, tmp_path), config
-
-
 def test_a_run_goes_on_from_the_checkpoint_before_the_last(scaffold, tmp_path):
     h, config = scaffold
 

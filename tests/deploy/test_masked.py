@@ -96,8 +96,10 @@ def test_nor_one_that_tells_centers_anything_else_than_the_others(masked, tmp_pa
         assert 'another model than this client: nothing is sent' in told
 
 
-def test_a_center_whose_keys_are_not_its_own_stops_nobody(masked, tmp_path):
-    config, h, sites, file = masked
+@pytest.fixture
+def four(masked, tmp_path):
+    """(settings, names, sites, the file of identities) of four, one of whom may be missing."""
+    config, h, _, file = masked
     config.secure.threshold, config.secure.min_honest = 0.75, 3
     config.max_left_out = 0.5
     h.settings.write_text(config.to_json())
@@ -105,6 +107,11 @@ def test_a_center_whose_keys_are_not_its_own_stops_nobody(masked, tmp_path):
     keys = {n: secured.new_identity(tmp_path / n).hex() for n in names}
     file.write_text(json.dumps(keys))
     sites = [center.Site(h.settings, h.own[n], tmp_path / n, '', False, file) for n in names]
+    return config, names, sites, file
+
+
+def test_a_center_whose_keys_are_not_its_own_stops_nobody(four, tmp_path):
+    config, names, sites, file = four
 
     def nonsense(node, asked, reply):
         found = reply()
@@ -118,16 +125,9 @@ def test_a_center_whose_keys_are_not_its_own_stops_nobody(masked, tmp_path):
         center.check_site(sites[0])
 
 
-def test_a_center_agrees_to_one_sum_of_a_round(masked, tmp_path):
+def test_a_center_agrees_to_one_sum_of_a_round(four, tmp_path):
     """Its message is the same each time: two sums that differ by it alone would give it away."""
-    config, h, sites, file = masked
-    config.secure.threshold, config.secure.min_honest = 0.75, 3
-    config.max_left_out = 0.5
-    h.settings.write_text(config.to_json())
-    names = sorted((*NAMES, NEW))
-    keys = {n: secured.new_identity(tmp_path / n).hex() for n in names}
-    file.write_text(json.dumps(keys))
-    sites = [center.Site(h.settings, h.own[n], tmp_path / n, '', False, file) for n in names]
+    config, names, sites, file = four
     server.train(config, tmp_path / 'a', names, net_of(sites), 0.0, file)
     server.train(config, tmp_path / 'again', names, net_of(sites), 0.0, file)  # over the same
 
