@@ -27,10 +27,11 @@ from fedgen_jax.interrupt import MayPass
 Tree = Any
 
 SEAL = 'seal.json'
+KEPT = 2  # of a run's checkpoints, the last ones
 
 
 @contextlib.contextmanager
-def manager(workdir: str | pathlib.Path, keep: int = 2) -> Iterator[ocp.CheckpointManager]:
+def manager(workdir: str | pathlib.Path, keep: int = KEPT) -> Iterator[ocp.CheckpointManager]:
     """The checkpoints under `workdir`/checkpoints, the last `keep` of them; finished at the end."""
     checkpoints = _open(workdir, max_to_keep=keep, create=True)
     try:

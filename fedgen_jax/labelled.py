@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from fedgen_jax.data.check import say
 from fedgen_jax.data.examples import SPLITS, Center, Examples, of_split, take
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.evaluate import Scores, metrics_of, model_of, predict_on
@@ -28,7 +29,7 @@ def labelled_of(center: Center, target: str) -> Examples:
     kind = target_of(target)
     known_N = np.asarray(kind.known(center.examples.target))
     if kind.empty_counts and known_N.any():
-        known_N = np.ones_like(known_N)  # an image without objects tells as much
+        known_N = np.ones_like(known_N)  # an image without objects tells as much (`tell_empty`)
     train_N = center.split == SPLITS.index('train')
     if not np.any(known_N & train_N):
         raise ValueError(
@@ -38,9 +39,23 @@ def labelled_of(center: Center, target: str) -> Examples:
     return take(center.examples, known_N & train_N)
 
 
+def tell_empty(center: Center, target: str) -> None:
+    """Notes how many images teach that they show nothing: nobody may have looked at them."""
+    kind = target_of(target)
+    train_N = center.split == SPLITS.index('train')
+    empty = int(np.sum(train_N & ~np.asarray(kind.known(center.examples.target))))
+    if kind.empty_counts and empty:
+        say(
+            f'{center.name}: {empty} of its {int(train_N.sum())} training images have no {target}, '
+            'and teach that they show nothing: leave out of the folder those that nobody looked at'
+        )
+
+
 def finetuned_model(trained: Trained, center: Center, m_E: np.ndarray | None) -> tuple[Any, dict]:
     """Variables of a new center's model after its labelled steps, and what to tell of them."""
-    labelled = labelled_of(center, trained.program.task.target)
+    target = trained.program.task.target
+    labelled = labelled_of(center, target)
+    tell_empty(center, target)
     variables = model_of(trained, center.examples, m_E=m_E, labelled=labelled)
     return variables, {'finetuned': {'images': len(labelled.weight)}}
 

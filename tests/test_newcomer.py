@@ -16,7 +16,9 @@ from families import configured
 from configs.common import base
 from fedgen_jax.algorithms.adaptation import uncertainty
 from fedgen_jax.data import synthetic
+from fedgen_jax.data.examples import SPLITS
 from fedgen_jax.evaluate import metrics_in
+from fedgen_jax.labelled import labelled_of, tell_empty
 from fedgen_jax.loaded import load
 from fedgen_jax.newcomer import Wanted, extras
 from fedgen_jax.onboard import onboard
@@ -296,3 +298,17 @@ def test_without_a_label_to_learn_from_nothing_is_written(run, half):
         onboard(run, half, finetune=5)
     assert '\n' not in str(error.value)
     assert before == {f: f.read_bytes() for f in run.rglob('*') if f.is_file() and f.name != 'lock'}
+
+
+def test_images_without_boxes_teach_that_they_show_nothing_and_it_is_told(capsys):
+    (center,) = synthetic.centers(1, 20, 16, seed=0)
+    train_N = center.split == SPLITS.index('train')
+    box_class_NxM = np.where(np.arange(20)[:, None] == np.flatnonzero(train_N)[0],
+                             center.examples.target['box_class'], -1)
+    target = {**center.examples.target, 'box_class': box_class_NxM}
+    center = center._replace(examples=center.examples._replace(target=target))
+    assert len(labelled_of(center, 'box').weight) == train_N.sum()
+    tell_empty(center, 'box')
+    assert f'{train_N.sum() - 1} of its {train_N.sum()} training' in capsys.readouterr().err
+    tell_empty(center, 'label')
+    assert not capsys.readouterr().err

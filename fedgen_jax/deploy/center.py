@@ -96,7 +96,7 @@ def answer(site: Site, request: bytes) -> bytes:
 def hello(site: Site, asked: dict) -> dict:
     """Who is here.
 
-    {'name', 'wish', 'images', 'train', 'scored': how many, 'classes',
+    {'name', 'wish', 'images', 'train': how many, 'scored': whether some can be, 'classes',
      'arrays': {target: [shape, type]} of one image}.
     """
     config, classes, center = images_of(site, asked)
@@ -107,7 +107,7 @@ def hello(site: Site, asked: dict) -> dict:
         'wish': site.wish,
         'images': len(center.split),
         'train': int((center.split == SPLITS.index('train')).sum()),
-        'scored': int(np.sum(known & (center.split == split))),
+        'scored': bool(np.any(known & (center.split == split))),
         'classes': list(classes),
         'arrays': {k: [list(x.shape[1:]), str(x.dtype)] for k, x in target.items()},
     }
@@ -128,8 +128,9 @@ def one_round(site: Site, asked: dict) -> dict:
     With sums under masks {'advert'} instead: the message waits here (`secured.begin`).
     """
     run = opened(site, asked)
-    if asked['round'] not in range(run.config.rounds):
-        raise Refused(f'round {asked["round"]}: there are {run.config.rounds}')
+    # A whole number alone: 0.0 draws as 0 does, and would name another sum of the same message.
+    if type(asked['round']) is not int or asked['round'] not in range(run.config.rounds):
+        raise Refused(f'round {asked["round"]!r}: there are {run.config.rounds}')
     state, id_1 = state_of(run, asked['state']), np.array([asked['number']], np.int32)
     private_1 = own_state(site, run, asked)
     data_1 = stack([training_examples(run, 0)], run.length)

@@ -79,8 +79,15 @@ def deployed(
     arrays = dict(next(iter(hellos.values())).arrays)
     if 'labels' in arrays:  # one a class, and a center may have but some
         arrays['labels'] = [[len(classes)], arrays['labels'][1]]
-    blank = blank_examples(arrays, config.data.image_size)
-    return done._replace(shapes=shapes_of_messages(program, blank, length, done.run.reference))
+    try:
+        blank = blank_examples(arrays, config.data.image_size)
+        shapes = shapes_of_messages(program, blank, length, done.run.reference)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'{done.names[0]}: what it tells of its targets ({", ".join(arrays) or "none"}) does '
+            f'not fit task={config.task!r}: look at its table'
+        ) from error
+    return done._replace(shapes=shapes)
 
 
 def classes_of(hellos: Mapping[str, Hello]) -> tuple[str, ...]:

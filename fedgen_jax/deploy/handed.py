@@ -24,7 +24,7 @@ def hand_over(
     folder: pathlib.Path, run: Run, trained: Trained, variables: Any, made: str,
     data: pathlib.Path, clients: int,
 ) -> None:
-    """Writes the folder anew: the model, and of the run what its reader needs.
+    """Writes the folder anew: the model, and of the run what its reader needs; exports stay.
 
     made: by 'training', or by 'onboard'.  data: the center's folder of images.  clients: how many
     centers the run has.
@@ -49,5 +49,7 @@ def hand_over(
         checkpoint.save(checkpoints, rounds, (state, jax.device_get(private_1)))
     kept = Kept(center.name, 'refined', made, rounds, variables, center.window)
     write_model(now, kept)
+    if (folder / 'export').is_dir():
+        (folder / 'export').rename(now / 'export')
     shutil.rmtree(folder, ignore_errors=True)
     now.rename(folder)

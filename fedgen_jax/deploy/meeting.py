@@ -1,5 +1,6 @@
 """Which node is which center, and what each replies."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +11,8 @@ from fedgen_jax.deploy.wire import pack, unpack
 from fedgen_jax.interrupt import MayPass
 
 KINDS = ('int8', 'uint8', 'int32', 'float32')  # of a target's arrays
-LARGEST = 2**16  # of an axis of theirs
+LARGEST = 2**28  # numbers of one image's
+MOST = 2**31 - 1  # images
 PAUSE = 3.0  # seconds between looks at who is connected
 
 
@@ -21,7 +23,7 @@ class Hello(NamedTuple):
     wish: str
     images: int
     train: int
-    scored: int
+    scored: bool
     classes: tuple[str, ...]
     arrays: Mapping[str, Any]
 
@@ -46,6 +48,8 @@ def greet(
         said = _hello(reply)
         if isinstance(said, Hello) and said.name in taken:
             said = f'says that it is {said.name!r}, as another node does: stop one'
+        if isinstance(said, Hello):
+            taken.add(said.name)
         met[node] = said
         if isinstance(met[node], str) and met[node] != found.get(node):
             say(f'node {node}: {met[node]}')
@@ -57,7 +61,8 @@ def _hello(reply) -> Hello | str:
         return str(reply['error'])
     name, wish, images, train, scored, classes, arrays = (reply.get(x) for x in Hello._fields)
     right = isinstance(classes, list) and all(isinstance(x, str) for x in (name, wish, *classes))
-    counts = all(isinstance(x, int) and x >= 0 for x in (images, train, scored))
+    counts = all(isinstance(x, int) and 0 <= x <= MOST for x in (images, train))
+    counts &= isinstance(scored, bool)
     if not (right and counts and isinstance(arrays, dict) and all(map(_is_array, arrays.values()))):
         return 'its greeting is malformed'
     return Hello(name, wish, images, train, scored, tuple(classes), arrays)
@@ -68,20 +73,20 @@ def _is_array(told) -> bool:
     if not (isinstance(told, list) and len(told) == 2 and isinstance(told[0], list)):
         return False
     shape, kind = told
-    return kind in KINDS and all(isinstance(n, int) and 0 < n <= LARGEST for n in shape)
+    whole = all(isinstance(n, int) and n > 0 for n in shape)
+    return kind in KINDS and whole and math.prod(shape) <= LARGEST
 
 
 def meet(net: Net, terms: str, names: Sequence[str], wait: float) -> Found:
     """Waits until all named centers are there to train; the nodes that were asked.
 
-    Raises MayPass where they are not after `wait` seconds, ValueError where two have one name.
+    Raises MayPass where they are not after `wait` seconds.
     """
     until = time.monotonic() + wait
     found: Found = {}
     while True:
         found = greet(net, terms, found)
         here = {h.name: h.wish for h in found.values() if isinstance(h, Hello)}
-        nodes_of(found)  # no name twice
         missing = [name for name in names if here.get(name) != '']
         if not missing:
             return found
@@ -95,15 +100,8 @@ def meet(net: Net, terms: str, names: Sequence[str], wait: float) -> Found:
 
 
 def nodes_of(found: Found) -> dict[str, int]:
-    """{name of a center: its node}; ValueError where two nodes have one name."""
-    nodes: dict[str, int] = {}
-    for node, hello in found.items():
-        if isinstance(hello, str):
-            continue
-        if hello.name in nodes:
-            raise ValueError(f'two nodes say that they are {hello.name!r}: stop one of them')
-        nodes[hello.name] = node
-    return nodes
+    """{name of a center: its node}; `greet` meets no name twice."""
+    return {hello.name: node for node, hello in found.items() if isinstance(hello, Hello)}
 
 
 def ask(net: Net, requests: Mapping[int, bytes]) -> dict[int, dict]:

@@ -30,6 +30,7 @@ def listening(folder: pathlib.Path) -> Iterator[Listener]:
     if len(str(file).encode()) > LONGEST:
         raise ValueError(f'{file}: longer than {LONGEST} bytes, too long for a socket: shorten it')
     file.parent.mkdir(parents=True, exist_ok=True)
+    file.parent.chmod(folder.stat().st_mode & 0o2770 | 0o700)
     with alone_in(file.parent):
         file.unlink(missing_ok=True)  # of a process that was killed
         with Listener(str(file), 'AF_UNIX') as listener:

@@ -98,7 +98,8 @@ def begin(
 ) -> dict:
     """A center's first message {'advert'}: its message itself waits here, to be masked.
 
-    sent: the server's state.  All else that it told of the round must be alike at all centers too.
+    sent: the server's state.  All else that it told of the round must be alike at all centers too,
+        but for `OF_ONE`.
 
     Raises Refused where its numbers cannot be summed, or the server counts other centers.
     """
@@ -116,7 +117,7 @@ def begin(
     common = {k: x for k, x in asked.items() if k not in OF_ONE}
     digest = commit.digest([np.frombuffer(pack({**common, 'state': b''}), np.uint8), sent])
     client, advert = secure.advertise(setup, asked['number'], secret, digest)
-    model = commit.digest(sent).hex()
+    model = commit.digest(jax.tree.map(_unsigned_zeros, sent)).hex()
     once = tuple(f'{x}, round {asked["round"]}' for x in (asked['run'], model))
     _PARTIES[folder] = Party(client, secret, words, once, tuple(names))
     return {'advert': advert}
@@ -138,6 +139,12 @@ def proceed(folder: pathlib.Path, asked: dict) -> dict:
         _agree_once(folder, party, asked['given'])
     _PARTIES[folder] = party._replace(client=client)
     return {'reply': reply}
+
+
+def _unsigned_zeros(x):
+    """-0.0 is another number of the hash, and the same one of every message."""
+    x = np.asarray(x)
+    return x + np.zeros((), x.dtype) if np.issubdtype(x.dtype, np.floating) else x
 
 
 def _agree_once(folder, party, survivors):

@@ -124,7 +124,6 @@ def _train(
     return _finish(done, workdir, found, state, counted_C, told)
 
 
-KEPT = 2  # checkpoints that `checkpoint.manager` keeps
 NEVER = -1  # of a center whose message has not counted yet
 
 
@@ -176,7 +175,7 @@ def _rounds(
         # Each round: it takes as long as its slowest center, anything may end it, and under masks
         # a center agrees to one sum of a round.
         save(r + 1, state, counted_C)
-        saved = [*saved, counted_C.copy()][-KEPT:]
+        saved = [*saved, counted_C.copy()][-checkpoint.KEPT:]
     timing = {
         'round_seconds': statistics.median(seconds) if seconds else None,
         'bytes_up': up, 'bytes_down': down,
@@ -190,7 +189,7 @@ def of_state(
 ) -> dict[str, bytes]:
     """The requests of an action on the server's state, of all centers.
 
-    saved: `counted_C` of each checkpoint that the server may go back to.
+    saved: `counted_C` of the checkpoints that this process wrote or read, and that are kept.
     """
     sent = tree_to_bytes((state.shared, state.protection))
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import types
 
@@ -18,6 +19,7 @@ from fedgen_jax.deploy.collect import blank_examples, shapes_of_messages, usable
 from fedgen_jax.deploy.deployment import classes_of
 from fedgen_jax.deploy.learner import first_private
 from fedgen_jax.deploy.meeting import Hello, greet
+from fedgen_jax.deploy.pipe import listening
 from fedgen_jax.deploy.terms import Refused, check_deployable, check_terms, read_config, terms_of
 from fedgen_jax.deploy.wire import pack, unpack
 from fedgen_jax.engine.rounds import init_run
@@ -40,6 +42,20 @@ def test_a_run_goes_on_from_the_checkpoint_before_the_last(scaffold, tmp_path):
     for name in NAMES:
         kept = sorted(f.name for f in (tmp_path / 'b' / name).rglob('*.msgpack'))
         assert kept == ['1.msgpack', '2.msgpack', '3.msgpack']
+        private = tmp_path / 'b' / name / 'private'
+        for folder in (private, private.with_name('model')):
+            assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_socket_is_for_its_owner_and_its_group(tmp_path):
+    tmp_path.chmod(0o2750)
+    before = os.umask(0o077)
+    try:
+        with listening(tmp_path) as listener:
+            assert os.stat(listener.address).st_mode & 0o777 == 0o660
+            assert (tmp_path / 'net').stat().st_mode & 0o777 == 0o750
+    finally:
+        os.umask(before)
 
 
 def test_images_that_are_others_are_left_out(scaffold, tmp_path, capsys):
@@ -141,7 +157,7 @@ def test_a_reply_that_is_none_is_left_out(tmp_path):
 
 
 HELLO = {
-    'name': 'a', 'wish': '', 'images': 3, 'train': 2, 'scored': 1, 'classes': ['x'],
+    'name': 'a', 'wish': '', 'images': 3, 'train': 2, 'scored': True, 'classes': ['x'],
     'arrays': {'label': [[], 'int32']},
 }
 
@@ -149,6 +165,7 @@ HELLO = {
 @pytest.mark.parametrize('more', [
     {'arrays': {'label': 5}}, {'arrays': {'label': [[10**9], 'int32']}}, {'images': -1},
     {'arrays': {'label': [[], 'object']}}, {'arrays': 3}, {'classes': [3]}, {'scored': None},
+    {'scored': 3}, {'images': 2**62}, {'arrays': {'label': [[2**16] * 3, 'int32']}},
 ])
 def test_a_malformed_greeting_is_met_as_such(more):
     net = types.SimpleNamespace(nodes=lambda: [1], ask=lambda x: {1: pack({**HELLO, **more})})
@@ -167,6 +184,8 @@ def test_a_second_node_of_a_name_stops_nobody(scaffold, tmp_path, capsys):
         return reply()
 
     net = net_of(twice, change=counted, connected=lambda node: node < 3 or 1 in rounds)
+    two = greet(net._replace(nodes=lambda: [0, 3]), json.dumps(terms_of(config)), {})
+    assert [isinstance(x, Hello) for x in two.values()] == [True, False]  # met in one look
     assert server.train(config, tmp_path / 'run', NAMES, net, 0.0)['rounds'] == 3
     assert f"says that it is '{NAMES[0]}', as another node does" in capsys.readouterr().err
     assert not (tmp_path / 'twice').exists()
@@ -209,9 +228,20 @@ def test_nothing_to_score_is_told_before_the_rounds(scaffold, tmp_path):
         deployed(h, config, tmp_path / 'x')
 
 
+def test_targets_that_do_not_fit_the_task_are_told(scaffold, tmp_path):
+    h, config = scaffold
+
+    def others(node, asked, reply):
+        found = unpack(reply())
+        return pack({**found, 'arrays': {}} if asked['action'] == 'hello' else found)
+
+    with pytest.raises(ValueError, match=r'synthetic-0: what it tells of its targets \(none\)'):
+        deployed(h, config, tmp_path / 'x', change=others)
+
+
 def test_masks_need_one_list_of_classes():
     hellos = {
-        name: Hello(name, '', 3, 2, 1, classes, {'mask': [[8, 8], 'uint8']})
+        name: Hello(name, '', 3, 2, True, classes, {'mask': [[8, 8], 'uint8']})
         for name, classes in (('a', ('background', 'tumor')), ('b', ('background', 'stroma')))
     }
     with pytest.raises(ValueError, match='give all one classes.json'):

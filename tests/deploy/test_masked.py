@@ -78,11 +78,11 @@ def test_a_server_that_sends_centers_different_models_gets_no_sum(masked, tmp_pa
     assert 'another model than this client: nothing is sent' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('field', ['length', 'classes', 'round', 'clients'])
+@pytest.mark.parametrize('field', ['length', 'round', 'run', 'reference'])
 def test_nor_one_that_tells_centers_anything_else_than_the_others(masked, tmp_path, capsys, field):
     """All of a request that is not one center's own is signed: what a message is made of."""
     config, h, sites, file = masked
-    other = {'length': 21, 'classes': [*'abcde'], 'round': 1, 'clients': 4}[field]
+    other = {'length': 21, 'round': 1, 'run': 'other', 'reference': np.zeros(3, np.float32)}[field]
 
     def another(node, asked, reply):
         if asked['action'] == 'round' and node == 1:
@@ -91,9 +91,7 @@ def test_nor_one_that_tells_centers_anything_else_than_the_others(masked, tmp_pa
 
     with pytest.raises(Failed, match='a sum needs 3'):
         server.train(config, tmp_path / 'run', NAMES, net_of(sites, change=another), 0.0, file)
-    told = capsys.readouterr().err
-    if field in ('length', 'round'):
-        assert 'another model than this client: nothing is sent' in told
+    assert 'another model than this client: nothing is sent' in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -136,6 +134,26 @@ def test_a_center_agrees_to_one_sum_of_a_round(four, tmp_path):
 
     with pytest.raises(Failed, match=f'over other centers .*{names[2]}.*bring these back'):
         server.train(config, tmp_path / 'b', names, net_of(sites, change=silent), 0.0, file)
+
+
+def test_no_other_name_of_a_round_makes_it_another_sum(four, tmp_path):
+    """The same round by another type, and the same model by zeros of another sign."""
+    config, names, sites, file = four
+    server.train(config, tmp_path / 'a', names, net_of(sites), 0.0, file)
+
+    def renamed(node, asked, reply):
+        if (asked.get('step'), node) == ('masked', 2):
+            return None
+        if asked['action'] != 'round':
+            return reply()
+        state = jax.tree.map(lambda x: np.where(x == 0, -x, x).astype(x.dtype),
+                             unpack(asked['state']))
+        return center.answer(sites[node], pack({**asked, **more, 'state': pack(state)}))
+
+    for more, message in (({}, 'over other centers'), ({'round': 0.0}, 'round 0.0: there are 2')):
+        net = net_of(sites, change=renamed)
+        with pytest.raises(Failed, match=message):
+            server.train(config, tmp_path / f'b{len(more)}', names, net, 0.0, file)
 
 
 def test_without_a_list_of_identities_nothing_begins(masked, tmp_path):
