@@ -94,7 +94,7 @@ def base() -> ConfigDict:
     c.client.schedule = 'constant'  # of lr over the rounds: constant | cosine
     c.client.restarts = ()  # cosine: rounds after which it begins anew, as of a run made longer
     c.client.momentum = 0.9  # sgd only
-    c.client.decay = 0.0  # of weights: this times a kernel is added to its gradient
+    c.client.decay = 0.0  # of the model: this times a kernel is added to its gradient
     c.client.clip = 1.0  # sgd only: the largest norm of a step's gradient; 0: none
 
     c.server = ConfigDict()

@@ -205,10 +205,9 @@ def meta(parts: Parts, shared, private, data, key) -> tuple[Learning, End]:
 
     def gradient(weights, batch, tau, key):
         value, grads = jax.value_and_grad(episode, has_aux=True)(weights, batch, tau, key)
-        return value, {
-            k: decayed(local, g, weights[k], frozen if k == 'theta' else lambda path: False)
-            for k, g in grads.items()
-        }
+        if 'theta' in grads:  # alone: a generator's kernels begin at zero, and would be held there
+            grads['theta'] = decayed(local, grads['theta'], weights['theta'], frozen)
+        return value, grads
 
     factor = local.schedule(shared['round'])
     rates = dict(zip(('theta', 'phi', 'psi'), (1.0, *hypernet.rates)))
@@ -217,7 +216,8 @@ def meta(parts: Parts, shared, private, data, key) -> tuple[Learning, End]:
     if local.private:
         # Steps of their own, on images as they are: the released descriptor is of these.
         own = local.private._replace(name='generator')
-        local = local._replace(private=own, shift=chain())
+        decay = local.decay if 'theta' in parts.groups else 0.0
+        local = local._replace(private=own, shift=chain(), decay=decay)
 
     def stays(path):
         return path[0] == 'theta' and frozen(path[1:])

@@ -34,12 +34,13 @@ LOCAL = Local(
 )
 
 
-def make(local_update='meta', release=None, **changes):
+def make(local_update='meta', release=None, decay=0.0, **changes):
     fields = {
         'descriptor': 'learned', 'modes': MODES, 'options': OPTIONS, 'num_clients': 4,
         'support': 4, 'support_prevalence': 'same', 'pooled': 0.0, 'base_share': 0.0, **changes,
     }
-    return fedgen(LOCAL, Hypernet(**fields), optax.sgd(1.0), local_update, release)
+    local = LOCAL._replace(decay=decay)
+    return fedgen(local, Hypernet(**fields), optax.sgd(1.0), local_update, release)
 
 
 @functools.cache
@@ -114,6 +115,16 @@ def test_client_rates_scale_the_steps_of_phi_and_psi(gradient):
     assert_close(sent['delta']['theta'], jax.tree.map(lambda g: -RATE * g, gradient['theta']))
     assert_close(sent['delta']['phi'], jax.tree.map(lambda g: -3 * RATE * g, gradient['phi']))
     assert not any(x.any() for x in jax.tree.leaves(sent['delta']['psi']))
+
+
+def test_decay_holds_the_model_s_weights_and_not_the_generator_s(gradient):
+    """Whose kernels begin at zero: what drew them there left nothing of it."""
+    sent, without = (contribution(examples(1), decay=decay)['delta'] for decay in (0.5, 0.0))
+    for name in ('phi', 'psi'):
+        assert_close(sent[name], without[name])
+    kernel = shared_of()['theta']['head']['kernel']
+    drawn = sent['theta']['head']['kernel'] - without['theta']['head']['kernel']
+    assert_close(drawn, -RATE * 0.5 * kernel)
 
 
 @pytest.mark.parametrize('local_update', ['meta', 'weights'])
