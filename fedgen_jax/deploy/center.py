@@ -293,7 +293,7 @@ def own_state(site: Site, run: Run, asked: dict) -> Any:
     if asked['since'] is None or not run.program.algorithm.keeps:
         return first_private(run.program, run.config.seed, asked['number'])
     like_1 = shapes_of_one(run.program)[1]
-    file = _private(site, asked) / f'{asked["since"]}.msgpack'
+    file = _private(site, asked) / f'{int(asked["since"])}.msgpack'
     if not file.is_file():
         raise Refused(f"the center's private state after round {asked['since']} is lost")
     return tree_from_bytes(like_1, file.read_bytes(), 'the private state')
