@@ -336,6 +336,11 @@ def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restor
     done = restore(workdir)
     if data:
         done.config.data.root = data
+    elif not done.config.data.root and (expand(workdir) / 'deployed.json').is_file():
+        raise ValueError(
+            f'{workdir}: a deployed run, whose images lie at its centers: launch.report shows what '
+            'they told, and launch.predict works on SITE/model at a center'
+        )
     run = prepare(done.config, done.classes)._replace(reference=done.reference)
     was, now = read_federation(workdir), data_of(run)
     if found := other_names(was, now):

@@ -46,6 +46,20 @@ def summarize(
         scores['secure'] = told_of(
             run.program.secure, told_of_identities(run), timing.get('secure', [])
         )
+    cost = {
+        'round_seconds': timing['round_seconds'],
+        'compile_seconds': timing['compile_seconds'],
+        **sizes_of(algorithm, run, state.shared, private_C),
+    }
+    return framed(run, len(run.seen), resolution, scores, cost)
+
+
+def framed(
+    run: Run, num_seen: int, resolution: Mapping[str, Any] | None, scores: Mapping[str, Any],
+    cost: Mapping[str, Any],
+) -> dict:
+    """The fields of `summary.json` that are no scores and no cost, around those that are."""
+    c, algorithm = run.config, run.program.algorithm
     return {
         'method': c.method or title_of(run),
         'title': title_of(run),
@@ -61,16 +75,12 @@ def summarize(
         'headline': run.program.task.headline,
         'resolution': resolution,
         **scores,
-        'cost': {
-            'round_seconds': timing['round_seconds'],
-            'compile_seconds': timing['compile_seconds'],
-            **sizes_of(algorithm, run, state.shared, private_C),
-        },
+        'cost': dict(cost),
         'server_model': algorithm.server_model,
         'at_unseen': at_unseen(c, algorithm),
         'sum_only': algorithm.sum_only,
         'privacy': {
-            **run.program.protection.spent(c.rounds, c.cohort, len(run.seen)),
+            **run.program.protection.spent(c.rounds, c.cohort, num_seen),
             **(told(c, (*run.guard.ledgers.values(), *run.guard.others), run.program.secure)
                if run.guard else {}),
         },
@@ -144,13 +154,18 @@ def sizes_of(algorithm: Algorithm, run: Run, shared: Any, private_C: Any) -> dic
     if run.program.secure:
         numbers = sum(x.size for x in jax.tree.leaves(contribution))
         bytes_up = numbers * run.program.secure.word // 8
-    parts = {part: jax.tree.leaves(shared[name]) for part, name in algorithm.sizes.items()}
     in_place = pools(run.config.algorithm)  # what a center sent are its images, before the rounds
     return {
         'bytes_up': 0 if in_place else bytes_up,
         'bytes_down': 0 if in_place else num_bytes(sent),
-        'parameters': {part: sum(x.size for x in xs) for part, xs in parts.items()},
+        'parameters': parameters_of(algorithm, shared),
     }
+
+
+def parameters_of(algorithm: Algorithm, shared: Any) -> dict[str, int]:
+    """{part: how many numbers of the shared state it is}."""
+    parts = {part: jax.tree.leaves(shared[name]) for part, name in algorithm.sizes.items()}
+    return {part: sum(x.size for x in xs) for part, xs in parts.items()}
 
 
 def title_of(run: Run) -> str:

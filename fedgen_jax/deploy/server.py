@@ -1,9 +1,9 @@
 """The rounds of a deployed federation: the server asks centers, sums what they send, and steps.
 
-Its folder is as that of `launch.train`, without `summary.json`: `config.json`, `federation.json`,
-`reference.json`, `metrics.jsonl`, `statistics/`, `checkpoints/`, so that `launch.onboard` works on
-it.  Of a method whose clients keep private states the checkpoints lie in `server/`, for they hold
-none of these.
+Its folder is as that of `launch.train`: `config.json`, `federation.json`, `reference.json`,
+`metrics.jsonl`, `statistics/`, `checkpoints/`, so that `launch.onboard` works on it, and with the
+scores that centers told `summary.json`.  Of a method whose clients keep private states the
+checkpoints lie in `server/`, for they hold none of these.
 
     deployed.json   {'run': its name at the centers, 'rounds': how many,
                      'round_seconds': the median of this process's rounds,
@@ -43,12 +43,14 @@ from fedgen_jax.deploy.meeting import Found, greet, meet
 from fedgen_jax.deploy.terms import check_deployable, terms_of
 from fedgen_jax.deploy.wire import pack, tree_to_bytes
 from fedgen_jax.engine.rounds import all_finite, init_run, round_of_server
+from fedgen_jax.engine.sums import told_of
 from fedgen_jax.evaluate import block
 from fedgen_jax.files import alone_in, append_line, expand, write_json
 from fedgen_jax.interrupt import Failed, Stopped
 from fedgen_jax.privacy import Message
 from fedgen_jax.run import Trained
 from fedgen_jax.statistics import check_unchanged, keep_statistics
+from fedgen_jax.summary import framed, parameters_of
 from fedgen_jax.trackers import chosen, tracking
 from fedgen_jax.train import check_metrics, check_same_run, keep_lines
 
@@ -112,6 +114,7 @@ def _train(
 
         if first < c.rounds:
             check_unchanged(workdir, done.names)
+            (workdir / 'summary.json').unlink(missing_ok=True)  # of a shorter run
 
         def save(round_, state, counted_C):
             checkpoint.save(checkpoints, round_, (state, counted_C.copy() if keeps else kept))
@@ -124,6 +127,7 @@ def _train(
     return _finish(done, workdir, found, state, counted_C, told)
 
 
+OF_KEYS = "each center's own key, whose public half the server's file of identities names"
 NEVER = -1  # of a center whose message has not counted yet
 
 
@@ -323,4 +327,23 @@ def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
         'seen': seen, 'resolution': resolution,
     }
     write_json(workdir / FILE, report)
+    if seen and seen['mean']:
+        write_json(workdir / 'summary.json', summary_of(done, report, state))
     return report
+
+
+def summary_of(done: Deployed, report: dict, state: State) -> dict:
+    """The content of `summary.json`: what centers told; scores of images pooled are nowhere."""
+    run, program = done.run, done.run.program
+    scores = {
+        'seen': {**report['seen'], 'pooled': {}}, 'unseen': None, 'center_model': None,
+        'controls': {'shuffled': None, 'sampled': None},
+    }
+    if program.secure:
+        scores['secure'] = told_of(program.secure, OF_KEYS, [], simulated=False)
+    cost = {
+        **{k: report[k] for k in ('round_seconds', 'bytes_up', 'bytes_down')},
+        'compile_seconds': None, 'parameters': parameters_of(program.algorithm, state.shared),
+    }
+    resolution = next(iter(report['resolution'].values()), None)
+    return framed(run, len(done.names), resolution, scores, cost)

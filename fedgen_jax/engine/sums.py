@@ -187,10 +187,11 @@ def _numbers(message):
     return {'contribution': message.contribution, 'metrics': message.metrics}
 
 
-def told_of(secure: Secure, identities: str, costs: list[dict]) -> dict:
+def told_of(secure: Secure, identities: str, costs: list[dict], simulated: bool = True) -> dict:
     """What `summary.json` tells of a run's sums.
 
     identities: where they come from.  costs: of rounds of this process.
+    simulated: whether all parties are in this process.
     """
     fields = ('threshold', 'min_honest', 'colluding', 'bits', 'word')
     return {
@@ -211,7 +212,8 @@ def told_of(secure: Secure, identities: str, costs: list[dict]) -> dict:
             'scores of each center, which are sent in the clear',
             'what the sums themselves tell, of few centers or from round to round',
             'one crafted model for all centers',
-            'all parties live in one process here, and the folder of the run holds files of all',
+            *(['all parties live in one process here, and the folder of the run holds files of all']
+              if simulated else []),
         ],
         'a_round': {k: statistics.median(c[k] for c in costs) for k in costs[0]} if costs else None,
     }

@@ -38,9 +38,11 @@ class Changes(NamedTuple):
 
 def changes_of(workdir: pathlib.Path, seen: Sequence[str]) -> Changes | None:
     """The changes since the training at the centers `seen`; None where nothing was changed."""
-    if not (workdir / 'onboard.json').is_file():
+    if not any((workdir / name).is_file() for name in ('onboard.json', HISTORY)):
         return None
-    last = json.loads((workdir / 'onboard.json').read_text())
+    last: dict[str, Any] = {'centers': {}, 'removed': None}
+    if (workdir / 'onboard.json').is_file():
+        last = json.loads((workdir / 'onboard.json').read_text())
     own = read_statistics(workdir).own
     told = {
         name: json.loads(file.read_text())

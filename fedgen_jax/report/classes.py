@@ -25,7 +25,8 @@ def class_sections(name: str, summary: Summary) -> list[Section]:
     name: the run's, for the text.
     """
     seen, unseen = summary['seen']['pooled'], (summary['unseen'] or {'centers': {}})['centers']
-    groups = {'seen centers': [seen]}
+    # Where images are nowhere together (a deployed run), what is counted is summed over centers.
+    groups = {'seen centers': [seen] if seen else list(summary['seen']['centers'].values())}
     if unseen:
         groups['unseen centers'] = list(unseen.values())
     sections = []
@@ -41,7 +42,7 @@ def class_sections(name: str, summary: Summary) -> list[Section]:
         sections.append(Section(
             'What is taken for what',
             f'Images of each true class (rows) that {name} takes for each class (columns).',
-            figure=class_figures.confusions(matrices, list(seen['classes'])),
+            figure=class_figures.confusions(matrices, list(groups['seen centers'][0]['classes'])),
         ))
     curves = {k: merged(found) for k, of in groups.items() if (found := _all(of, 'reliability'))}
     if curves:

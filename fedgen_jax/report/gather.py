@@ -182,6 +182,10 @@ def report_run(
     beside: another run on the same centers, whose scores and pictures stand beside its own.
     """
     workdir = pathlib.Path(workdir)
+    if (workdir / 'deployed.json').is_file():
+        if beside:
+            raise ValueError(f'--beside={beside}: {workdir} is a deployed run, without images')
+        return report_deployed(workdir)
     folders = [workdir, *([pathlib.Path(beside)] if beside else [])]
     found = {folder: read_summary(folder) for folder in folders}
     if len(found) < len(folders):
@@ -232,6 +236,31 @@ def report_run(
         clouds=clouds,
         strips=[s for s in (strip(*x) for x in shown) if s.columns and s.columns[0]],
         sections=sections_of(workdir, summaries, run, done, changes, private),
+    )
+    return path
+
+
+def report_deployed(workdir: pathlib.Path) -> pathlib.Path:
+    """`report_run` of a deployed run: what its centers told, and no image of any."""
+    if not (workdir / 'summary.json').is_file():
+        raise ValueError(
+            f'{workdir}/summary.json: missing: a deployed run is not finished, or no center told '
+            'scores of one kind (launch.center --noscores)'
+        )
+    summary = read_summary(workdir)
+    names = list(summary['seen']['centers'])
+    changes = changes_of(workdir, names)
+    sections = class_sections(summary['title'], summary)
+    path = workdir / 'report.html'
+    write_report(
+        path,
+        title=f'{summary["title"]}: {summary["task"]}',
+        lede=f'A deployed run between {len(names)} centers: the scores are those that each told of '
+        'its own images, which stay there. '
+        f'{summary["rounds"]} rounds, seed {summary["seed"]}.',
+        summaries={summary['title']: summary},
+        lines={summary['title']: read_lines(workdir)},
+        sections=[*sections, *([section_of(changes, headline(summary))] if changes else [])],
     )
     return path
 

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from conforming import conforms_to
 from hospitals import NAMES, NEW, hospitals, net_of, simulated, tiny
 from PIL import Image
 from rolling import assert_close, assert_same
 
-from fedgen_jax import checkpoint
+from fedgen_jax import checkpoint, schema
 from fedgen_jax.deploy import center, server
 from fedgen_jax.deploy.change import change
 from fedgen_jax.deploy.terms import terms_of
@@ -21,8 +22,10 @@ from fedgen_jax.kept import file_of
 from fedgen_jax.loaded import load
 from fedgen_jax.onboard import HISTORY, entry_of, onboard
 from fedgen_jax.program import build
+from fedgen_jax.report.gather import report_run
 from fedgen_jax.run import read_federation, restore
 from fedgen_jax.statistics import read_statistics
+from fedgen_jax.summary import evaluate_run
 from fedgen_jax.train import train
 
 
@@ -100,6 +103,19 @@ def test_a_center_has_its_model_where_its_images_are(both):
     with pytest.raises(ValueError, match='centers keep their models themselves') as error:
         load(both.folder / 'run').model(NAMES[0])
     assert '\n' not in str(error.value)
+
+
+def test_the_server_has_a_page_of_what_its_centers_told(both):
+    told = json.loads((both.folder / 'run' / 'summary.json').read_text())
+    assert conforms_to(told, schema.Summary)
+    assert told['title'] == both.summary['title'] and told['units'] == both.summary['units']
+    assert told['cost']['parameters'] == both.summary['cost']['parameters']
+    page = report_run(both.folder / 'run').read_text()
+    for name, scores in both.summary['seen']['centers'].items():
+        assert name in page and f'{scores["balanced_accuracy"]:.3f}' in page
+    assert 'What is taken for what' in page and 'data:image/png' not in page
+    with pytest.raises(ValueError, match='images lie at its centers: launch.report'):
+        evaluate_run(both.folder / 'run')
 
 
 def masks_folder(folder, center, rng):
