@@ -23,7 +23,7 @@ from fedgen_jax.sweep import flat, grid, inner, nested
 ORDER = ('bccd', 'raabin-iran', 'cellavision', 'pbc-barcelona', 'jtsc-jiangxi')  # of inner pairs
 CENTERS = ('bccd', 'cellavision', 'jtsc-jiangxi', 'pbc-barcelona', 'raabin-iran')
 SEEDS = (0, 1, 2)
-MORE_SEEDS = (3, 4)  # of FedGen
+MORE_SEEDS = (3, 4)  # of FedGen alone
 
 
 def get_config():
@@ -58,11 +58,19 @@ PUBLISHED = {
 }
 METHODS = common.with_parts(PUBLISHED)
 
-# What the choice is made among, of each method that learns: the rate of its local steps.
+# What the choice is made among: of a baseline the rate of its local steps; of FedGen, whose base
+# keeps `get_config`'s, those of generator and descriptor beside it, and what is generated.
 RATES = (0.005, 0.02, 0.1)
 TRIALS = {
-    name: {f'rate {rate:g}': {**METHODS[name], 'client.lr': rate} for rate in RATES}
-    for name in ('fedavg + shifts', 'fedavg', 'local-only')
+    **{name: {f'rate {rate:g}': {**METHODS[name], 'client.lr': rate} for rate in RATES}
+       for name in ('fedavg + shifts', 'fedavg', 'local-only')},
+    'fedgen': {
+        'client rates 40 10': {'fedgen.client_rates': (40.0, 10.0)},
+        'client rates 100 25': {'fedgen.client_rates': (100.0, 25.0)},
+        'client rates 4 1, input too': {
+            'fedgen.client_rates': (4.0, 1.0), 'fedgen.modes': ('input', 'features'),
+        },
+    },
 }
 INNER = pathlib.Path(__file__).parents[1] / 'results' / 'wbc_cls_inner.jsonl'
 
@@ -70,10 +78,11 @@ INNER = pathlib.Path(__file__).parents[1] / 'results' / 'wbc_cls_inner.jsonl'
 def sweep_main():
     """The table: every method on every unseen center, three seeds (FedGen five); the first first.
 
-    A baseline has the rate that the inner runs chose for the center, with own steps or without; all
-    others have `get_config`'s.
+    What the inner runs chose for the center a baseline has with own steps or without, and FedGen
+    less each of its parts; drawn cells alone have `get_config`'s rate.
     """
     others = {name: x for name, x in METHODS.items() if not name.startswith(tuple(TRIALS))}
+    parts = {name: x for name, x in METHODS.items() if name.startswith('fedgen, ')}
     inner_runs = read_summaries([INNER])
 
     def runs_of(seed):
@@ -82,14 +91,20 @@ def sweep_main():
             {**{k: v for k, v in run.items() if k not in NO_OWN_STEPS}, 'method': name}
             for run in chosen for name in [run['method'] + OWN_STEPS] if name in METHODS
         ]
-        return [*grid(others, CENTERS, (seed,)), *chosen, *own]
+        less = [
+            {**run, **x, 'method': name}
+            for name, x in parts.items() for run in chosen if run['method'] == 'fedgen'
+        ]
+        return [*grid(others, CENTERS, (seed,)), *chosen, *own, *less]
 
     runs = [run for seed in SEEDS for run in runs_of(seed)]
-    return [*runs, *grid({'fedgen': {}}, CENTERS, MORE_SEEDS)]
+    ours = {'fedgen': TRIALS['fedgen']}
+    return [*runs, *nested(ours, inner_runs, CENTERS, MORE_SEEDS)]
 
 
 def sweep_inner():
-    return inner(flat(TRIALS), ORDER)
+    """Without own steps: what is chosen is what is made without labels of a center."""
+    return inner({name: {**x, **NO_OWN_STEPS} for name, x in flat(TRIALS).items()}, ORDER)
 
 
 # The literature with every add-on of FedGen, those that matter most first.

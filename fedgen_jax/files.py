@@ -55,6 +55,22 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, default=list) + '\n')
 
 
+def read_json(path: pathlib.Path) -> Any:
+    """A file of JSON.  Raises ValueError, which names it, where it is none or was cut."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f'{path}: not JSON, or cut ({error})') from None
+
+
+def read_json_lines(path: pathlib.Path) -> list:
+    """The same of a file with a value in each line."""
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except ValueError as error:
+        raise ValueError(f'{path}: a line is not JSON, or cut ({error})') from None
+
+
 def write_first(path: pathlib.Path, value: Any) -> None:
     """Writes a value as JSON where no file is; of processes at once, one alone succeeds."""
     own = path.with_name(f'{path.name}.{os.getpid()}')

@@ -8,6 +8,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 # Of one center, as `Task.metrics` returns them: {metric: float}, 'n': images, and what a task adds:
 # 'classes' (scores of each class), 'confusion', 'boxes' and so on (docs/summary_json.md).
 Scores = dict[str, Any]
+GROUPS = ('seen', 'unseen')  # of centers
 OF_ONE_MODEL = ('confusion', 'reliability')  # among them: what counts one model's answers
 
 

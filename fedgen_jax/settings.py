@@ -37,6 +37,17 @@ SHARES = (
 )
 
 
+def flat_settings(settings: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """{'group.field': value} of nested settings."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= flat_settings(value, f'{prefix}{name}.')
+        else:
+            found[prefix + name] = value
+    return found
+
+
 def check_numbers(c: ConfigDict) -> None:
     """Raises ValueError where a field is a number that no run can have."""
     check_counts(

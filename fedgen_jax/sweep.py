@@ -1,23 +1,22 @@
 """Many runs in one process."""
 
-import json
 import pathlib
 import re
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from fedgen_jax.data.check import say
 from fedgen_jax.engine.processes import any_of, is_first
-from fedgen_jax.files import expand, file_name, is_plain
+from fedgen_jax.files import expand, file_name, is_plain, read_json
 from fedgen_jax.interrupt import Failed, MayPass, Stopped, disk_is_full
 from fedgen_jax.registry import choose
 from fedgen_jax.run import load_source, names_in
 from fedgen_jax.schema import Summary
-from fedgen_jax.settings import differences, name_of, refusal, settings_of
+from fedgen_jax.settings import differences, flat_settings, name_of, refusal, settings_of
 from fedgen_jax.train import prepare_to_train, train
 
 
@@ -60,15 +59,19 @@ def nested(
         the validation scores at the seen centers and at the pair's other center: nothing of the
         center itself is looked at.
 
-    Raises ValueError where a trial has no inner run that a center needs.
+    Raises ValueError where a trial has no inner run that a center needs, and where an inner run was
+    scored on other images than those of `val`, or is not of its trial.
     """
-    score: dict[tuple[str, str], list[float]] = {}
+    overrides, score = flat(trials), dict[tuple[str, str], dict[str, float]]()
     for run in inner_runs:
+        if run['method'] in overrides:
+            _check_inner(run, overrides[run['method']])
         for center in str(run['held_out']).split(','):
-            score.setdefault((run['method'], center), []).append(_without(run, center))
+            of_pairs = score.setdefault((run['method'], center), {})
+            of_pairs[run['held_out']] = _without(run, center)
 
     def of(method, trial, center):
-        found = score.get((f'{method}, {trial}', center), [])
+        found = list(score.get((f'{method}, {trial}', center), {}).values())
         if len(found) < 2:
             raise ValueError(
                 f'{method}, {trial}: {len(found)} of 2 inner runs hold {center} out: run the inner '
@@ -89,11 +92,34 @@ def nested(
     ]
 
 
+# Fields of labelled steps at seen centers: inner runs leave these out.
+OF_OWN_STEPS = ('finetune.choose', 'finetune.steps')
+
+
+def _check_inner(run: Summary, overrides: Mapping[str, Any]) -> None:
+    name = f'inner run {run["method"]}, held out {run["held_out"]}'
+    if run['score_on'] != 'val':
+        raise ValueError(
+            f'{name}: scored on {run["score_on"]}: a choice takes validation images: score_on=val'
+        )
+    made = flat_settings(run['config'])
+    for field, value in overrides.items():
+        value = list(value) if isinstance(value, tuple) else value
+        if field in made and field not in OF_OWN_STEPS and made[field] != value:
+            raise ValueError(
+                f'{name}: made with {field}={made[field]!r}, and its trial has {value!r}: run the '
+                'inner sweep again'
+            )
+
+
 def _without(run: Summary, center: str) -> float:
     """A pair's score, the larger the better, from all centers but one of the pair."""
     metric = run['headline'] or next(iter(run['seen']['mean']))
     assert run['unseen'] is not None
-    (other,) = (s[metric] for name, s in run['unseen']['centers'].items() if name != center)
+    (other,) = (s.get(metric) for name, s in run['unseen']['centers'].items() if name != center)
+    if other is None:
+        raise ValueError(f'inner run {run["method"]}, held out {run["held_out"]}: no {metric} of '
+                         'the other center: nothing can be chosen by it')
     score = (run['seen']['mean'][metric] + other) / 2
     return -score if metric in run['lower_is_better'] else score
 
@@ -260,11 +286,13 @@ def _finished(config, file, defaults):
     if not file.exists():
         return False
     way_out = 'delete it or name a new workdir'
-    return _is_of(json.loads(file.read_text()), config, defaults, file, way_out)
+    return _is_of(read_json(file), config, defaults, file, way_out)
 
 
 def _is_of(summary, config, defaults, name, way_out):
     """Whether a finished run is what the configuration asks for, and needs no new scores."""
+    if not isinstance(summary, dict) or 'config' not in summary:
+        raise ValueError(f'{name}: no summary of a run: {way_out}')
     made, now, default = summary['config'], settings_of(config), settings_of(defaults)
     if found := refusal(made, now, default):
         raise ValueError(f'{name}: made by another configuration ({found}): {way_out}')

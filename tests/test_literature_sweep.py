@@ -15,6 +15,7 @@ def scored(run):
     centers = {name: {'accuracy': 0.5 + 0.1 * best} for name in run['data.held_out'].split(',')}
     return {
         'method': run['method'], 'held_out': run['data.held_out'], 'headline': 'accuracy',
+        'score_on': run['score_on'], 'config': {'client': {'lr': run['client.lr']}},
         'lower_is_better': [], 'seen': {'mean': {'accuracy': 0.5}}, 'unseen': {'centers': centers},
     }
 

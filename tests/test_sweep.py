@@ -216,6 +216,7 @@ def test_which_failures_end_a_sweep(monkeypatch, tmp_path, errors, number, kind,
 def inner_run(method, pair, seen, unseen):
     return {
         'method': method, 'held_out': ','.join(pair), 'lower_is_better': [], 'headline': '',
+        'score_on': 'val', 'config': {'client': {'lr': 1.0 if method.endswith('p') else 2.0}},
         'seen': {'mean': {'accuracy': seen}},
         'unseen': {'centers': dict(zip(pair, ({'accuracy': u} for u in unseen)))},
     }
@@ -248,8 +249,20 @@ def test_a_center_gets_the_trial_that_is_best_at_the_others():
 
 def test_a_choice_needs_both_inner_runs_of_a_center():
     runs = inner_runs({'a': 0.9, 'b': 0.2, 'c': 0.2}, {'a': 0.1, 'b': 0.3, 'c': 0.3})
-    with pytest.raises(ValueError, match='m, q: 1 of 2 inner runs hold a out'):
-        sweep.nested(TRIALS, runs[:-1], ['a'], [0])
+    for short in (runs[:-1], [*runs[:-1], {**runs[-3], 'seed': 1}]):  # a seed more is no pair more
+        with pytest.raises(ValueError, match='m, q: 1 of 2 inner runs hold a out'):
+            sweep.nested(TRIALS, short, ['a'], [0])
+
+
+@pytest.mark.parametrize(('change', 'message'), [
+    ({'score_on': 'test'}, 'held out a,b: scored on test: a choice takes validation images'),
+    ({'config': {'client': {'lr': 77.0}}}, 'made with client.lr=77.0, and its trial has 1.0'),
+    ({'headline': 'auroc', 'seen': {'mean': {'auroc': 0.5}}}, 'held out a,b: no auroc of the other'),
+])
+def test_an_inner_run_of_other_images_or_settings_chooses_nothing(change, message):
+    first, *others = inner_runs(dict.fromkeys('abc', 0.5), dict.fromkeys('abc', 0.5))
+    with pytest.raises(ValueError, match=message):
+        sweep.nested(TRIALS, [{**first, **change}, *others], ['a'], [0])
 
 
 @pytest.mark.parametrize(

@@ -327,8 +327,11 @@ def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
         'seen': seen, 'resolution': resolution,
     }
     write_json(workdir / FILE, report)
+    summary = workdir / 'summary.json'
     if seen and seen['mean']:
-        write_json(workdir / 'summary.json', summary_of(done, report, state))
+        write_json(summary, summary_of(done, report, state))
+    else:
+        summary.unlink(missing_ok=True)  # of scores that were told before
     return report
 
 

@@ -42,7 +42,7 @@ def class_sections(name: str, summary: Summary) -> list[Section]:
         sections.append(Section(
             'What is taken for what',
             f'Images of each true class (rows) that {name} takes for each class (columns).',
-            figure=class_figures.confusions(matrices, list(groups['seen centers'][0]['classes'])),
+            figure=class_figures.confusions(matrices, _classes(groups.values())),
         ))
     curves = {k: merged(found) for k, of in groups.items() if (found := _all(of, 'reliability'))}
     if curves:
@@ -54,6 +54,10 @@ def class_sections(name: str, summary: Summary) -> list[Section]:
             figure=class_figures.reliability(curves),
         ))
     return sections
+
+
+def _classes(groups: Iterable[Sequence[Mapping[str, Any]]]) -> list[str]:
+    return next(list(s['classes']) for of in groups for s in of if s.get('classes'))
 
 
 def _all(centers: Iterable[Mapping[str, Any]], key: str) -> list:

@@ -1,12 +1,11 @@
-"""Numbers over many runs: means over seeds, and differences between two methods."""
+"""Numbers over many runs: the rows of a table, and their means over seeds."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
-from fedgen_jax.report.summaries import base_of, center_model_of
+from fedgen_jax.report.summaries import BASE_ALONE, base_of, center_model_of
 from fedgen_jax.schema import Summary
 
 # A kind of model -> its blocks in a summary.
@@ -22,6 +21,9 @@ BLOCKS: dict[str, Callable[[Summary], Any]] = {
 }
 
 
+ADAPTED = ', adapted'  # after a method's name: with steps without labels at unseen centers
+
+
 class Spread(NamedTuple):
     """A mean over seeds, its standard deviation (0 of one seed), and how many seeds there are."""
 
@@ -30,25 +32,12 @@ class Spread(NamedTuple):
     seeds: int
 
 
-class Gap(NamedTuple):
-    """How far one method is above another, paired by held-out centers and seed.
-
-    fold:   {held-out centers: the mean over seeds}.
-    half:   half the 95 % interval of their mean, by Student's t over the folds; NaN for one fold.
-    better: pairs in which it is better; pairs: all of them.
-    """
-
-    fold: dict[str, float]
-    mean: float
-    half: float
-    better: int
-    pairs: int
-
-
 def rows_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
     """Runs by method, in order of appearance; after the first its base alone, if it refines one.
 
     So too after a method that was run on other held-out centers, with which no base here compares.
+
+    Raises ValueError where a method has the name of a row that is made here or in `ranks`.
     """
     rows: dict[str, list[Summary]] = {}
     held_out: dict[str, set] = {}
@@ -60,7 +49,14 @@ def rows_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
         rows.setdefault(method, []).append(s)
         own = method == first or held_out[method].isdisjoint(held_out[first])
         if own and 'base' in s:
-            rows.setdefault(f'{method}: base alone', []).append(base_of(s))
+            rows.setdefault(method + BASE_ALONE, []).append(base_of(s))
+    for method in held_out:
+        for made in (BASE_ALONE, ADAPTED):
+            if method.removesuffix(made) in held_out.keys() - {method}:
+                raise ValueError(
+                    f'method={method!r}: the name of a row that tables make of '
+                    f'{method.removesuffix(made)!r}: give its runs another method'
+                )
     return rows
 
 
@@ -75,25 +71,28 @@ def is_drawn(summary: Summary) -> bool:
     return summary['config'].get('data', {}).get('source') == 'synthetic'
 
 
-def complete(runs: Sequence[Summary]) -> Sequence[Summary]:
-    """The runs of seeds that have all held-out centers of the runs; all runs if there is none."""
+def by_seed(runs: Sequence[Summary]) -> list[list[Summary]]:
+    """The runs of each seed that has all held-out centers of the runs.
+
+    Where there is no such seed, all runs as if of one: means of other centers are no other draw of
+    the same mean.
+    """
     folds = {r['held_out'] for r in runs}
-    of_seed: dict[int, set] = {}
+    of_seed: dict[int, list[Summary]] = {}
     for r in runs:
-        of_seed.setdefault(r['seed'], set()).add(r['held_out'])
-    return [r for r in runs if of_seed[r['seed']] == folds] or runs
+        of_seed.setdefault(r['seed'], []).append(r)
+    whole = [of for _, of in sorted(of_seed.items()) if {r['held_out'] for r in of} == folds]
+    return whole or [list(runs)]
+
+
+def complete(runs: Sequence[Summary]) -> list[Summary]:
+    """The runs of `by_seed`, together."""
+    return [r for of in by_seed(runs) for r in of]
 
 
 def over_seeds(runs: Sequence[Summary], value: Callable) -> Spread | None:
-    """The spread of `value(runs of one seed)`; None where no seed has one.
-
-    Over the seeds that have all of a method's held-out centers, if there is one: means of other
-    centers are no other draw of the same mean.
-    """
-    runs = complete(runs)
-    seeds = sorted({r['seed'] for r in runs})
-    values = [value([r for r in runs if r['seed'] == seed]) for seed in seeds]
-    values = [v for v in values if v is not None]
+    """The spread of `value(runs of one seed)` over those of `by_seed`; None where none has one."""
+    values = [v for of in by_seed(runs) if (v := value(of)) is not None]
     if not values:
         return None
     return Spread(float(np.mean(values)), float(np.std(values, ddof=len(values) > 1)), len(values))
@@ -116,35 +115,6 @@ def block_value(kind: str, group: str, level: str, metric: str, lower: bool = Fa
         return float(np.mean(found))
 
     return value
-
-
-def paired(
-    reference: Sequence[Summary],
-    runs: Sequence[Summary],
-    kind: str,
-    group: str,
-    metric: str,
-    lower: bool = False,
-) -> Gap | None:
-    """How far `reference` is above `runs`; None where no fold and seed has both."""
-    ours = {(r['held_out'], r['seed']): score(r, kind, group, 'mean', metric) for r in reference}
-    fold: dict[str, list[float]] = {}
-    for r in runs:
-        mine = ours.get((r['held_out'], r['seed']))
-        its = score(r, kind, group, 'mean', metric)
-        if mine is not None and its is not None:
-            fold.setdefault(r['held_out'], []).append(mine - its)
-    if not fold:
-        return None
-    gaps = [gap for of in fold.values() for gap in of]
-    better = sum(g < 0 if lower else g > 0 for g in gaps)
-    # Seeds of one fold share its centers, so they are no independent trials.
-    means = {name: float(np.mean(v)) for name, v in fold.items()}
-    half = float('nan')
-    if len(means) > 1:
-        error = np.std(list(means.values()), ddof=1) / len(means) ** 0.5
-        half = float(stats.t.ppf(0.975, len(means) - 1) * error)
-    return Gap(means, float(np.mean(list(means.values()))), half, better, len(gaps))
 
 
 def reference_of(rows: dict[str, list[Summary]], name: str | None) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from fedgen_jax.report.compare import Gap
+from fedgen_jax.report.differences import Difference
 
 CENTER_COLORS = (
     '#0072b2', '#009e73', '#cc79a7', '#b8860b', '#56b4e9', '#7a7a7a', '#6a3d9a', '#a65628',
@@ -45,7 +45,7 @@ class Panel(NamedTuple):
 
     title: str
     label: str
-    gaps: Mapping[str, Gap]
+    gaps: Mapping[str, Difference]
 
 
 class Cloud(NamedTuple):
@@ -216,18 +216,18 @@ def forest(panels: Sequence[Panel]) -> str:
 
 
 def _forest_panel(axes, panel, methods):
-    centers = list(dict.fromkeys(c for gap in panel.gaps.values() for c in gap.fold))
+    centers = list(dict.fromkeys(c for gap in panel.gaps.values() for c in gap.of))
     axes.axvline(0, color='#888888', linewidth=1)
     for y, method in enumerate(methods):
         gap = panel.gaps.get(method)
         if gap is None:
             continue
-        axes.plot([gap.mean - gap.half, gap.mean + gap.half], [y, y], color='#222222', zorder=2)
+        axes.plot([gap.low, gap.high], [y, y], color='#222222', zorder=2)
         axes.scatter([gap.mean], [y], s=40, marker='D', color='#222222', zorder=3)
     for i, center in enumerate(centers):
         at = [
-            (gap.fold[center], methods.index(m))
-            for m, gap in panel.gaps.items() if center in gap.fold
+            (gap.of[center], methods.index(m))
+            for m, gap in panel.gaps.items() if center in gap.of
         ]
         color = CENTER_COLORS[i % len(CENTER_COLORS)]
         axes.scatter(

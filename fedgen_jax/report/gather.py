@@ -1,6 +1,5 @@
 """What a report shows of a finished run: its curves, its descriptors and example images."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,14 +11,15 @@ from fedgen_jax import renamed
 from fedgen_jax.answers import finished
 from fedgen_jax.data.examples import Center, adapted_on, of_split, take
 from fedgen_jax.evaluate import canonical, metrics_in, model_of
+from fedgen_jax.files import read_json, read_json_lines
 from fedgen_jax.report.canonical import canonical_section, has_canonical
 from fedgen_jax.report.changes import Changes, changes_of, clouds_of, section_of
 from fedgen_jax.report.classes import class_sections
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Section, Strip, Table, write_report
-from fedgen_jax.report.summaries import check_sizes
+from fedgen_jax.report.summaries import check_sizes, checked
 from fedgen_jax.report.words import NONE, headline, titled
-from fedgen_jax.run import Run, Trained
+from fedgen_jax.run import Run, Trained, read_federation
 from fedgen_jax.schema import Summary
 from fedgen_jax.tasks.base import View
 
@@ -29,8 +29,7 @@ STRIPS = 24  # seen and unseen centers, each at most, whose images are shown
 
 def read_lines(workdir: str | pathlib.Path) -> list[dict]:
     """The lines of a run's `metrics.jsonl`."""
-    text = (pathlib.Path(workdir) / 'metrics.jsonl').read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    return read_json_lines(pathlib.Path(workdir) / 'metrics.jsonl')
 
 
 def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
@@ -128,12 +127,12 @@ def _audited(found: Mapping[str, Any] | None) -> str:
     )
 
 
-def by_section(workdir: pathlib.Path, name: str, rounds: int, metric: str) -> list[Section]:
-    """The scores by a column that `launch.evaluate --by` has left, if of these rounds."""
+def by_section(workdir: pathlib.Path, name: str, summary: Summary, metric: str) -> list[Section]:
+    """The scores by a column that `launch.evaluate --by` has left, if of the run as it is."""
     file = workdir / 'evaluation.json'
-    told = json.loads(file.read_text()) if file.is_file() else {}
+    told = read_json(file) if file.is_file() else {}
     by = told.get('by')
-    if not by or told['rounds'] != rounds:
+    if not by or any(told.get(k) != summary[k] for k in ('rounds', 'config', 'resolution')):
         return []
     groups = {'seen': by['seen'], 'unseen': by['unseen'] or {}}
     scores = [of for group in groups.values() for of in group.values()]
@@ -157,7 +156,7 @@ def read_summary(folder: pathlib.Path) -> Summary:
     file = folder / 'summary.json'
     if not file.is_file():
         raise ValueError(f'{file}: missing: let launch.train finish the run')
-    return renamed.summary(json.loads(file.read_text()))
+    return checked(renamed.summary(read_json(file)), file)
 
 
 def distinct(summaries: Mapping[pathlib.Path, Summary]) -> dict[str, pathlib.Path]:
@@ -248,15 +247,16 @@ def report_deployed(workdir: pathlib.Path) -> pathlib.Path:
             'scores of one kind (launch.center --noscores)'
         )
     summary = read_summary(workdir)
-    names = list(summary['seen']['centers'])
+    names, told = read_federation(workdir)['seen'], summary['seen']['centers']
     changes = changes_of(workdir, names)
     sections = class_sections(summary['title'], summary)
     path = workdir / 'report.html'
     write_report(
         path,
         title=f'{summary["title"]}: {summary["task"]}',
-        lede=f'A deployed run between {len(names)} centers: the scores are those that each told of '
-        'its own images, which stay there. '
+        lede=f'A deployed run between {len(names)} centers: the scores are those that '
+        f'{"each" if len(told) == len(names) else f"{len(told)} of them"} told of its own images, '
+        'which stay there. '
         f'{summary["rounds"]} rounds, seed {summary["seed"]}.',
         summaries={summary['title']: summary},
         lines={summary['title']: read_lines(workdir)},
@@ -276,7 +276,7 @@ def sections_of(
     """What a page tells beside scores, curves and pictures; the first summary is the run's."""
     title, first = next(iter(summaries.items()))
     sections = class_sections(title, first)
-    sections += by_section(workdir, title, first['rounds'], headline(first))
+    sections += by_section(workdir, title, first, headline(first))
     sections += [
         privacy_section(name, x['privacy']) for name, x in summaries.items()
         if x['privacy'].get('unit')

@@ -15,14 +15,16 @@ import re
 from collections.abc import Sequence
 
 from fedgen_jax.report import figures, tables
-from fedgen_jax.report.compare import paired, reference_of, rows_of
+from fedgen_jax.report.compare import reference_of, rows_of
 from fedgen_jax.report.rank_tables import rank_tables
+from fedgen_jax.report.ranks import differences
 from fedgen_jax.report.summaries import read_summaries
 from fedgen_jax.report.words import headline, measure, readable
 
 _PART = re.compile(
     r'<!-- (?P<kind>\w+) (?P<files>[^>]+?) -->\n(?P<old>.*?)<!-- end -->', re.DOTALL
 )
+_MARK = re.compile(r'<!--\s*(?:overview|tables|ranks|classes|forest)\b')
 KINDS = ('overview', 'tables', 'ranks', 'classes', 'forest')
 
 
@@ -63,9 +65,15 @@ def rewritten(
             text = f'![Paired differences by held-out center]({target})'
         return f'<!-- {kind} {match["files"]} -->\n{text}\n<!-- end -->'
 
-    text, found = _PART.subn(part, page.read_text())
+    before = page.read_text()
+    text, found = _PART.subn(part, before)
     if not found:
         raise ValueError(f'{page}: no part between <!-- tables FILE --> and <!-- end -->')
+    if found < len(_MARK.findall(before)):
+        raise ValueError(
+            f'{page}: {found} parts, and {len(_MARK.findall(before))} marks that begin one: write '
+            'each as <!-- KIND FILE --> and close it by <!-- end -->'
+        )
     return {page: text, **plots}
 
 
@@ -73,12 +81,12 @@ def _panel(name, summaries, reference):
     """Differences of the unseen centers, in points of 100 unless they have a unit."""
     rows, metric = rows_of(summaries), headline(summaries[0])
     of, ours = measure(summaries, metric), reference_of(rows, reference)
-    gaps = {}
-    for method, runs in rows.items():
-        gap = paired(rows[ours], runs, 'own', 'unseen', metric, of.lower)
-        if method != ours and gap:
-            fold = {center: of.scale * v for center, v in gap.fold.items()}
-            mean, half = (of.scale * v for v in (gap.mean, gap.half))
-            gaps[method] = gap._replace(fold=fold, mean=mean, half=half)
+    gaps = {
+        method: gap._replace(
+            of={center: of.scale * v for center, v in gap.of.items()},
+            mean=of.scale * gap.mean, low=of.scale * gap.low, high=of.scale * gap.high,
+        )
+        for method, gap in differences(rows, ours, 'unseen', metric, of.lower).items()
+    }
     label = f'{ours} less the method: {readable(metric)}{"" if of.unit else ", points"}'
     return figures.Panel(name, label, gaps)

@@ -4,20 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from fedgen_jax.intervals import FEW
-from fedgen_jax.report.ranks import (
-    ADAPTED,
-    Difference,
-    Ranks,
-    common_units,
-    compared_rows,
-    differences,
-    holm,
-    ranks,
-)
-from fedgen_jax.report.tables import GROUPS, markdown
+from fedgen_jax.report.compare import ADAPTED
+from fedgen_jax.report.differences import Difference, common_units
+from fedgen_jax.report.lacking import other_images
+from fedgen_jax.report.ranks import Ranks, compared_rows, differences, holm, ranks
+from fedgen_jax.report.tables import gap_text, how, markdown
 from fedgen_jax.report.words import NONE, Measure, headline, measure, titled
-from fedgen_jax.schema import Summary
+from fedgen_jax.schema import GROUPS, Summary
 
 
 def rank_tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
@@ -31,19 +24,23 @@ def rank_tables(summaries: Sequence[Summary], reference: str | None = None) -> s
     rows, reference = compared_rows(summaries, metric, reference)
     if len(rows) < 2:
         return f'Nothing is ranked: {reference} is the only method.'
-    by_group = {g: ranks(common_units(rows, g, metric), of.lower) for g in GROUPS}
-    gaps = {g: differences(rows, reference, g, metric) for g in GROUPS}
+    # Seen centers have no other models where unseen ones are adapted.
+    own = {name: runs for name, runs in rows.items() if not name.endswith(ADAPTED)}
+    of_group = {'seen': own, 'unseen': rows}
+    by_group = {g: ranks(common_units(of_group[g], g, metric), of.lower) for g in GROUPS}
+    gaps = {g: differences(of_group[g], reference, g, metric) for g in GROUPS}
     adapted, over = reference + ADAPTED, 'over centers and seeds'
     unseen = {'unseen': differences(rows, adapted, 'unseen', metric)} if adapted in rows else {}
     return '\n\n'.join([
+        *other_images(rows),
         f'### {titled(metric)}: mean rank',
-        *_ranked(by_group, list(rows)),
+        *_ranked(by_group, list(rows), len(own)),
         f'### {titled(metric)}: {reference} less each other method, {over}',
         _gaps(gaps, [name for name in rows if name != reference], reference, of),
         *([f'### {titled(metric)}: {adapted}, less each other method, {over}',
            _gaps(unseen, [name for name in rows if name != adapted], adapted, of)]
           if unseen else []),
-        _note(gaps),
+        _note(gaps | unseen),
         *_adapted(rows),
     ])
 
@@ -61,17 +58,23 @@ def _adapted(rows: Mapping[str, Sequence[Summary]]) -> list[str]:
     ]
 
 
-def _ranked(by_group: Mapping[str, Ranks], names: Sequence[str]) -> list[str]:
+def _ranked(by_group: Mapping[str, Ranks], names: Sequence[str], num_seen: int) -> list[str]:
+    """num_seen: how many of the rows are ranked at seen centers."""
     columns = {g: r.mean for g, r in by_group.items() if r.mean}
     columns |= {f'{g}, worst': r.worst for g, r in by_group.items() if r.worst}
     over = [_over(g, r) for g, r in by_group.items()]
+    apart = '' if num_seen == len(names) else f' ({num_seen} at seen centers)'
     said = ' '.join([
-        f'Ranks are among {len(names)} methods, 1 for the best, and ties share the mean of theirs.',
+        f'Ranks are among {len(names)} methods{apart}, 1 for the best, and ties share the mean of '
+        'theirs.',
         *over,
     ])
     if not columns:
         return [said]
-    body = [[name, *(f'{round(of[name], 6):.1f}' for of in columns.values())] for name in names]
+    body = [
+        [name, *(f'{round(of[name], 6):.1f}' if name in of else NONE for of in columns.values())]
+        for name in names
+    ]
     return [said, markdown(['method', *columns], body)]
 
 
@@ -102,11 +105,7 @@ def _gaps(gaps, names, reference, of: Measure) -> str:
 
 
 def _gap(found: Difference, of: Measure) -> str:
-    def signed(value):
-        return f'{round(of.scale * value, 6):+.1f}'
-
-    between = '' if np.isnan(found.low) else f' [{signed(found.low)}, {signed(found.high)}]'
-    return f'{signed(found.mean)}{between} ({found.units} of {found.centers})'
+    return f'{gap_text(found, of)} ({found.units} of {found.centers})'
 
 
 def _p(value: float) -> str:
@@ -116,13 +115,9 @@ def _p(value: float) -> str:
 
 
 def _note(gaps: Mapping[str, Mapping[str, Difference]]) -> str:
-    found = [x for of in gaps.values() for x in of.values()]
-    one_seed = any(x.seeds == 1 for x in found)
     return ' '.join([
-        'In brackets: 95 % interval by bootstrap, over centers and over seeds independently; none '
-        f'for fewer than {FEW} centers. In parentheses: scores of one center and seed that both '
-        'methods have, and of how many centers they are. p: two-sided, by flips of the signs of '
-        "the centers' differences, with Holm's correction over the methods of its column; before "
-        'it, n centers give no p below 2^(1-n).',
-        *['Of one seed, neither says anything of other training runs.'] * one_seed,
+        'In parentheses: scores of one center and seed that both methods have, and of how many '
+        "centers they are. p: two-sided, of the interval's test, with Holm's correction over the "
+        'methods of its column.',
+        how([x for of in gaps.values() for x in of.values()]),
     ])

@@ -6,10 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from fedgen_jax import renamed
+from fedgen_jax.algorithms import ALGORITHMS
+from fedgen_jax.config import base
+from fedgen_jax.files import read_json
 from fedgen_jax.schema import OF_ONE_MODEL, Groups, Summary
+from fedgen_jax.settings import flat_settings
 
+BASE_ALONE = ': base alone'  # after a method's name: its base, in a row of its own
 _OWN = 'own'  # in a line: a center model that is the run's own models
-_FREE = {'seed', 'data.held_out', 'devices', 'client_map'}  # fields in which a row's runs differ
+_FREE = {'method', 'seed', 'data.held_out', 'devices', 'client_map'}  # fields in which a row's runs differ
 _DECIMALS = 6  # of scores and seconds in a line
 
 
@@ -53,8 +58,27 @@ def base_of(summary: Summary) -> Summary:
     timing = {'round_seconds': None, 'compile_seconds': None}
     of_refined = ('base', 'own', 'finetuned', 'oracle', 'adapted')
     kept = {k: v for k, v in summary.items() if k not in of_refined}
-    method = f'{summary["method"]}: base alone'
+    method = summary['method'] + BASE_ALONE
     return cast(Summary, {**kept, **base, 'method': method, 'cost': {**timing, **base['cost']}})
+
+
+def checked(summary: Mapping[str, Any], file: pathlib.Path) -> Summary:
+    """A summary that was read, in today's names.
+
+    Raises ValueError, which names the file, where it lacks what tables and pages are made of.
+    """
+    needed = {
+        'method': str, 'held_out': str, 'seed': int, 'task': str, 'score_on': str, 'config': dict,
+        'algorithm': str, 'cost': dict, 'seen': dict,
+    }
+    for field, kind in needed.items():
+        if not isinstance(summary.get(field), kind):
+            raise ValueError(f'{file}: not a summary of launch.train: no {field}')
+    for group, fields in (('seen', ('mean', 'centers')), ('cost', ('bytes_up', 'parameters'))):
+        for field in fields:
+            if field not in summary[group]:
+                raise ValueError(f'{file}: not a summary of launch.train: no {group}.{field}')
+    return cast(Summary, summary)
 
 
 def in_order(summaries: Iterable[Summary], order: Sequence[str]) -> list[Summary]:
@@ -114,17 +138,21 @@ def center_model_of(summary: Summary) -> Groups | None:
 def _read(path, order):
     if path.suffix == '.jsonl':
         try:
-            return [renamed.summary(s) for s in from_lines(path.read_text())]
+            return [checked(renamed.summary(s), path) for s in from_lines(path.read_text())]
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f'{path}: not a file of launch.summarize --to: {error}') from None
     files = sorted(path.rglob('summary.json'))
     if not files:
         raise ValueError(f'{path}: no summary.json below')
+    # A private run holds the public run that it starts from.
+    files = [x for x in files if not (
+        x.parent != path and x.parent.name == 'public' and (x.parents[1] / 'summary.json').is_file()
+    )]
     found = []
     for file in files:
         try:
-            found.append(renamed.summary(json.loads(file.read_text())))
-        except (ValueError, KeyError, TypeError) as error:
+            found.append(checked(renamed.summary(read_json(file)), file))
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f'{file}: not a summary of launch.train: {error!r}') from None
     return in_order(found, order)
 
@@ -134,7 +162,8 @@ def _check_rows(summaries, where):
 
     Where a center's trial was chosen by inner runs, those of one center and trial do.
     """
-    names, first = set(), dict[str, dict]()
+    names, known, trials = set(), dict[str, dict](), dict[tuple, str]()
+    default = flat_settings(base().to_dict())  # of fields that there were not when a run was made
     for s in summaries:
         name = s['method'], s['held_out'], s['seed']
         if name in names:
@@ -144,19 +173,36 @@ def _check_rows(summaries, where):
                 'give different runs different methods'
             )
         names.add(name)
-        own = _flat(s['config'])
-        trial = own.get('trial') and f'{own["trial"]} at {s["held_out"]}'
-        known = first.setdefault(f'{s["method"]}, {trial}' if trial else s['method'], own)
-        for field in own.keys() & known.keys() - _FREE:
-            if own[field] != known[field]:
+        own = flat_settings(s['config'])
+        trial = own.get('trial') or ''
+        if trials.setdefault(name[:2], trial) != trial:
+            raise ValueError(
+                f'{where}: runs with method={name[0]!r} and data.held_out={name[1]!r} have '
+                f'trial={trials[name[:2]]!r} and {trial!r}: they are seeds of one choice or none: '
+                'run those of the earlier choice again'
+            )
+        row = f'{s["method"]}, {trial} at {s["held_out"]}' if trial else s['method']
+        first = known.setdefault(row, {})
+        of_others = ALGORITHMS.keys() - {s['algorithm'], own.get('fedgen.base')}
+        for field in (own.keys() | first.keys()) - _FREE:
+            if field.split('.')[0] in of_others:  # settings of algorithms that did not run
+                continue
+            value = own.get(field, default.get(field))
+            was = first.setdefault(field, value)
+            if _listed(value) != _listed(was):
                 raise ValueError(
-                    f'{where}: runs with method={name[0]!r} have {field}={known[field]!r} and '
-                    f'{own[field]!r}: give different runs different methods'
+                    f'{where}: runs with method={name[0]!r} have {field}={was!r} and '
+                    f'{value!r}: give different runs different methods'
                 )
 
 
+def _listed(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _short(summary):
-    short = {**_rounded(_scores({**summary, 'config': None})), 'config': _flat(summary['config'])}
+    settings = flat_settings(summary['config'])
+    short = {**_rounded(_scores({**summary, 'config': None})), 'config': settings}
     if short.get('center_model') == same_models(short):
         short['center_model'] = _OWN
     return short
@@ -182,22 +228,18 @@ def _rounded(value: Any) -> Any:
     return [_rounded(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
-def _scores(tree: Any, of_center: bool = False) -> Any:
-    """What tables have of a summary."""
+def _scores(tree: Any, of: str = '') -> Any:
+    """What tables have of a summary.  of: whether the keys are centers' names, or of one center."""
     if not isinstance(tree, dict):
         return tree
-    gone = (*OF_ONE_MODEL, 'classes') if of_center else OF_ONE_MODEL
-    return {k: _scores(x, of_center or k == 'centers') for k, x in tree.items() if k not in gone}
+    gone = {'': OF_ONE_MODEL, 'center': (*OF_ONE_MODEL, 'classes'), 'names': ()}[of]
 
+    def below(key):
+        if of == 'names':
+            return 'center'
+        return 'names' if key in ('centers', 'chosen') else of
 
-def _flat(settings: dict, prefix: str = '') -> dict:
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            found |= _flat(value, f'{prefix}{name}.')
-        else:
-            found[prefix + name] = value
-    return found
+    return {k: _scores(x, below(k)) for k, x in tree.items() if k not in gone}
 
 
 def _nested(flat: dict) -> dict:

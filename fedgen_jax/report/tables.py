@@ -5,17 +5,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedgen_jax.algorithms import ALGORITHMS, pools
 from fedgen_jax.report.compare import (
-    Gap,
     Spread,
     block_value,
     complete,
     is_drawn,
     over_seeds,
-    paired,
     reference_of,
     rows_of,
 )
+from fedgen_jax.report.differences import LEAST, Difference
+from fedgen_jax.report.lacking import incomplete, lacking, left_out, other_images
+from fedgen_jax.report.ranks import differences
 from fedgen_jax.report.words import (
     NO_SCORE,
     NONE,
@@ -27,9 +29,8 @@ from fedgen_jax.report.words import (
     readable,
     titled,
 )
-from fedgen_jax.schema import Summary
+from fedgen_jax.schema import GROUPS, Summary
 
-GROUPS = ('seen', 'unseen')
 COMPARED = (
     ('own', 'seen'), ('without own steps', 'seen'), ('fine-tuned', 'seen'), ('own', 'unseen'),
     ('adapted', 'unseen'),
@@ -58,16 +59,17 @@ def tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
     reference = reference_of(rows, reference)
     seeds = len({s['seed'] for s in summaries})
     count = f'{len(summaries)} run{"s" if len(summaries) > 1 else ""}'
-    parts = [f'{count}. Scores are in points of 100{_spread(seeds)}.', *_incomplete(rows)]
+    parts = [f'{count}. Scores are in points of 100{_spread(seeds)}.', *incomplete(rows)]
+    parts += other_images(rows)
     parts += list(dict.fromkeys(filter(None, map(at_size, summaries))))
     for name in names:
         own = measure(summaries, name)
-        parts += [f'### {titled(name)}{_remark(own)}', *_lacking(rows, name), _scores(rows, own)]
+        parts += [f'### {titled(name)}{_remark(own)}', *lacking(rows, name), _scores(rows, own)]
     by_center = _per_center(rows, of)
     if by_center:
         parts += [f'### {titled(metric)} of each center as the unseen one', by_center]
     parts += _oracle(rows, of)
-    parts += _left_out(summaries)
+    parts += left_out(summaries)
     if len(rows) > 1:
         title = f'### {titled(metric)}: {reference} less each other method'
         parts += [title, _paired(rows, reference, of)]
@@ -90,7 +92,11 @@ def _oracle(rows, of: Measure) -> list[str]:
         return []
 
     def value(part):
-        return lambda runs: float(np.mean([s['oracle'][part]['mean'][metric] for s in runs]))
+        def of_part(runs):
+            found = [s['oracle'][part]['mean'][metric] for s in runs if part in s['oracle']]
+            return float(np.mean(found)) if found else None
+
+        return of_part
 
     own = block_value('own', 'unseen', 'mean', metric)
     body = [
@@ -117,31 +123,40 @@ def overview(sets: Mapping[str, Sequence[Summary]], reference: str | None = None
     every = {x: list(of) for x, of in sets.items()}
     kinds = [x for x in compared(every) if x[0] in ('own', 'without own steps')]
     titles = [group if kind == 'own' else f'{group}, {kind}' for kind, group in kinds]
-    body, notes = [], []
+    body, notes, told = [], [], {}
     for name, summaries in sets.items():
         rows, metric = rows_of(summaries), headline(summaries[0])
         of = measure(summaries, metric)
-        notes += [f'{name}: {note}' for note in _incomplete(rows)]
-        about = f'{name}: {readable(metric)}, {len({s["held_out"] for s in summaries})} centers'
+        notes += [f'{name}: {note}' for note in (*incomplete(rows), *other_images(rows))]
+        about = f'{name}: {readable(metric)}, {_num_folds(summaries)}'
         columns = [
             Column(title, block_value(*kind, 'mean', metric), True)
             for title, kind in zip(titles, kinds)
         ]
+        gaps = [differences(rows, ours, group, metric, of.lower, kind) for kind, group in kinds]
         for method, *scores in _body(rows, columns, of):
-            gaps = [
-                None if method == ours
-                else paired(rows[ours], rows[method], *kind, metric, of.lower)
-                for kind in kinds
-            ]
-            body.append([about, method, *scores, *(_interval(g, of) for g in gaps)])
+            own = [found.get(method) for found in gaps]
+            body.append([about, method, *scores, *(gap_text(g, of) if g else NONE for g in own)])
             about = ''  # once, before the set's first method
+        told[name] = how([gap for found in gaps for gap in found.values()])
     head = ['set', 'method', *titles, *(f'{ours} less it, {title}' for title in titles)]
+    alike = len(set(told.values())) == 1
+    notes += [next(iter(told.values()))] if alike else [f'{k}: {v}' for k, v in told.items()]
     return '\n\n'.join([markdown(head, body), *notes])
+
+
+def _num_folds(summaries) -> str:
+    folds = {s['held_out'] for s in summaries}
+    alone = all(',' not in str(x) for x in folds) and not any(map(is_drawn, summaries))
+    what = 'center' if alone else 'split'
+    return f'{len(folds)} {what}{"" if len(folds) == 1 else "s"}'
 
 
 def by_class(summary: Summary) -> str:
     """The scores of one run's seen centers, all images together, of each class."""
     pooled = summary['seen']['pooled']
+    if 'classes' not in pooled:
+        raise ValueError(f'{summary["method"]}: its stored runs have no scores of each class')
     names = list(summary['seen']['mean'])
     counts = pooled.get('boxes', {})
     body = [
@@ -154,7 +169,9 @@ def by_class(summary: Summary) -> str:
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown."""
     lines = [header, ['---'] * len(header), *rows]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+    return '\n'.join(
+        '| ' + ' | '.join(x.replace('|', r'\|') for x in line) + ' |' for line in lines
+    )
 
 
 def cell(spread: Spread | None, of: Measure) -> str:
@@ -169,28 +186,6 @@ def cell(spread: Spread | None, of: Measure) -> str:
 def _one_decimal(value, sign=''):
     """Rounded twice, so that the order of a sum does not decide where 42.25 goes."""
     return f'{round(value, 6):{sign}.1f}'
-
-
-def _incomplete(rows) -> list[str]:
-    """Which methods lack runs that others have, so that their means cannot be compared."""
-    made = {row: {(r['held_out'], r['seed']) for r in runs} for row, runs in rows.items()}
-    all_ = set().union(*made.values())
-    short = [f'{row} has {len(own)}' for row, own in made.items() if own != all_]
-    if not short:
-        return []
-    return [
-        f'**Not all runs are finished.** Of {len(all_)} pairs of held-out centers and seed, '
-        f'{"; ".join(short)}: means of different pairs cannot be compared, and no best one is set '
-        'in bold. A mean is over the seeds that have all held-out centers of a method, if there '
-        'are any.'
-    ]
-
-
-def _lacking(rows, metric: str) -> list[str]:
-    """Which methods have a metric of a part of their runs alone."""
-    having = {row: [metric in r['seen']['mean'] for r in runs] for row, runs in rows.items()}
-    short = [f'{row}: {sum(x)} of {len(x)}' for row, x in having.items() if 0 < sum(x) < len(x)]
-    return [f'**Of a part of the runs** ({"; ".join(short)}).'] if short else []
 
 
 def _body(rows, columns, of: Measure) -> list[list[str]]:
@@ -268,52 +263,55 @@ def _per_center(rows, measured: Measure):
     return _table(rows, columns, measured) if columns else ''
 
 
-def _left_out(summaries) -> list[str]:
-    """Which classes had too few boxes to count, and where."""
-    found = {
-        f'{name} at {center} ({s["boxes"][name]} boxes)'
-        for summary in summaries
-        for group in GROUPS
-        for center, s in (summary[group] or {'centers': {}})['centers'].items()
-        for name in s.get('left_out', ())
-    }
-    if not found:
-        return []
-    return [f"Left out of a center's mean, for too few boxes: {'; '.join(sorted(found))}."]
-
-
 def _paired(rows, reference, of: Measure):
-    def text(runs, kind, group):
-        gap = paired(rows[reference], runs, kind, group, of.name, of.lower)
-        return f'{_interval(gap, of)} ({gap.better} of {gap.pairs})' if gap else NONE
+    kinds = compared(rows)
+    gaps = [differences(rows, reference, g, of.name, of.lower, kind) for kind, g in kinds]
+
+    def text(found):
+        return f'{gap_text(found, of)} ({found.better} of {found.units})' if found else NONE
 
     body = [
-        [row, *(text(runs, *kind) for kind in compared(rows))]
-        for row, runs in rows.items() if row != reference
+        [row, *(text(found.get(row)) for found in gaps)] for row in rows if row != reference
     ]
     titles = {
         'own': '', 'without own steps': ', both without own steps',
         'fine-tuned': ', both fine-tuned', 'adapted': ', both adapted',
     }
-    head = [f'{reference} less …', *(group + titles[kind] for kind, group in compared(rows))]
+    head = [f'{reference} less …', *(group + titles[kind] for kind, group in kinds)]
     kept = [j for j in range(len(head)) if any(line[j] != NONE for line in body)]
-    folds = len({r['held_out'] for r in rows[reference]})
     note = (
-        'Runs are paired by held-out centers and seed. In brackets: 95 % interval by a paired t '
-        f'test over the {folds} held-out folds, each the mean of its seeds. In parentheses: in how '
-        f'many pairs {reference} is better.'
+        'A score is of one center and seed, the mean over the folds that both methods have. In '
+        f'parentheses: in how many of them {reference} is better. '
+        + how([gap for found in gaps for gap in found.values()])
     )
     table = markdown([head[j] for j in kept], [[line[j] for j in kept] for line in body])
     return f'{table}\n\n{note}'
 
 
-def _interval(gap: Gap | None, of: Measure) -> str:
-    if gap is None:
-        return NONE
-    unit = of.scale
-    low, high = (_one_decimal(unit * (gap.mean + way * gap.half), '+') for way in (-1, 1))
-    between = '' if np.isnan(gap.half) else f' [{low}, {high}]'
-    return _one_decimal(unit * gap.mean, '+') + between
+def gap_text(found: Difference, of: Measure) -> str:
+    """'+2.0 [0.5, 3.5]': how far one method is above another, and the 95 % interval if known."""
+    mean, low, high = (
+        _one_decimal(of.scale * x, '+') for x in (found.mean, found.low, found.high)
+    )
+    return mean if np.isnan(found.low) else f'{mean} [{low}, {high}]'
+
+
+def how(found: Sequence[Difference]) -> str:
+    """What intervals are over, for the note below a table."""
+    nested, seeds = any(x.nested for x in found), max((x.seeds for x in found), default=1)
+    over = 'centers, each the mean of its seeds, and seeds, by two-way random effects'
+    if nested:
+        over = (
+            'the means of seeds, whose centers are others each, or over all centers where these '
+            'means vary no more than chance would have them'
+        )
+    elif seeds == 1:
+        over = 'centers, of one seed, and tells nothing of other training runs'
+    unit = 'seeds' if nested else 'centers'
+    return (
+        f"In brackets: the 95 % interval by Student's t is over {over}; none for fewer than "
+        f'{LEAST} {unit}.'
+    )
 
 
 def _spread(seeds):
@@ -351,5 +349,7 @@ def _cost(rows):
 def _needed(run: Summary) -> str:
     """What the server needs of what clients send."""
     if not run['cost']['bytes_up']:
-        return 'nothing'
+        return 'all images' if run['algorithm'] in ALGORITHMS and pools(run['algorithm']) else (
+            'nothing'
+        )
     return 'sum' if run.get('sum_only', True) else 'each'

@@ -80,9 +80,12 @@ def of_many_labels(
     """
     probability_NxK = finite(probability_NxK)
     known_NxK = truth_NxK >= 0
-    by_class = {}
+    by_class: dict[str, dict[str, float]] = {}
     for k, name in enumerate(classes):
         known_N = known_NxK[:, k]
+        if not known_N.any():
+            by_class[name] = {'n': 0, 'known': 0}
+            continue
         truth_N, probability_N = truth_NxK[known_N, k] > 0, probability_NxK[known_N, k]
         (right_no, wrong), (missed, found) = _sk().confusion_matrix(
             truth_N, probability_N >= 0.5, labels=(False, True)

@@ -53,6 +53,16 @@ def test_a_classifier_has_classes_confusions_and_calibration(classified):
     assert 'how often right' in calibration.figure
 
 
+def test_confusions_are_summed_over_centers_where_images_are_nowhere_together(classified):
+    seen = classified['seen']
+    seen['pooled'], seen['centers'] = {}, {'empty': {'n': 0}, **seen['centers']}
+    titles = [section.title for section in class_sections('Ours', classified)]
+    assert titles == ['What is taken for what', 'Calibration']
+    both = np.sum([seen['centers'][k]['confusion'] for k in 'ab'], 0)
+    figure = class_sections('Ours', classified)[0].figure
+    assert both.sum() == 80 and all(f'>{n}<' in figure for n in both.ravel())
+
+
 def test_runs_without_classes_have_no_such_part(make):
     assert class_sections('Old', make('m', 'x', 0, 0.5, 0.4)) == []
 

@@ -50,9 +50,12 @@ def test_a_part_is_replaced_and_the_rest_stays(summaries, tmp_path):
     ('<!-- tables x.jsonl -->\n', 'page.md: no part between'),
     ('<!-- overview a/x.jsonl b/x.jsonl -->\n<!-- end -->', 'each once'),
     ('<!-- tables x.jsonl -->\n<!-- tables y.jsonl -->\n<!-- end -->', 'no <!-- end --> before'),
+    ('<!-- ranks x.jsonl -->\n<!-- end -->\n<!-- tables x.jsonl -->\n', '1 parts, and 2 marks'),
+    ('<!-- ranks x.jsonl -->\n<!-- end -->\n<!--tables x.jsonl-->\n<!-- end -->', '1 parts, and 2'),
     ('<!-- table x.jsonl -->\n<!-- end -->', 'page.md: <!-- table .* one of overview, tables'),
 ])
-def test_a_mistake_in_a_page_is_one_line(tmp_path, part, message):
+def test_a_mistake_in_a_page_is_one_line(make, tmp_path, part, message):
+    (tmp_path / 'x.jsonl').write_text(to_lines([make('m', 'x', 0, 0.5, 0.4)]))
     (tmp_path / 'page.md').write_text(part)
     with pytest.raises(ValueError, match=message):
         rewritten(tmp_path / 'page.md')

@@ -102,3 +102,60 @@ def test_runs_whose_masks_are_scored_at_two_sizes_are_refused(make, tmp_path):
     assert len(read_summaries([tmp_path / 'own'])) == 1
     with pytest.raises(ValueError, match='own size in some runs .*--config.score_size'):
         read_summaries([tmp_path])
+
+
+@pytest.mark.parametrize('first', ['adapt', 'none'])
+def test_runs_are_compared_with_all_others_of_their_method(make, tmp_path, first):
+    """A run that was made before a field was there has the field's default."""
+    runs = [make('m', 'x', seed, 0.5, 0.4) for seed in (0, 1, 2)]
+    for s, steps in zip(runs, (None, 20, 0) if first == 'none' else (20, None, None)):
+        s['config'] = {**s['config'], **({} if steps is None else {'adapt': {'steps': steps}})}
+    with pytest.raises(ValueError, match='adapt.steps=.* and .*: give different runs'):
+        read_summaries([write(tmp_path, runs)])
+    for s in runs:
+        s['config']['adapt'] = {'steps': 0}
+    runs[0]['config']['ditto'] = {'weight': 0.3}  # of an algorithm that is not the run's
+    assert len(read_summaries([write(tmp_path / 'again', runs)])) == 3
+
+
+def test_seeds_of_two_choices_are_no_seeds_of_one(make, tmp_path):
+    runs = [make('m', 'x', seed, 0.5, 0.4) for seed in (0, 1)]
+    for s, trial, lr in zip(runs, ('fast', 'slow'), (0.1, 0.01)):
+        s['config'] = {**s['config'], 'trial': trial, 'client': {'lr': lr}}
+    with pytest.raises(ValueError, match="trial='fast' and 'slow': they are seeds of one choice"):
+        read_summaries([write(tmp_path, runs)])
+
+
+def test_a_center_may_have_any_name(make):
+    run = make('m', 'confusion', 0, 0.5, 0.4)
+    run['seen']['centers'] = {'classes': {**run['seen']['centers']['a'], 'confusion': [[1]]}}
+    (again,) = from_lines(to_lines([run]))
+    assert list(again['unseen']['centers']) == ['confusion']
+    assert list(again['seen']['centers']) == ['classes']
+    assert 'confusion' not in again['seen']['centers']['classes']
+
+
+def test_the_public_run_inside_a_private_one_is_no_row(make, tmp_path):
+    private = write(tmp_path / 'runs', [make('m', 'x', seed, 0.5, 0.4) for seed in (0, 1)])
+    for i in (0, 1):
+        (private / str(i) / 'public').mkdir()
+        (private / str(i) / 'public' / 'summary.json').write_text(
+            json.dumps(make('public start', 'x', 0, 0.5, 0.4))
+        )
+    assert [s['method'] for s in read_summaries([private])] == ['m', 'm']
+    assert read_summaries([private / '0' / 'public'])[0]['method'] == 'public start'
+
+
+@pytest.mark.parametrize('lacking', ['seen', 'method', 'task', 'score_on', 'cost'])
+def test_a_summary_that_lacks_a_part_is_named(make, tmp_path, lacking):
+    run = make('m', 'x', 0, 0.5, 0.4)
+    del run[lacking]
+    with pytest.raises(ValueError, match=rf'summary.json: not a summary .*{lacking}'):
+        read_summaries([write(tmp_path, [run])])
+
+
+def test_a_file_that_was_cut_is_named(tmp_path):
+    (tmp_path / 'summary.json').write_text('{"seed"')
+    with pytest.raises(ValueError, match=r'summary.json: not JSON, or cut') as error:
+        read_summaries([tmp_path])
+    assert '\n' not in str(error.value)

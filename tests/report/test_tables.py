@@ -3,6 +3,7 @@
 import pytest
 
 from fedgen_jax.report import compare, tables
+from fedgen_jax.report.ranks import differences
 from fedgen_jax.report.words import headline
 
 
@@ -13,42 +14,29 @@ def test_worst_unseen_is_the_worst_fold_and_sd_is_over_seeds(summaries):
         assert compare.over_seeds(runs, value) == pytest.approx((expected, 0.01 / 2**0.5, 2))
 
 
-def test_an_interval_is_students_over_folds(summaries):
-    for s in summaries:
-        if (s['method'], s['held_out']) == ('ours', 'y'):
-            s['unseen']['mean']['accuracy'] += 0.02
-    rows = compare.rows_of(summaries)
-    gap = compare.paired(rows['ours'], rows['theirs'], 'own', 'unseen', 'accuracy')
-    assert gap.fold == pytest.approx({'x': 0.05, 'y': 0.07})
-    # Two folds, 0.02 apart: a standard error of 0.01, and t(0.975, 1) = 12.706.
-    assert (gap.mean, gap.half) == pytest.approx((0.06, 0.12706), rel=1e-4)
-    assert (gap.better, gap.pairs) == (4, 4)
-
-
 def test_less_is_better_turns_the_count_round(summaries):
     rows = compare.rows_of(summaries)
-    gap = compare.paired(rows['ours'], rows['theirs'], 'own', 'unseen', 'accuracy', lower=True)
+    gap = differences(rows, 'ours', 'unseen', 'accuracy', lower=True)['theirs']
     assert gap.mean == pytest.approx(0.05) and gap.better == 0
 
 
 def test_runs_without_a_partner_are_no_pair(summaries):
     rows = compare.rows_of([s for s in summaries if (s['method'], s['seed']) != ('theirs', 1)])
-    gap = compare.paired(rows['ours'], rows['theirs'], 'own', 'seen', 'accuracy')
-    assert gap.pairs == 2
-    assert compare.paired(rows['ours'], rows['theirs'], 'fine-tuned', 'seen', 'accuracy') is None
+    assert differences(rows, 'ours', 'unseen', 'accuracy')['theirs'].units == 2
+    assert not differences(rows, 'ours', 'seen', 'accuracy', kind='fine-tuned')
 
 
 def test_tables_show_every_method_center_and_paired_gap(summaries):
     text = tables.tables(summaries)
     assert '8 runs' in text
-    assert '| theirs | +5.0 [+5.0, +5.0] (4 of 4) | +5.0 [+5.0, +5.0] (4 of 4) |' in text
+    assert '| theirs | +5.0 (4 of 4) | +5.0 (4 of 4) |' in text
     assert '| method | x (10 images) | y (10 images) |' in text
     assert '**85.0 ± 0.0**' in text and '**80.0 ± 0.0**' not in text
     assert '| ours | 1,234 | 2 | 1 | 20 | 0.50 | cpu |' in text
 
 
 def test_the_reference_can_be_chosen(summaries):
-    assert '| ours | -5.0 [-5.0, -5.0] (0 of 4) |' in tables.tables(summaries, 'theirs')
+    assert '| ours | -5.0 (0 of 4) |' in tables.tables(summaries, 'theirs')
     with pytest.raises(ValueError, match='--reference=nobody: .* ours; theirs'):
         tables.tables(summaries, 'nobody')
 
@@ -86,20 +74,45 @@ def test_one_run_has_no_spread_interval_or_best(make):
     text = tables.tables([make('m', 'x', 0, 0.5, 0.4)])
     assert '1 run.' in text and '±' not in text and '**' not in text and 'less' not in text
     both = [make(m, 'x', 0, 0.5, 0.4) for m in 'mn']
-    assert '| n | +0.0 (0 of 1) | +0.0 (0 of 1) |' in tables.tables(both)
+    assert '| n | +0.0 (0 of 2) | +0.0 (0 of 1) |' in tables.tables(both)
 
 
 def test_the_overview_has_a_row_for_each_set_and_method(summaries):
-    lines = tables.overview({'one': summaries, 'two': summaries}).splitlines()[2:]
+    text = tables.overview({'one': summaries, 'two': summaries})
+    assert text.count('In brackets') == 1
+    lines = [x for x in text.splitlines() if x.startswith('| ')][1:]
+    lines = [x for x in lines if '---' not in x]
     assert [x.split(' | ')[1] for x in lines] == 2 * ['ours', 'theirs']
     assert lines[0].startswith('| one: balanced accuracy, 2 centers | ours | **85.0 ± 0.0** |')
-    assert lines[3].endswith('| +5.0 [+5.0, +5.0] | +5.0 [+5.0, +5.0] |')
+    assert lines[3].endswith('| +5.0 | +5.0 |')
 
 
 def test_methods_that_lack_runs_are_named(summaries):
     assert 'Not all runs' not in tables.tables(summaries)
     for text in (tables.tables(summaries[:-1]), tables.overview({'one': summaries[:-1]})):
         assert 'Of 4 pairs of held-out centers and seed, theirs has 3: means' in text
+
+
+def test_seeds_of_other_centers_are_no_spread_of_one_mean(make):
+    runs = [make('m', 'x', 0, 0.5, 0.9), make('m', 'y', 1, 0.5, 0.3)]
+    value = compare.block_value('own', 'unseen', 'mean', 'accuracy')
+    assert compare.over_seeds(runs, value) == (pytest.approx(0.6), 0, 1)
+    runs += [make('m', 'y', 0, 0.5, 0.7)]
+    assert compare.over_seeds(runs, value) == (pytest.approx(0.8), 0, 1)
+    assert 'Of 4 pairs of held-out centers and seed, m has 3' in tables.tables(runs)
+
+
+def test_scores_of_other_images_are_told(summaries):
+    assert 'Other images' not in tables.tables(summaries)
+    summaries[0]['unseen']['centers']['x']['n'] = 900
+    told = '**Other images.** With one seed, methods were scored on other numbers of them: x: '
+    assert told + '900 (ours), 10 (theirs)' in tables.tables(summaries)
+    assert told in tables.overview({'one': summaries})
+
+
+def test_a_method_s_name_breaks_no_row(make):
+    text = tables.tables([make(m, 'x', 0, 0.5, 0.4) for m in ('a|b', 'c')])
+    assert '| a\\|b | ' in text
 
 
 def test_a_metric_of_a_part_of_a_method_s_runs_is_told(summaries):

@@ -58,6 +58,15 @@ def test_a_center_of_which_nothing_is_known_scores_only_its_count():
     assert TASK.metrics({'probability': np.zeros((6, 3))}, {'labels': unknown}, ONES) == {'n': 0}
 
 
+def test_a_class_that_nobody_annotated_at_a_center_has_no_scores():
+    truth, p = TRUTH.copy(), np.asarray(jax.random.uniform(jax.random.key(1), (6, 3)))
+    truth[:, 2] = -1
+    scores = TASK.metrics({'probability': p}, {'labels': truth}, ONES)
+    of_all = TASK.metrics({'probability': p}, {'labels': TRUTH}, ONES)
+    assert scores['classes']['c'] == {'n': 0, 'known': 0}
+    assert scores['classes']['a'] == of_all['classes']['a']
+
+
 def test_captions_name_what_is_there():
     image = np.zeros((4, 4, 3), np.uint8)
     target = {'labels': np.array([1, 0, -1])}
