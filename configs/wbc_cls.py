@@ -59,7 +59,7 @@ PUBLISHED = {
 METHODS = common.with_parts(PUBLISHED)
 
 # What the choice is made among: of a baseline the rate of its local steps; of FedGen, whose base
-# keeps `get_config`'s, those of generator and descriptor beside it, and what is generated.
+# keeps `get_config`'s, those of generator and descriptor beside it.
 RATES = (0.005, 0.02, 0.1)
 TRIALS = {
     **{name: {f'rate {rate:g}': {**METHODS[name], 'client.lr': rate} for rate in RATES}
@@ -67,9 +67,6 @@ TRIALS = {
     'fedgen': {
         'client rates 40 10': {'fedgen.client_rates': (40.0, 10.0)},
         'client rates 100 25': {'fedgen.client_rates': (100.0, 25.0)},
-        'client rates 4 1, input too': {
-            'fedgen.client_rates': (4.0, 1.0), 'fedgen.modes': ('input', 'features'),
-        },
     },
 }
 INNER = pathlib.Path(__file__).parents[1] / 'results' / 'wbc_cls_inner.jsonl'

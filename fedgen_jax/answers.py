@@ -26,7 +26,7 @@ from fedgen_jax.evaluate import (
 )
 from fedgen_jax.files import expand
 from fedgen_jax.guard import reopened
-from fedgen_jax.kept import chosen_models
+from fedgen_jax.kept import check_outside, chosen_models, why_not_kept
 from fedgen_jax.own import choose_own, own_models
 from fedgen_jax.predictions import Said
 from fedgen_jax.resolution import is_own, resolution_of
@@ -53,13 +53,19 @@ class Answers(NamedTuple):
     truth: dict | None = None
 
 
-def answers_of(workdir: str | pathlib.Path, data: str | None = None) -> Answers:
+def answers_of(
+    workdir: str | pathlib.Path, data: str | None = None, to: pathlib.Path | None = None
+) -> Answers:
     """Predictions of the models that `summary.json` scores, in the images' own pixels.
 
     Seen centers' are of their own models on `score_on`, unseen ones' cross-fitted.  Arguments as of
     `summary.evaluate_run`.
+
+    to: the folder that they will be written to.  Raises ValueError where that is a private run's.
     """
     run, fed = finished(workdir, data)
+    if to:
+        check_outside(expand(workdir), run.config, to, '--predictions')
     c, found = run.config, predicted(run, fed)
     root = folder_of(c.data.root) if c.data.source == 'folder' else None
     sizes = {x.name: dict(zip(x.path, x.size)) for x in (*fed.seen, *fed.unseen)}
@@ -139,11 +145,11 @@ def scores_by(
     of a private run, whose page shows no group that is smaller than a center.
     """
     run, fed = finished(workdir, data)
-    unit, centers = run.config.privacy.unit, (*fed.seen, *fed.unseen)
-    if unit:
+    centers = (*fed.seen, *fed.unseen)
+    if why := why_not_kept(run.config):
         raise ValueError(
-            f'--by={column}: {workdir} is private (privacy.unit={unit}), and scores of few images '
-            'tell of these: leave --by out'
+            f'--by={column}: {workdir}: {why}, and scores of few images tell of these: leave --by '
+            'out'
         )
     value_of = values_of(centers, column)
     resolution = resolution_of(run.config, run.program.task, centers)

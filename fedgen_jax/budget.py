@@ -30,6 +30,7 @@ from fedgen_jax.privacy.ledger import Account, Ledger, read_ledger
 from fedgen_jax.privacy.release import descriptor_charge
 from fedgen_jax.privacy.secrets import (
     FILE,
+    check_secret,
     create_secret,
     read_secret,
     simulated_secret,
@@ -191,7 +192,8 @@ def account_of(
     c: ConfigDict, site: Site, secret: bytes, plan: tuple[Charge, ...], start: str
 ) -> Account:
     """A center's account in a run; start: hash of the weights that it starts from."""
-    p, device = c.privacy, jax.devices()[0].device_kind
+    p = c.privacy
+    device = f'{jax.devices()[0].device_kind}, client_map={c.client_map}'
     nonce = secrets.token_hex(16) if p.seed == 'secret' else ''
     return Account(
         run_of(c), site.name, data_of(site, secret), name_of(secret), device, site.unit,
@@ -250,7 +252,7 @@ def own_of(
 def run_of(c: ConfigDict) -> str:
     """A hash of all that decides what noise is added to, but for the number of rounds."""
     settings = settings_of(c)
-    del settings['rounds']
+    del settings['rounds'], settings['privacy']['discreet']
     # What leaves no trace in what a center releases.
     for field in ('method', 'eval_every', 'checkpoint_every', 'score_on', 'max_left_out'):
         del settings[field]
@@ -298,6 +300,16 @@ def center_secret(c: ConfigDict, workdir: pathlib.Path, name: str, used: bool) -
 
 def _secrets(c, name):
     return expand(c.privacy.secrets or SECRETS) / file_name(name)
+
+
+def check_secrets(c: ConfigDict, workdir: pathlib.Path, names: Sequence[str]) -> None:
+    """Raises ValueError where a center's secret could not be used; none is drawn."""
+    if c.privacy.seed != 'secret':
+        return
+    one = c.privacy.unit == 'client'  # ledger, and secret too unless each adds its share
+    for name in [CLIENTS] if one and not c.secure.distributed_noise else names:
+        ledger = ledger_file(workdir, CLIENTS if one else name)
+        check_secret(_secrets(c, name), workdir, ledger.exists())
 
 
 def secrets_of_shares(

@@ -127,6 +127,7 @@ def base() -> ConfigDict:
     c.privacy.adaptive = False  # client: the clip follows the median norm of contributions
     c.privacy.images_per_patient = 4  # the most that are used
     c.privacy.multiplicity = 1  # augmentations of an image in a step, whose gradients are averaged
+    c.privacy.discreet = False  # the folder has nothing exact of a center, as where a unit is set
     c.privacy.trainable = 'adapters'  # what learns: adapters (input, norms, head, phi) | base
     # (adapters without phi) | head | all
     c.privacy.public = 'synthetic'  # where public start weights come from, without start.weights

@@ -72,7 +72,7 @@ from fedgen_jax.program import Program
 from fedgen_jax.public import check_public, mean_descriptor
 from fedgen_jax.run import Restored, Run, client_ids
 from fedgen_jax.start import content_of
-from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
+from fedgen_jax.statistics import Statistics, history, read_statistics, write_statistics
 
 STARTED = ('theta', 'phi', 'psi', 'normal')  # entries of `shared` that the public run gives
 
@@ -132,15 +132,20 @@ def check(run: Run) -> None:
         check_adaptive(sigma_of(c, sites, 0, 1), c.privacy.rate * sites[0].units)
 
 
-def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None) -> Run:
-    """The run with its guard: calibrated, keys and ledgers at hand, descriptors released.
+def noise_of(run: Run) -> float:
+    """The noise multiplier of training.  Raises ValueError where none keeps what is promised."""
+    c, size = run.config, _size(run.config, run.program, run.key)
+    return sigma_of(c, sites_of(c, run.seen), size, _steps(c, run.program))
 
-    public: the folder of the public run that weights come from; None: there is none.
+
+def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None, sigma: float) -> Run:
+    """The run with its guard: keys and ledgers at hand, descriptors released.
+
+    public: the folder of the public run that weights come from, if any.  sigma: of `noise_of`.
     """
     c = run.config
     sites = sites_of(c, run.seen)
     size, steps = _size(c, run.program, run.key), _steps(c, run.program)
-    sigma = sigma_of(c, sites, size, steps)
     plans = plans_of(c, sigma, sites, size, steps)
     held = secrets_of_shares(c, workdir, [center.name for center in run.seen])
     keys = {s.name: together(held) if held else secret_of(c, workdir, s.name) for s in sites}
@@ -224,8 +229,10 @@ def checked(run: Run, workdir: pathlib.Path, rounds: int) -> Run:
             check_paid(ledger, 'descriptor', 1)
         if guard.moments:
             check_paid(ledger, 'moments', 1)
-    joined = (of for name, of in ledgers_in(workdir).items() if name not in guard.ledgers)
-    return run._replace(guard=guard._replace(others=tuple(joined)))
+    joined = {name: of for name, of in ledgers_in(workdir).items() if name not in guard.ledgers}
+    for name in there.keys() - guard.ledgers.keys():  # who joined has released a descriptor
+        check_paid(joined.get(name) or read_ledger(ledger_file(workdir, name)), 'descriptor', 1)
+    return run._replace(guard=guard._replace(others=tuple(joined.values())))
 
 
 def _warn_of_other_data(c, workdir, sites, ledgers):
@@ -306,7 +313,8 @@ def release_anew(workdir: pathlib.Path, done: Restored, center: Center) -> Stati
         )
     site, file = site_of(c, center, split=None), ledger_file(workdir, center.name)
     check_target(c.privacy.epsilon, c.privacy.delta, site.units)
-    known = {*done.seen, *read_statistics(workdir).own}
+    changed = (name for line in history(workdir) for name in line['centers'])  # who left too
+    known = {*done.seen, *read_statistics(workdir).own, *changed}
     seen = read_ledger(ledger_file(workdir, done.seen[0])).account
     if site.unit != seen.unit:
         raise ValueError(

@@ -61,16 +61,23 @@ def why_not_kept(config: ConfigDict) -> str:
     statistics, of how its input is changed, of a descriptor without noise.
     """
     unit = config.privacy.unit
-    return f'the run is private (privacy.unit={unit})' if unit else ''
+    if unit:
+        return f'the run is private (privacy.unit={unit})'
+    return 'a private run begins with this one' if config.privacy.discreet else ''
 
 
-def check_outside(workdir: pathlib.Path, config: ConfigDict, place: pathlib.Path) -> None:
-    """Raises ValueError where what tells of images would be written into a private run's folder."""
+def check_outside(
+    workdir: pathlib.Path, config: ConfigDict, place: pathlib.Path, flag: str = '--to'
+) -> None:
+    """Raises ValueError where what tells of images would be written into a private run's folder.
+
+    flag: that names `place`.
+    """
     why = why_not_kept(config)
     if why and place.resolve().is_relative_to(workdir.resolve()):
         raise ValueError(
             f'{place}: lies in the folder of the run, which is the server\'s, and {why}: pass '
-            '--to with a place at the center'
+            f'{flag} with a place at the center'
         )
 
 
@@ -186,7 +193,7 @@ def save_models(
     other rounds are removed.  models, chosen: as of `chosen_models`.
     """
     joined = _joined(workdir, run.config.rounds)
-    if run.discreet or why_not_kept(run.config):
+    if why_not_kept(run.config):
         return
     total = num_bytes(own_model(trained, 0, 'refined')) * len(run.seen)
     if total > MOST_BYTES:

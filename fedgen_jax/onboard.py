@@ -45,9 +45,7 @@ from fedgen_jax.program import num_bytes
 from fedgen_jax.promise import told as told_of_privacy
 from fedgen_jax.resolution import is_own, resolution_of
 from fedgen_jax.run import Restored, check_is_run, restore
-from fedgen_jax.statistics import Statistics, read_statistics, write_statistics
-
-HISTORY = 'onboarded.jsonl'  # in a run's folder: each change, and when
+from fedgen_jax.statistics import HISTORY, Statistics, read_statistics, write_statistics
 
 
 class Recalculated(NamedTuple):
@@ -184,7 +182,9 @@ def _onboard(workdir, data, update, remove, wanted: Wanted, columns):
         summary = json.loads((workdir / 'summary.json').read_text())
         summary['privacy'] |= spent
         write_json(workdir / 'summary.json', summary)
-    _write_report(workdir, report)
+    told = {name: _written(done, entry) for name, entry in entries.items()}
+    write_json(workdir / 'onboard.json', {**report, 'centers': told})
+    note_change(workdir, report['action'], [remove] if remove else [*entries])
     return report
 
 
@@ -212,12 +212,6 @@ def check_asked(workdir, done: Restored, data, update, remove, wanted: Wanted) -
             f'{workdir}: privacy.unit=client keeps no statistics: a new center makes its own model '
             'from its own images, and nothing is charged'
         )
-
-
-def _write_report(workdir, report):
-    write_json(workdir / 'onboard.json', report)
-    centers = [report['removed']] if report['removed'] else [*report['centers']]
-    note_change(workdir, report['action'], centers)
 
 
 def note_change(workdir: pathlib.Path, action: str, centers: Sequence[str]) -> None:
@@ -289,8 +283,14 @@ def _make(
         **told,
     }
     entry_of(workdir, center.name).parent.mkdir(exist_ok=True)
-    write_json(entry_of(workdir, center.name), entry)
+    write_json(entry_of(workdir, center.name), _written(done, entry))
     return entry
+
+
+def _written(done: Restored, entry: dict) -> dict:
+    """What the run's folder has of an entry: of a private run, whose budget pays for the statistic
+    alone, no scores, which are exact counts of the same images."""
+    return entry if not done.config.privacy.unit else {**entry, 'scores': {}}
 
 
 def entry_of(workdir: pathlib.Path, center: str) -> pathlib.Path:

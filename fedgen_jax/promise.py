@@ -17,7 +17,9 @@ from fedgen_jax.privacy.units import cap_of
 
 NOT_COVERED = (
     'hyper-parameters, and runs and seeds that were tried on the same data: their epsilons add up',
-    'scores on validation and test images, in metrics.jsonl and summary.json',
+    'scores on validation and test images, in metrics.jsonl and summary.json: those of a held-out '
+    'center are of all its images, and stay there when it joins',
+    'the weights of a file or package that training starts from: they are taken to be public',
     'how many images a center has (federation.json)',
     'which images train, where the split is drawn: without a patient another may change sides',
     "noise of training: threefry in float32, no vetted generator; a descriptor's noise is exact",

@@ -86,7 +86,9 @@ def check_public(c: ConfigDict) -> None:
 
 def _pretrained(weights: str) -> bool:
     """Whether start weights are a file's or a function's, and no run's."""
-    return ':' in weights or (bool(weights) and expand(weights).is_file())
+    return bool(weights) and not expand(weights).is_dir() and (
+        ':' in weights or expand(weights).is_file()
+    )
 
 
 def mean_descriptor(c: ConfigDict, program: Any, shared: Mapping[str, Any]) -> np.ndarray:

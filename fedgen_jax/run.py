@@ -173,7 +173,7 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
     classes = source.classes
     return Run(
         config, classes, program, seen, unseen, length, key, mix, drawing, reference,
-        discreet=bool(config.privacy.unit),
+        discreet=bool(config.privacy.unit) or config.privacy.discreet,
     )
 
 
@@ -378,11 +378,8 @@ def data_of(run: Run) -> dict[str, Any]:
     from_files = run.config.data.source == 'folder'
     found = federation_of(run.classes, run.seen, run.unseen, from_files)
     if run.discreet:  # how many of each class a center has, and whether an image is among its own
-        seen = set(found['seen'])
-        found['data'] = {
-            name: {**of, 'labels': None, 'content': None if name in seen else of['content']}
-            for name, of in found['data'].items()
-        }
+        hidden = {'labels': None, 'content': None}
+        found['data'] = {name: {**of, **hidden} for name, of in found['data'].items()}
     return found
 
 

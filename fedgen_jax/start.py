@@ -86,8 +86,12 @@ def _named_start(c, model, classes, image_size):
 
 
 def content_of(weights: str) -> str:
-    """A hash of what `start.weights` names, where it is a file or a run's folder."""
-    path = expand(weights) if weights else None
-    if path and path.is_dir():
+    """A hash of what `start.weights` names: a run's folder, a file, or what a function returns."""
+    if not weights:
+        return ''
+    path = expand(weights)
+    if path.is_dir():
         return descriptor.hash_of(checkpoint.server_weights(path))
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path and path.is_file() else ''
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return descriptor.hash_of(read_weights(weights))

@@ -17,10 +17,18 @@ import numpy as np
 
 from fedgen_jax.engine.processes import is_first
 from fedgen_jax.evaluate import seen_statistics
-from fedgen_jax.files import file_name, write_json
+from fedgen_jax.files import file_name, read_json_lines, write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.run import Trained
+
+HISTORY = 'onboarded.jsonl'  # in a run's folder: each change, and when
+
+
+def history(workdir: pathlib.Path) -> list[dict]:
+    """Lines {'at', 'action', 'centers'} of who joined, changed or left since the training."""
+    file = workdir / HISTORY
+    return read_json_lines(file) if file.is_file() else []
 
 
 class Statistics(NamedTuple):

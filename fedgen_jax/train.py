@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax import checkpoint, guard, trackers
 from fedgen_jax.algorithms.base import State
+from fedgen_jax.budget import check_secrets
 from fedgen_jax.config import complete
 from fedgen_jax.data.examples import SPLITS
 from fedgen_jax.data.targets import target_of
@@ -93,7 +94,10 @@ def _train(run: Run, workdir, progress, stop, title):
     federation = data_of(run)
     check_same_data(run, federation, workdir)
     if run.config.privacy.unit:
-        run = guard.protect(run, workdir, _public_start(run, workdir, progress, stop))
+        check_secrets(run.config, workdir, [center.name for center in run.seen])
+        sigma = guard.noise_of(run)  # before hours of a public start
+        public = _public_start(run, workdir, progress, stop)
+        run = guard.protect(run, workdir, public, sigma)
     run = run._replace(parties=parties_of(run, workdir))
     with contextlib.ExitStack() as stack:
         name = title or run.config.method or title_of(run)
@@ -172,9 +176,10 @@ def _public_start(run: Run, workdir, progress, stop) -> pathlib.Path | None:
     if not c.privacy.public:
         return None
     config, folder = public_config(c), workdir / 'public'
+    config.privacy.discreet = True
     check_same_run(config, folder)
     if not (folder / 'summary.json').exists():
-        drawn = prepare_to_train(config)._replace(discreet=True)
+        drawn = prepare_to_train(config)
         folder.mkdir(exist_ok=True)
         _train(drawn, folder, progress, stop, 'public start')
     return folder

@@ -31,7 +31,7 @@ def main():
     by = scores_by(workdir, _BY.value, _DATA.value) if _BY.value else None
     if _PREDICTIONS.value:
         folder = expand(_PREDICTIONS.value)
-        answers = answers_of(workdir, _DATA.value)
+        answers = answers_of(workdir, _DATA.value, folder)
         written = write_predictions(folder, answers.said, *answers[1:4])
         if answers.truth:
             write_json(folder / 'truth.json', answers.truth)

@@ -19,7 +19,7 @@ from fedgen_jax.data.examples import of_split
 from fedgen_jax.data.smears import smears
 from fedgen_jax.evaluate import change_of
 from fedgen_jax.feed import training_examples
-from fedgen_jax.guard import protect
+from fedgen_jax.guard import noise_of, protect
 from fedgen_jax.kept import check_outside
 from fedgen_jax.loaded import load
 from fedgen_jax.models import MODELS
@@ -116,7 +116,8 @@ def test_models_stay_at_their_centers(finished, cells, tmp_path):
 def test_nobody_else_is_moved_by_a_patients_images(cells, finished):
     """Of two neighbouring sets, all images but his enter a private step as they were."""
     c, workdir, _ = finished
-    run = protect(prepare_to_train(c), workdir, workdir / 'public')
+    run = prepare_to_train(c)
+    run = protect(run, workdir, workdir / 'public', noise_of(run))
     own = training_examples(run, 0).image
     center = run.seen[0]
     image = np.array(center.examples.image)

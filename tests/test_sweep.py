@@ -257,7 +257,7 @@ def test_a_choice_needs_both_inner_runs_of_a_center():
 @pytest.mark.parametrize(('change', 'message'), [
     ({'score_on': 'test'}, 'held out a,b: scored on test: a choice takes validation images'),
     ({'config': {'client': {'lr': 77.0}}}, 'made with client.lr=77.0, and its trial has 1.0'),
-    ({'headline': 'auroc', 'seen': {'mean': {'auroc': 0.5}}}, 'held out a,b: no auroc of the other'),
+    ({'headline': 'auroc', 'seen': {'mean': {'auroc': 0.5}}}, 'out a,b: no auroc of the other'),
 ])
 def test_an_inner_run_of_other_images_or_settings_chooses_nothing(change, message):
     first, *others = inner_runs(dict.fromkeys('abc', 0.5), dict.fromkeys('abc', 0.5))

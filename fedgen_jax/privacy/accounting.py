@@ -77,6 +77,7 @@ def check_charge(c: Charge) -> None:
         raise ValueError(
             f'{c.name}: noise of {c.grain:g} whole numbers: below {GRAIN} discrete noise in many '
             'coordinates is not charged as continuous noise is'
+            + (f': raise privacy.{c.name}_noise' if c.name in ('descriptor', 'moments') else '')
         )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from fedgen_jax.privacy.accounting import Charge, epsilon, epsilon_rdp
 
+TINY = 1e-300  # a cost that is too small for a float counts as this
 TOLERANCE = 1e-3  # part of the target that may stay unspent
 
 
@@ -39,7 +40,7 @@ def calibrate(
     """
     def gap(log_sigma):
         cost = epsilon(plan(math.exp(log_sigma)), delta, relation)
-        return math.log(cost / (target * (1 - TOLERANCE / 2)))
+        return math.log(max(cost, TINY) / (target * (1 - TOLERANCE / 2)))
 
     # Cost falls about as a power of sigma, so that a secant in logarithms needs few steps.
     high = math.log(_first_below(lambda s: epsilon_rdp(plan(s), delta, relation), target))

@@ -110,7 +110,25 @@ def read_ledger(file: pathlib.Path) -> Ledger:
             f'{file}: damaged, or of an older version ({type(error).__name__}: {error}), and no '
             'release is possible without it'
         ) from error
+    _check_lines(file, account, charges)
     return Ledger(file, account, charges, len(charges))
+
+
+def _check_lines(file, account: Account, charges: tuple[Charge, ...]) -> None:
+    """Raises ValueError where a charge is not of the plan, or one before it is missing."""
+    planned, number = {c.name: c for c in account.plan}, dict[str, int]()
+    for c in charges:
+        if c.name not in planned or c != planned[c.name]._replace(first=c.first, count=c.count):
+            raise ValueError(
+                f'{file}: {c.name}, release {c.first}: another charge than was planned: the file '
+                'was changed: bring it back from a copy'
+            )
+        if c.first != number.get(c.name, 0):
+            raise ValueError(
+                f'{file}: {c.name}: release {number.get(c.name, 0)} was never charged, and '
+                f'{c.first} was: lines are missing: bring the file back from a copy'
+            )
+        number[c.name] = c.first + c.count
 
 
 def other_owner(was: Account, now: Account) -> str:

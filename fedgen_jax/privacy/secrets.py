@@ -61,6 +61,12 @@ def read_secret(folder: pathlib.Path, workdir: pathlib.Path | None = None) -> by
     return secret
 
 
+def check_secret(folder: pathlib.Path, workdir: pathlib.Path, used: bool) -> None:
+    """Raises ValueError where a secret lies wrong, or is there or was used and cannot be read."""
+    if _file_in(folder, workdir).is_file() or used:
+        read_secret(folder, workdir)
+
+
 def simulated_secret(seed: int, center: str) -> bytes:
     """A secret for simulations (`SIMULATION`), the same for everybody who knows the seed."""
     return stream_key(b'\0' * SIZE, 'simulation', seed, center)

@@ -11,11 +11,11 @@ from fedgen_jax.evaluate import metrics_in
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.kept import file_of
-from fedgen_jax.onboard import HISTORY, entry_of
+from fedgen_jax.onboard import entry_of
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import Section, Table
 from fedgen_jax.report.words import NONE, kilobytes, titled
-from fedgen_jax.statistics import read_statistics
+from fedgen_jax.statistics import HISTORY, history, read_statistics
 
 
 class Changes(NamedTuple):
@@ -67,10 +67,8 @@ def changes_of(workdir: pathlib.Path, seen: Sequence[str]) -> Changes | None:
 
 def _last_times(workdir) -> dict[str, str]:
     """{center: when it last joined, changed or left}, '2026-05-01 09:30'."""
-    file = workdir / HISTORY
-    lines = file.read_text().splitlines() if file.is_file() else []
     found = {}
-    for line in map(json.loads, lines):
+    for line in history(workdir):
         for name in line['centers']:
             found[name] = line['at'][:16].replace('T', ' ')
     return found

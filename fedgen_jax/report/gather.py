@@ -214,7 +214,7 @@ def report_run(
     centers += [(c, 'unseen', None) for c in run.unseen]
     # Of a private run the page shows neither images nor exact descriptors of a center.
     private = any(x['privacy'].get('unit') for x in summaries.values())
-    private |= (workdir.parent / 'privacy').is_dir()  # the public start of a private run
+    private |= any(run.discreet for run, _ in models.values())  # or what a private run begins with
     changes = changes_of(workdir, [c.name for c in run.seen])
     described = done.program.describe and not private
     clouds = [cloud_of(done, *x[:2]) for x in centers] if described else []

@@ -14,7 +14,8 @@ from fedgen_jax.settings import flat_settings
 
 BASE_ALONE = ': base alone'  # after a method's name: its base, in a row of its own
 _OWN = 'own'  # in a line: a center model that is the run's own models
-_FREE = {'method', 'seed', 'data.held_out', 'devices', 'client_map'}  # fields in which a row's runs differ
+# Fields in which a row's runs differ.
+_FREE = {'method', 'seed', 'data.held_out', 'devices', 'client_map'}
 _DECIMALS = 6  # of scores and seconds in a line
 
 

@@ -13,13 +13,13 @@ from drawn import newcomer, newcomer_folder
 from private import SEEN, alike, configured, ledgers_of
 
 from fedgen_jax.budget import ledger_file, sites_of
-from fedgen_jax.guard import protect, reopened
+from fedgen_jax.guard import noise_of, protect, reopened
 from fedgen_jax.hypernet import descriptor
-from fedgen_jax.onboard import onboard
+from fedgen_jax.onboard import entry_of, onboard
 from fedgen_jax.privacy.accounting import epsilon
 from fedgen_jax.privacy.ledger import read_ledger, spent
 from fedgen_jax.public import public_config
-from fedgen_jax.report.gather import privacy_section
+from fedgen_jax.report.gather import privacy_section, report_run
 from fedgen_jax.run import reopen
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.summary import evaluate_run
@@ -56,6 +56,54 @@ def test_centers_that_join_change_and_leave_are_charged(cells, run, tmp_path):
     np.testing.assert_array_equal(read_statistics(run).pooled.total, kept.total)
 
 
+def test_no_score_of_a_newcomer_lies_in_the_folder(cells, run, tmp_path):
+    """Its images are those that it pays for, and scores are exact counts of them."""
+    report = onboard(run, newcomer(cells, tmp_path / 'data', 'synthetic-3'))
+    assert report['centers']['synthetic-3']['scores']['n'] > 20  # for who calls it
+    for file in (run / 'onboard.json', entry_of(run, 'synthetic-3')):
+        assert 'balanced_accuracy' not in file.read_text() and 'confusion' not in file.read_text()
+    page = report_run(run).read_text()
+    assert 'synthetic-3: joined' in page
+
+
+@pytest.mark.parametrize('leaves', [False, True])
+def test_a_newcomer_whose_ledger_is_lost_releases_nothing_more(cells, run, tmp_path, leaves):
+    folder = newcomer(cells, tmp_path / 'data', 'synthetic-3')
+    onboard(run, folder)
+    file = ledger_file(run, 'synthetic-3')
+    if leaves:
+        onboard(run, remove='synthetic-3')
+    file.unlink()
+    with pytest.raises(ValueError, match=r'synthetic-3.jsonl: the ledger is missing') as error:
+        onboard(run, folder) if leaves else evaluate_run(run)
+    assert '\n' not in str(error.value) and not file.exists()
+
+
+def test_what_a_private_run_begins_with_tells_no_more_than_it(run, tmp_path):
+    """RUN/public was not trained on the centers' images, and scored on them."""
+    public = run / 'public'
+    found = json.loads((public / 'federation.json').read_text())['data']
+    assert all(of['content'] is None and of['labels'] is None for of in found.values())
+    for command in (
+        ['launch.export', f'--center={SEEN[0]}', '--format=safetensors'],
+        ['launch.audit', '--which=differencing'],
+        ['launch.predict', f'--center={SEEN[0]}', f'--to={public / "said"}'],
+        ['launch.evaluate', f'--predictions={public / "said"}'],
+        ['launch.evaluate', '--by=patient'],
+    ):
+        command = [sys.executable, '-m', *command, f'--workdir={public}']
+        refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert refused.returncode and 'private run begins with this one' in refused.stderr, command
+        assert 'Traceback' not in refused.stderr
+    assert not [x for name in ('export*', 'audit*', 'said') for x in public.glob(name)]
+    command = [sys.executable, '-m', 'launch.evaluate', f'--predictions={run / "said"}']
+    refused = subprocess.run(
+        [*command, f'--workdir={run}'], capture_output=True, text=True, cwd=ROOT
+    )
+    assert refused.returncode and 'pass --predictions with a place at' in refused.stderr
+    assert not (run / 'said').exists()
+
+
 def test_a_center_that_trained_may_release_once_more(cells, run, tmp_path):
     folder = newcomer(cells, tmp_path / 'data', SEEN[0])
     before = read_ledger(ledger_file(run, SEEN[0]))
@@ -87,7 +135,7 @@ def test_a_change_is_charged_to_no_other_ledger_and_to_no_new_one(cells, run, tm
     file.unlink()
     with pytest.raises(ValueError, match='the ledger is missing'):
         onboard(run, folder, update=SEEN[0])
-    file.write_text(kept.replace('"count": 4', '"count": 3'))
+    file.write_text('"count": 3'.join(kept.rsplit('"count": 4', 1)))
     with pytest.raises(ValueError, match='training: 7 releases were charged, and the run has 8'):
         evaluate_run(run)
 
@@ -104,7 +152,7 @@ def test_noise_under_other_weights_is_refused(cells, finished, tmp_path):
     start = shutil.copytree(finished.workdir / 'public', tmp_path / 'start')
     c = configured(cells, tmp_path, **{'start.weights': str(start), 'rounds': 1})
     run = prepare_to_train(c)
-    protect(run, tmp_path / 'run', start)
+    protect(run, tmp_path / 'run', start, noise_of(run))
     shutil.rmtree(tmp_path / 'run' / 'statistics')
     other = configured(cells, tmp_path, **{'data.held_out': 'synthetic-2,synthetic-3'})
     other = public_config(other)
@@ -112,7 +160,7 @@ def test_noise_under_other_weights_is_refused(cells, finished, tmp_path):
     shutil.rmtree(start)
     train(other, start, progress=False)
     with pytest.raises(ValueError, match='started from other weights'):
-        protect(run, tmp_path / 'run', start)
+        protect(run, tmp_path / 'run', start, noise_of(run))
 
 
 def test_no_hash_that_others_can_make_is_of_a_center_s_data(finished):

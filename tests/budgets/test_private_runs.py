@@ -208,6 +208,36 @@ def test_what_breaks_the_promise_is_refused_and_nothing_is_spent(
     assert not (tmp_path / 'run').exists() and not (tmp_path / 'keys').exists()
 
 
+def test_a_secret_that_cannot_be_read_is_told_before_the_public_start(cells, tmp_path):
+    c = configured(cells, tmp_path)
+    file = tmp_path / 'keys' / SEEN[0] / 'secret.key'
+    file.parent.mkdir(parents=True)
+    file.write_bytes(bytes(32))
+    file.chmod(0o644)
+    with pytest.raises(ValueError, match='chmod 600'):
+        train(c, tmp_path / 'run', progress=False)
+    c.privacy.secrets = str(tmp_path / 'run' / 'keys')
+    with pytest.raises(ValueError, match='keys'):
+        train(c, tmp_path / 'run', progress=False)
+    c.privacy.update({'secrets': str(tmp_path / 'others'), 'descriptor_noise': 1e-4})
+    with pytest.raises(ValueError, match='raise privacy.descriptor_noise'):
+        train(c, tmp_path / 'run', progress=False)
+    assert not (tmp_path / 'run' / 'public').exists() and not (tmp_path / 'others').exists()
+
+
+def test_private_weights_are_no_public_start_by_way_of_another_run(cells, finished, tmp_path):
+    """Whatever its folder is called: a colon is no function's."""
+    private = shutil.copytree(finished.workdir, tmp_path / 'wbc:seed0')
+    between = configured(cells, tmp_path, **{
+        'privacy.unit': '', 'algorithm': 'fedavg', 'rounds': 1, 'data.virtual': 3,
+        'data.virtual_share': 1.0, 'start.weights': str(private),
+    })
+    train(between, tmp_path / 'between', progress=False)
+    c = configured(cells, tmp_path, **{'start.weights': str(tmp_path / 'between')})
+    with pytest.raises(ValueError, match='has seen .*wbc:seed0, so it is no public start'):
+        train(c, tmp_path / 'run', progress=False)
+
+
 @pytest.mark.parametrize('algorithm', ['fedavg', LOCAL])
 def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorithm):
     public = finished.workdir / 'public'

@@ -92,6 +92,25 @@ def test_a_damaged_ledger_releases_nothing(tmp_path, damage):
         read_ledger(file)
 
 
+@pytest.mark.parametrize('change, said', [
+    (lambda lines: [*lines[:1], *lines[2:]], 'release 0 was never charged, and 64 was'),
+    (lambda lines: [*lines[:2], *lines[3:]], 'release 64 was never charged, and 128 was'),
+    (lambda lines: [*lines[:2], lines[1], *lines[2:]], 'release 64 was never charged, and 0 was'),
+    (lambda lines: [*lines[:3], lines[3].replace('3.0', '30.0')], 'another charge than was'),
+    (lambda lines: [*lines[:3], lines[3].replace('"training"', '"tr"')], 'another charge than was'),
+])
+def test_lines_that_are_missing_or_changed_are_told(tmp_path, change, said):
+    file = tmp_path / 'a.jsonl'
+    ledger = open_ledger(file, ACCOUNT)
+    for first in (0, 64, 128):
+        ledger = charge(ledger, 'training', first, 64)
+    lines = change(file.read_text().splitlines())
+    file.write_text('\n'.join(lines) + '\n')
+    with pytest.raises(ValueError, match=said) as error:
+        read_ledger(file)
+    assert '\n' not in str(error.value) and 'bring' in str(error.value)
+
+
 @pytest.mark.parametrize('name, first, count, said', [
     ('training', 0, 513, '513 releases, and 512 were calibrated'),
     ('training', 512, 1, '513 releases'),
