@@ -43,7 +43,7 @@ def get_config():
     c.client.lr, c.client.clip, c.client.decay = 0.005, 0.0, 0.03
     c.fedgen.modes = ('features',)
     c.fedgen.centered = True
-    c.fedgen.client_rates = (4.0, 1.0)
+    c.fedgen.client_rates = (40.0, 10.0)  # what inner runs chose for most centers
     c.adapt.steps, c.adapt.what, c.adapt.reach = 20, 'features', 1.0
     c.finetune.steps, c.finetune.lr = 50, 0.005
     c.finetune.choose = ('refined', 'finetuned')  # a head alone learns: local-only is no other
@@ -94,9 +94,12 @@ def sweep_main():
         ]
         return [*grid(others, CENTERS, (seed,)), *chosen, *own, *less]
 
-    runs = [run for seed in SEEDS for run in runs_of(seed)]
-    ours = {'fedgen': TRIALS['fedgen']}
-    return [*runs, *nested(ours, inner_runs, CENTERS, MORE_SEEDS)]
+    return [*(run for seed in SEEDS for run in runs_of(seed)), *ours(MORE_SEEDS)]
+
+
+def ours(seeds):
+    """FedGen at the rates of its generator that inner runs chose for each center."""
+    return nested({'fedgen': TRIALS['fedgen']}, read_summaries([INNER]), CENTERS, seeds)
 
 
 def sweep_inner():
@@ -138,8 +141,12 @@ LITERATURE_INNER = INNER.with_name('wbc_cls_methods_inner.jsonl')
 
 
 def sweep_methods_fixed():
-    """Every method of the literature at the rate of `get_config`: nothing is chosen for any."""
-    return [run for seed in SEEDS for run in grid(LITERATURE, CENTERS, (seed,))]
+    """Every method of the literature at the rate of `get_config`: nothing is chosen for any, but for
+    the rates of FedGen's generator, as in `sweep_main`."""
+    others = {name: x for name, x in LITERATURE.items() if name != 'fedgen'}
+    return [
+        run for seed in SEEDS for run in (*ours((seed,)), *grid(others, CENTERS, (seed,)))
+    ]
 
 
 def sweep_methods():
