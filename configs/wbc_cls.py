@@ -141,8 +141,10 @@ LITERATURE_INNER = INNER.with_name('wbc_cls_methods_inner.jsonl')
 
 
 def sweep_methods_fixed():
-    """Every method of the literature at the rate of `get_config`: nothing is chosen for any, but for
-    the rates of FedGen's generator, as in `sweep_main`."""
+    """Every method of the literature at the rate of `get_config`.
+
+    Nothing is chosen for any, but for the rates of FedGen's generator, as in `sweep_main`.
+    """
     others = {name: x for name, x in LITERATURE.items() if name != 'fedgen'}
     return [
         run for seed in SEEDS for run in (*ours((seed,)), *grid(others, CENTERS, (seed,)))

@@ -25,6 +25,7 @@ from fedgen_jax.deploy.wire import pack, unpack
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.interrupt import Failed, MayPass, Stopped
 from fedgen_jax.program import build
+from fedgen_jax.report.gather import report_run
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_the_last(scaffold, tmp_path):
@@ -214,6 +215,19 @@ def test_a_server_that_is_told_to_stop_goes_on_where_it_was(scaffold, tmp_path):
     server.train(config, tmp_path / 'a' / 'run', NAMES, net_of(sites), 0.0)
     deployed(h, config, tmp_path / 'b', scores=False)
     assert_same(state_in(tmp_path / 'a', config), state_in(tmp_path / 'b', config))
+
+
+def test_a_page_says_how_many_centers_told_scores(scaffold, tmp_path):
+    h, config = scaffold
+    silent, *others = sites_in(h, tmp_path)
+    some = net_of([silent._replace(scores=False), *others])
+    none = net_of(sites_in(h, tmp_path, scores=False))
+    server.train(config, tmp_path / 'run', NAMES, some, 0.0)
+    page = report_run(tmp_path / 'run').read_text()
+    assert 'between 3 centers: the scores are those that 2 of them told' in page
+    server.train(config, tmp_path / 'run', NAMES, none, 0.0)  # finished again, and none tells
+    with pytest.raises(ValueError, match='summary.json: missing: .* no center told'):
+        report_run(tmp_path / 'run')
 
 
 def test_nothing_to_score_is_told_before_the_rounds(scaffold, tmp_path):
