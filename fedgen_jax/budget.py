@@ -252,7 +252,7 @@ def own_of(
 def run_of(c: ConfigDict) -> str:
     """A hash of all that decides what noise is added to, but for the number of rounds."""
     settings = settings_of(c)
-    del settings['rounds'], settings['privacy']['discreet']
+    del settings['rounds']
     # What leaves no trace in what a center releases.
     for field in ('method', 'eval_every', 'checkpoint_every', 'score_on', 'max_left_out'):
         del settings[field]

@@ -305,6 +305,8 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     check_is_run(workdir)
     config = complete(json.loads((workdir / 'config.json').read_text()))
     config.devices = 1  # whatever it was trained on
+    if workdir.name == 'public' and (workdir.parent / 'privacy').is_dir():
+        config.privacy.discreet = True  # made before the field was
     federation = read_federation(workdir)
     num_clients = federation.get('clients', len(federation['seen']))  # `deploy.handed` has one
     program = build(config, federation['classes'], num_clients)

@@ -28,7 +28,8 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
         values.pop(field, None)
     where = ('root', 'cache', 'images')
     values['data'] = {k: v for k, v in values['data'].items() if k not in where}
-    values['privacy'].pop('secrets', None)
+    for field in ('secrets', 'discreet'):
+        values['privacy'].pop(field, None)
     return json.loads(json.dumps(values, default=list))
 
 

@@ -62,16 +62,17 @@ def nested(
     Raises ValueError where a trial has no inner run that a center needs, and where an inner run was
     scored on other images than those of `val`, or is not of its trial.
     """
-    overrides, score = flat(trials), dict[tuple[str, str], dict[str, float]]()
+    overrides, score = flat(trials), dict[tuple[str, str], dict[str, list[float]]]()
     for run in inner_runs:
         if run['method'] in overrides:
             _check_inner(run, overrides[run['method']])
         for center in str(run['held_out']).split(','):
             of_pairs = score.setdefault((run['method'], center), {})
-            of_pairs[run['held_out']] = _without(run, center)
+            of_pairs.setdefault(run['held_out'], []).append(_without(run, center))
 
     def of(method, trial, center):
-        found = list(score.get((f'{method}, {trial}', center), {}).values())
+        of_pairs = score.get((f'{method}, {trial}', center), {})
+        found = [sum(of) / len(of) for of in of_pairs.values()]  # over seeds
         if len(found) < 2:
             raise ValueError(
                 f'{method}, {trial}: {len(found)} of 2 inner runs hold {center} out: run the inner '

@@ -19,7 +19,7 @@ from fedgen_jax.files import write_json
 from fedgen_jax.interrupt import Failed
 from fedgen_jax.onboard import onboard
 from fedgen_jax.predictions import write_predictions
-from fedgen_jax.report.gather import by_section
+from fedgen_jax.report.gather import by_section, read_summary
 from fedgen_jax.run import reopen, restore
 from fedgen_jax.statistics import read_statistics
 from fedgen_jax.summary import evaluate_run
@@ -372,12 +372,18 @@ def test_further_columns_go_with_predictions_and_tell_groups_of_scores(config, r
             right = [r['predicted'] == r['truth'] for r in own]
             assert scores['n'] == len(own) and scores['accuracy'] == pytest.approx(np.mean(right))
     write_json(run / 'evaluation.json', {**evaluate_run(run, str(root)), 'by': by})
-    (section,) = by_section(run, 'FedGen', config.rounds, 'balanced_accuracy')
+    summary = read_summary(run)
+    (section,) = by_section(run, 'FedGen', summary, 'balanced_accuracy')
     assert 'scanner' in section.text
     assert [r[:2] for r in section.table.rows if r[1] == 'seen'] == [
         [value, 'seen'] for value in by['seen']
     ]
-    assert by_section(run, 'FedGen', config.rounds + 1, 'balanced_accuracy') == []
+    for change in (
+        {'rounds': summary['rounds'] + 1},
+        {'config': {**summary['config'], 'score_on': 'val'}},
+        {'config': {**summary['config'], 'seed': summary['seed'] + 1}},
+    ):
+        assert by_section(run, 'FedGen', {**summary, **change}, 'balanced_accuracy') == []
 
 
 @pytest.mark.parametrize(('column', 'message'), [

@@ -140,6 +140,8 @@ def other_owner(was: Account, now: Account) -> str:
         'device': 'noise was added on another device, which rounds otherwise',
         'unit': 'of another unit', 'relation': 'of another relation',
     }
+    if ', client_map=' not in was.device:  # of a ledger that did not tell it
+        now = now._replace(device=now.device.partition(', client_map=')[0])
     for field, text in same.items():
         if getattr(was, field) != getattr(now, field):
             return f'{text} ({getattr(was, field)}, now {getattr(now, field)})'

@@ -50,12 +50,12 @@ def rows_of(summaries: Sequence[Summary]) -> dict[str, list[Summary]]:
         own = method == first or held_out[method].isdisjoint(held_out[first])
         if own and 'base' in s:
             rows.setdefault(method + BASE_ALONE, []).append(base_of(s))
-    for method in held_out:
-        for made in (BASE_ALONE, ADAPTED):
-            if method.removesuffix(made) in held_out.keys() - {method}:
+    for suffix, block in ((BASE_ALONE, 'base'), (ADAPTED, 'adapted')):
+        for method in {s['method'] for s in summaries if s.get(block)}:
+            if method + suffix in held_out:
                 raise ValueError(
-                    f'method={method!r}: the name of a row that tables make of '
-                    f'{method.removesuffix(made)!r}: give its runs another method'
+                    f'method={method + suffix!r}: the name of a row that tables make of '
+                    f'{method!r}: give its runs another method'
                 )
     return rows
 

@@ -79,7 +79,7 @@ def by_fold(
         for r in runs
         for center, scores in ((BLOCKS[kind](r) or {}).get(group) or {'centers': {}})[
             'centers'].items()
-        if scores.get(metric) is not None
+        if scores.get(metric) is not None and np.isfinite(scores[metric])
     }
 
 
@@ -90,13 +90,18 @@ def _over_folds(found) -> Units:
     return {unit: float(np.mean(of)) for unit, of in folds.items()}
 
 
-def difference(ours: Units, theirs: Units, lower: bool = False) -> Difference:
-    """Of two methods' scores at the same units.  lower: less is better."""
+def difference(
+    ours: Units, theirs: Units, lower: bool = False, nested: bool = False
+) -> Difference:
+    """Of two methods' scores at the same units.
+
+    lower: less is better.  nested: whether centers are others with each seed.
+    """
     centers, seeds = (sorted(set(x)) for x in zip(*ours))
     gap_CxS = np.full((len(centers), len(seeds)), np.nan)
     for (center, seed), score in ours.items():
         gap_CxS[centers.index(center), seeds.index(seed)] = score - theirs[center, seed]
-    nested = len(seeds) > 1 and len(ours) == len(centers)
+    nested &= len(seeds) > 1
     mean, variance, freedom = over_seeds(gap_CxS) if nested else over_both(gap_CxS)
     low = high = p = np.nan
     if (len(seeds) if nested else len(centers)) >= LEAST:
@@ -135,7 +140,11 @@ def over_both(gap_CxS: np.ndarray) -> tuple[float, float, float]:
         return mean, of_centers, freedom
     variance = of_centers + of_seeds - of_rest
     parts = of_centers**2 / freedom + of_seeds**2 / more + of_rest**2 / (freedom * more)
-    return mean, variance, variance**2 / parts
+    found, fewest = variance**2 / parts, min(freedom, more)
+    if found >= fewest:
+        return mean, variance, found
+    # A difference of estimates may be near 0 by chance, and so its degrees of freedom.
+    return mean, max(variance, of_centers, of_seeds), fewest
 
 
 def _of_means(mean_N: np.ndarray) -> tuple[float, float, float]:

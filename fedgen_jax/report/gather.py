@@ -9,6 +9,7 @@ import numpy as np
 
 from fedgen_jax import renamed
 from fedgen_jax.answers import finished
+from fedgen_jax.config import base
 from fedgen_jax.data.examples import Center, adapted_on, of_split, take
 from fedgen_jax.evaluate import canonical, metrics_in, model_of
 from fedgen_jax.files import read_json, read_json_lines
@@ -21,6 +22,7 @@ from fedgen_jax.report.summaries import check_sizes, checked
 from fedgen_jax.report.words import NONE, headline, titled
 from fedgen_jax.run import Run, Trained, read_federation
 from fedgen_jax.schema import Summary
+from fedgen_jax.settings import differences, settings_of
 from fedgen_jax.tasks.base import View
 
 SUBSETS = 30
@@ -132,7 +134,10 @@ def by_section(workdir: pathlib.Path, name: str, summary: Summary, metric: str) 
     file = workdir / 'evaluation.json'
     told = read_json(file) if file.is_file() else {}
     by = told.get('by')
-    if not by or any(told.get(k) != summary[k] for k in ('rounds', 'config', 'resolution')):
+    if not by or any(told.get(k) != summary[k] for k in ('rounds', 'resolution')):
+        return []
+    made, now, default = summary['config'], renamed.config(told['config']), settings_of(base())
+    if differences(made, now, default) or differences(now, made, default):
         return []
     groups = {'seen': by['seen'], 'unseen': by['unseen'] or {}}
     scores = [of for group in groups.values() for of in group.values()]

@@ -8,8 +8,10 @@ from fedgen_jax.schema import GROUPS
 def incomplete(rows) -> list[str]:
     """Which methods lack runs that others have, so that their means cannot be compared."""
     made = {row: {(r['held_out'], r['seed']) for r in runs} for row, runs in rows.items()}
-    folds, seeds = ({key[i] for own in made.values() for key in own} for i in (0, 1))
-    all_ = set(itertools.product(folds, seeds))
+    all_ = set().union(*made.values())
+    folds, seeds = {fold for fold, _ in all_}, {seed for _, seed in all_}
+    if len(folds) < len(all_):  # else each seed may hold out centers of its own
+        all_ = set(itertools.product(folds, seeds))
     short = [f'{row} has {len(own)}' for row, own in made.items() if own != all_]
     if not short:
         return []

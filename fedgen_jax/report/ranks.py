@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from fedgen_jax.report.compare import ADAPTED, reference_of, rows_of
+from fedgen_jax.report.compare import ADAPTED, is_drawn, reference_of, rows_of
 from fedgen_jax.report.differences import Difference, Units, by_fold, common_units, difference
 from fedgen_jax.schema import Summary
 
@@ -65,7 +65,8 @@ def differences(
             pair = {'ours': rows[reference], 'theirs': rows[name]}
             units = common_units(pair, group, metric, kind)
             if units['ours']:
-                found[name] = difference(**units, lower=lower)
+                nested = any(map(is_drawn, [*rows[reference], *rows[name]]))
+                found[name] = difference(**units, lower=lower, nested=nested)
     return found
 
 

@@ -185,6 +185,8 @@ def _check_rows(summaries, where):
         row = f'{s["method"]}, {trial} at {s["held_out"]}' if trial else s['method']
         first = known.setdefault(row, {})
         of_others = ALGORITHMS.keys() - {s['algorithm'], own.get('fedgen.base')}
+        if s['algorithm'] not in ALGORITHMS:  # of a file of the user's, which may read any field
+            of_others = set()
         for field in (own.keys() | first.keys()) - _FREE:
             if field.split('.')[0] in of_others:  # settings of algorithms that did not run
                 continue

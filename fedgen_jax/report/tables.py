@@ -9,6 +9,7 @@ from fedgen_jax.algorithms import ALGORITHMS, pools
 from fedgen_jax.report.compare import (
     Spread,
     block_value,
+    by_seed,
     complete,
     is_drawn,
     over_seeds,
@@ -57,9 +58,10 @@ def tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
     metric = headline(summaries[0])
     of = measure(summaries, metric)
     reference = reference_of(rows, reference)
-    seeds = len({s['seed'] for s in summaries})
+    seeds = max(len(by_seed(runs)) for runs in rows.values())
     count = f'{len(summaries)} run{"s" if len(summaries) > 1 else ""}'
-    parts = [f'{count}. Scores are in points of 100{_spread(seeds)}.', *incomplete(rows)]
+    several = len({s['seed'] for s in summaries}) > 1
+    parts = [f'{count}. Scores are in points of 100{_spread(seeds, several)}.', *incomplete(rows)]
     parts += other_images(rows)
     parts += list(dict.fromkeys(filter(None, map(at_size, summaries))))
     for name in names:
@@ -314,7 +316,9 @@ def how(found: Sequence[Difference]) -> str:
     )
 
 
-def _spread(seeds):
+def _spread(seeds, several):
+    if several and seeds == 1:
+        return '; no two seeds have the same held-out centers, so that none has a deviation'
     return f', as mean ± standard deviation over {seeds} seeds' if seeds > 1 else '; one seed'
 
 

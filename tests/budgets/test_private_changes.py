@@ -84,6 +84,9 @@ def test_what_a_private_run_begins_with_tells_no_more_than_it(run, tmp_path):
     public = run / 'public'
     found = json.loads((public / 'federation.json').read_text())['data']
     assert all(of['content'] is None and of['labels'] is None for of in found.values())
+    config = json.loads((public / 'config.json').read_text())
+    assert config['privacy'].pop('discreet')
+    (public / 'config.json').write_text(json.dumps(config))  # as one of before that field
     for command in (
         ['launch.export', f'--center={SEEN[0]}', '--format=safetensors'],
         ['launch.audit', '--which=differencing'],

@@ -14,6 +14,7 @@ from fedgen_jax.privacy.ledger import (
     check_paid,
     cost,
     open_ledger,
+    other_owner,
     read_ledger,
     spent,
 )
@@ -90,6 +91,13 @@ def test_a_damaged_ledger_releases_nothing(tmp_path, damage):
     file.unlink()
     with pytest.raises(ValueError, match='missing'):
         read_ledger(file)
+
+
+def test_other_rounding_is_another_owner():
+    told = [ACCOUNT._replace(device=f'cpu, client_map={x}') for x in ('map', 'vmap')]
+    assert 'rounds otherwise' in other_owner(*told)
+    assert not other_owner(told[0], told[0]) and not other_owner(ACCOUNT, told[0])
+    assert 'rounds otherwise' in other_owner(ACCOUNT._replace(device='gpu'), told[0])
 
 
 @pytest.mark.parametrize('change, said', [

@@ -17,7 +17,7 @@ def of(gap_CxS, nested=False):
         for c, row in enumerate(np.atleast_2d(gap_CxS)) for s, gap in enumerate(row)
         if np.isfinite(gap)
     }
-    return difference(ours, dict.fromkeys(ours, 0.0))
+    return difference(ours, dict.fromkeys(ours, 0.0), nested=nested)
 
 
 def agrees(found, values):
@@ -74,6 +74,30 @@ def test_few_centers_or_seeds_have_neither_interval_nor_p():
     for gap_CxS, nested in ((np.ones((2, 5)), False), (np.ones((8, 2)), True), ([[1.0]], False)):
         found = of(gap_CxS, nested)
         assert np.isnan([found.low, found.high, found.p]).all() and found.mean == 1
+
+
+def test_no_interval_is_absurd_by_chance():
+    """Where the parts of the variance nearly cancel, its degrees of freedom would be near 0."""
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        gap_CxS = 0.1 * rng.normal(size=(3, 1)) + rng.normal(size=(3, 3))
+        found = of(gap_CxS)
+        assert found.high - found.low < 2 * stats.t.ppf(0.975, 2) * np.ptp(gap_CxS)
+
+
+def test_centers_that_lack_seeds_are_no_others_with_each():
+    gap_CxS = np.full((5, 2), np.nan)
+    gap_CxS[:4, 0], gap_CxS[4, 1] = 1.0, 9.0
+    found = of(gap_CxS)
+    assert not found.nested and found.mean == pytest.approx(2.6)
+    agrees(found, [1.0, 1.0, 1.0, 1.0, 9.0])
+
+
+def test_what_is_not_finite_is_no_score(make):
+    runs = [make('m', fold, 0, 0.5, x) for fold, x in (('x', 0.9), ('y', 0.5))]
+    runs[0]['unseen']['centers']['x']['accuracy'] = float('nan')
+    units = common_units(compare.rows_of(runs), 'unseen', 'accuracy')
+    assert units['m'] == {('y', 0): 0.5}
 
 
 def test_methods_that_score_alike_do_not_differ():

@@ -89,8 +89,11 @@ def test_a_page_says_what_is_ranked(summaries, tmp_path):
 
 
 def test_a_method_with_the_name_of_a_row_that_is_made_is_refused(make):
-    for made in (': base alone', ', adapted'):
+    for made, block in ((': base alone', 'base'), (', adapted', 'adapted')):
         runs = [make(name, 'x', 0, 0.5, 0.4) for name in ('m', 'm' + made)]
+        compare.rows_of(runs)  # no such row is made
+        runs[0][block] = make('m', 'x', 0, 0.5, 0.4)['unseen']
+        runs[0][block] |= {'cost': runs[0]['cost']}
         with pytest.raises(ValueError, match="name of a row that tables make of 'm'"):
             rank_tables(runs)
 

@@ -108,14 +108,21 @@ def test_runs_whose_masks_are_scored_at_two_sizes_are_refused(make, tmp_path):
 def test_runs_are_compared_with_all_others_of_their_method(make, tmp_path, first):
     """A run that was made before a field was there has the field's default."""
     runs = [make('m', 'x', seed, 0.5, 0.4) for seed in (0, 1, 2)]
+    for s in runs:
+        s['algorithm'] = 'fedavg'
     for s, steps in zip(runs, (None, 20, 0) if first == 'none' else (20, None, None)):
         s['config'] = {**s['config'], **({} if steps is None else {'adapt': {'steps': steps}})}
     with pytest.raises(ValueError, match='adapt.steps=.* and .*: give different runs'):
         read_summaries([write(tmp_path, runs)])
     for s in runs:
         s['config']['adapt'] = {'steps': 0}
-    runs[0]['config']['ditto'] = {'weight': 0.3}  # of an algorithm that is not the run's
+    for s, weight in zip(runs, (0.3, 0.4, 0.5)):  # of an algorithm that is not the run's
+        s['config']['ditto'] = {'weight': weight}
     assert len(read_summaries([write(tmp_path / 'again', runs)])) == 3
+    for s in runs:
+        s['algorithm'] = 'file.py:Mine'  # which may read any field
+    with pytest.raises(ValueError, match='ditto.weight=0.3 and 0.4'):
+        read_summaries([write(tmp_path / 'mine', runs)])
 
 
 def test_seeds_of_two_choices_are_no_seeds_of_one(make, tmp_path):
