@@ -46,7 +46,6 @@ class Run(NamedTuple):
     guard:   what keeps it private (`guard.Guard`), once its folder is known; None: nothing.
     parties: who signs in its sums under masks (`engine.sums.Parties`), once its folder is
              known; None: nobody.
-    discreet: whether the folder tells nothing exact of the centers' data, as of a private run.
     """
 
     config: ConfigDict
@@ -61,7 +60,6 @@ class Run(NamedTuple):
     reference: np.ndarray | None = None
     guard: Any = None
     parties: Any = None
-    discreet: bool = False
 
 
 class Trained(NamedTuple):
@@ -173,7 +171,6 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
     classes = source.classes
     return Run(
         config, classes, program, seen, unseen, length, key, mix, drawing, reference,
-        discreet=bool(config.privacy.unit) or config.privacy.discreet,
     )
 
 
@@ -375,11 +372,16 @@ def read_federation(workdir: str | pathlib.Path) -> dict[str, Any]:
     return json.loads((expand(workdir) / 'federation.json').read_text())
 
 
+def is_discreet(c: ConfigDict) -> bool:
+    """Whether a run's folder has nothing exact of the centers' data, as of a private run."""
+    return bool(c.privacy.unit) or c.privacy.discreet
+
+
 def data_of(run: Run) -> dict[str, Any]:
     """What data a run is made on, as `federation` has it."""
     from_files = run.config.data.source == 'folder'
     found = federation_of(run.classes, run.seen, run.unseen, from_files)
-    if run.discreet:  # how many of each class a center has, and whether an image is among its own
+    if is_discreet(run.config):  # how many of a class a center has, and whether an image is its own
         hidden = {'labels': None, 'content': None}
         found['data'] = {name: {**of, **hidden} for name, of in found['data'].items()}
     return found

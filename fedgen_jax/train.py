@@ -39,6 +39,7 @@ from fedgen_jax.run import (
     after_training,
     client_ids,
     data_of,
+    is_discreet,
     on_devices,
     own_states,
     place_of,
@@ -124,7 +125,7 @@ def _train(run: Run, workdir, progress, stop, title):
         models = own_models(done, choose)
         timing |= _known_timing(workdir, timing)
         summary = summarize(run, state, private_C, timing, models, shown.scoring)
-        if not run.discreet:  # of a private run lie there those that were released
+        if not is_discreet(run.config):  # of a private run lie there those that were released
             save_statistics(workdir, done)
         save_models(workdir, run, done, models, summary.get('own', {}).get('chosen', {}))
         write_json(workdir / 'summary.json', summary)

@@ -20,7 +20,7 @@ from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import COLUMNS, SUBSET_SIZE, Section, Strip, Table, write_report
 from fedgen_jax.report.summaries import check_sizes, checked
 from fedgen_jax.report.words import NONE, headline, titled
-from fedgen_jax.run import Run, Trained, read_federation
+from fedgen_jax.run import Run, Trained, is_discreet, read_federation
 from fedgen_jax.schema import Summary
 from fedgen_jax.settings import differences, settings_of
 from fedgen_jax.tasks.base import View
@@ -218,8 +218,7 @@ def report_run(
     centers = [(c, 'seen', i) for i, c in enumerate(run.seen)]
     centers += [(c, 'unseen', None) for c in run.unseen]
     # Of a private run the page shows neither images nor exact descriptors of a center.
-    private = any(x['privacy'].get('unit') for x in summaries.values())
-    private |= any(run.discreet for run, _ in models.values())  # or what a private run begins with
+    private = any(is_discreet(run.config) for run, _ in models.values())
     changes = changes_of(workdir, [c.name for c in run.seen])
     described = done.program.describe and not private
     clouds = [cloud_of(done, *x[:2]) for x in centers] if described else []
