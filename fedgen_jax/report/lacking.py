@@ -19,7 +19,7 @@ def incomplete(rows) -> list[str]:
         f'**Not all runs are finished.** Of {len(all_)} pairs of held-out centers and seed, '
         f'{"; ".join(short)}: means of different pairs cannot be compared, and no best one is set '
         'in bold. A mean is over the seeds that have all held-out centers of a method, if there '
-        'are any: none has a deviation that fewer than two seeds have.'
+        'are any; of fewer than two such seeds there is no deviation.'
     ]
 
 
