@@ -193,7 +193,8 @@ def account_of(
 ) -> Account:
     """A center's account in a run; start: hash of the weights that it starts from."""
     p = c.privacy
-    device = f'{jax.devices()[0].device_kind}, client_map={c.client_map}'
+    kind = jax.devices()[0].device_kind
+    device = f'{kind}, client_map={c.client_map}, jax={jax.__version__}'
     nonce = secrets.token_hex(16) if p.seed == 'secret' else ''
     return Account(
         run_of(c), site.name, data_of(site, secret), name_of(secret), device, site.unit,

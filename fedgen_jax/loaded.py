@@ -8,7 +8,6 @@
 """
 
 import itertools
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +32,7 @@ from fedgen_jax.data.inputs import (
     window_of,
 )
 from fedgen_jax.evaluate import model_of
-from fedgen_jax.files import expand
+from fedgen_jax.files import expand, read_json
 from fedgen_jax.guard import reopened
 from fedgen_jax.kept import file_of, names_kept, read_model, why_not_kept
 from fedgen_jax.own import own_model
@@ -266,7 +265,7 @@ def chosen_of(workdir: pathlib.Path) -> dict[str, str]:
     file = workdir / 'summary.json'
     if not file.is_file():
         return {}
-    return json.loads(file.read_text()).get('own', {}).get('chosen', {})
+    return read_json(file).get('own', {}).get('chosen', {})
 
 
 def _are_paths(images: str | os.PathLike | Sequence) -> bool:

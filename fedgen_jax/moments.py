@@ -8,7 +8,6 @@ smears, and training and the seen center's own scores use the same one.
     RUN/moments.json   {center: its released mean moments [M]}
 """
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +16,7 @@ import numpy as np
 from fedgen_jax.budget import Site, key_of
 from fedgen_jax.canonical import moments_of
 from fedgen_jax.data.examples import of_split
-from fedgen_jax.files import write_json
+from fedgen_jax.files import read_json, write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.privacy.ledger import Ledger, charge
 from fedgen_jax.privacy.release import release
@@ -57,5 +56,5 @@ def release_moments(
 
 def read_moments(workdir: pathlib.Path) -> dict[str, np.ndarray]:
     """Those that `release_moments` wrote."""
-    kept = json.loads((workdir / FILE).read_text())
+    kept = read_json(workdir / FILE)
     return {name: np.array(m, np.float32) for name, m in kept.items()}

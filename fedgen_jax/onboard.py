@@ -21,7 +21,7 @@ from fedgen_jax.data.folder.headers import for_others
 from fedgen_jax.data.source import load
 from fedgen_jax.engine.processes import is_first
 from fedgen_jax.evaluate import model_of, score_stranger, statistic_of
-from fedgen_jax.files import alone_in, append_line, expand, file_name, write_json
+from fedgen_jax.files import alone_in, append_line, expand, file_name, read_json, write_json
 from fedgen_jax.guard import release_anew
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
@@ -179,7 +179,7 @@ def _onboard(workdir, data, update, remove, wanted: Wanted, columns):
         ledgers = tuple(ledgers_in(workdir).values())
         spent = told_of_privacy(done.config, ledgers, done.program.secure)
         report['privacy'] = {name: spent['by_center'][name] for name in entries}
-        summary = json.loads((workdir / 'summary.json').read_text())
+        summary = read_json(workdir / 'summary.json')
         summary['privacy'] |= spent
         write_json(workdir / 'summary.json', summary)
     told = {name: _written(done, entry) for name, entry in entries.items()}

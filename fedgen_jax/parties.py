@@ -8,12 +8,11 @@ the server.  A list that lies in a run's folder before it begins is held to, and
 the run begins, when nobody can tell yet whether a center is who it says.
 """
 
-import json
 import pathlib
 
 from fedgen_jax.budget import center_secret
 from fedgen_jax.engine.sums import Parties
-from fedgen_jax.files import write_json
+from fedgen_jax.files import read_json, write_json
 from fedgen_jax.privacy.commit import identity
 from fedgen_jax.privacy.secrets import stream_key
 from fedgen_jax.run import Run
@@ -33,7 +32,7 @@ def parties_of(run: Run, workdir: pathlib.Path) -> Parties | None:
     if not run.program.secure:
         return None
     file = workdir / FILE
-    known = json.loads(file.read_text()) if file.exists() else {}
+    known = read_json(file) if file.exists() else {}
     names = [center.name for center in run.seen]
     secrets = {
         i: stream_key(center_secret(run.config, workdir, name, name in known), 'identity')

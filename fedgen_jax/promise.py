@@ -1,7 +1,6 @@
 """What a private run promises, to whom, and what not: the `privacy` block of `summary.json`."""
 
 import importlib.metadata
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fedgen_jax.engine.sums import Secure
-from fedgen_jax.files import write_json
+from fedgen_jax.files import read_json, write_json
 from fedgen_jax.privacy.accounting import INTERVAL, epsilon_rdp, has_skellam
 from fedgen_jax.privacy.ledger import Ledger, block, cost
 from fedgen_jax.privacy.secrets import randomness_of
@@ -53,7 +52,7 @@ def note_audit(workdir: pathlib.Path, numbers: Mapping[str, Any]) -> None:
     They use no image and no weight of the run, so nobody has to pay for it.
     """
     file = workdir / 'summary.json'
-    summary = json.loads(file.read_text())
+    summary = read_json(file)
     summary['privacy']['audit'] = {k: numbers[k] for k in AUDITED}
     write_json(file, summary)
 

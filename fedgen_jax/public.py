@@ -4,7 +4,6 @@ Weights are trained by Adam on the mean gradient over a few drawn centers a roun
 center, and Adam at the server.  A private run has few rounds, too few for a start by averaging.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +21,7 @@ from fedgen_jax.data.examples import Examples
 from fedgen_jax.data.smears import smears
 from fedgen_jax.data.virtual import SPREAD
 from fedgen_jax.engine.chunks import in_chunks
-from fedgen_jax.files import expand
+from fedgen_jax.files import expand, read_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.models.layers import LAST_NORM, last_features, statistics_of
 from fedgen_jax.models.start import flat
@@ -66,7 +65,7 @@ def check_public(c: ConfigDict) -> None:
     """
     if not c.start.weights or not expand(c.start.weights).is_dir():
         return
-    made = complete(json.loads((expand(c.start.weights) / 'config.json').read_text()))
+    made = complete(read_json(expand(c.start.weights) / 'config.json'))
     if made.input.canonical != 'none' and made.input.reference != 'drawn':
         raise ValueError(
             f'start.weights={c.start.weights!r}: its canonical input is the mean of the centers it '

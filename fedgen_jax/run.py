@@ -1,6 +1,5 @@
 """A run before and after its rounds: its data, its program, and its folder on disk."""
 
-import json
 import pathlib
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,7 +23,7 @@ from fedgen_jax.engine.cohorts import Mix
 from fedgen_jax.engine.processes import is_first, to_host
 from fedgen_jax.engine.rounds import shapes_of_run, shard_clients
 from fedgen_jax.federation import federation_of, other_data, other_names
-from fedgen_jax.files import expand, write_json
+from fedgen_jax.files import expand, read_json, write_json
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.named import make_task
 from fedgen_jax.privacy.settings import check_private
@@ -300,7 +299,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     """The last checkpoint of a run, from its folder alone."""
     workdir = expand(workdir)
     check_is_run(workdir)
-    config = complete(json.loads((workdir / 'config.json').read_text()))
+    config = complete(read_json(workdir / 'config.json'))
     config.devices = 1  # whatever it was trained on
     if workdir.name == 'public' and (workdir.parent / 'privacy').is_dir():
         config.privacy.discreet = True  # made before the field was
@@ -364,12 +363,12 @@ def write_reference(workdir: pathlib.Path, run: Run) -> None:
 def read_reference(workdir: pathlib.Path) -> np.ndarray | None:
     """The mean moments [M]; None of a run without canonical input."""
     file = workdir / 'reference.json'
-    return np.array(json.loads(file.read_text())['mean'], np.float32) if file.exists() else None
+    return np.array(read_json(file)['mean'], np.float32) if file.exists() else None
 
 
 def read_federation(workdir: str | pathlib.Path) -> dict[str, Any]:
     """What data a run was made on, as `federation` has it."""
-    return json.loads((expand(workdir) / 'federation.json').read_text())
+    return read_json(expand(workdir) / 'federation.json')
 
 
 def is_discreet(c: ConfigDict) -> bool:

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from fedgen_jax import checkpoint
 from fedgen_jax.config import complete
 from fedgen_jax.data.targets import target_of
-from fedgen_jax.files import expand
+from fedgen_jax.files import expand, read_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.models.start import flat, read_weights, start_of
 from fedgen_jax.named import make_canonical, make_model, make_task
@@ -48,7 +48,7 @@ def start_variables(
 
 
 def _made_by(folder: pathlib.Path) -> ConfigDict:
-    return complete(json.loads((folder / 'config.json').read_text()))
+    return complete(read_json(folder / 'config.json'))
 
 
 def _named_start(c, model, classes, image_size):
@@ -62,7 +62,7 @@ def _named_start(c, model, classes, image_size):
         found = read_weights(c.start.weights)
         return start_of(model, found, keep, c.start.seed, image_size)
     found = checkpoint.server_weights(folder)
-    known = json.loads((folder / 'federation.json').read_text())['classes']
+    known = read_json(folder / 'federation.json')['classes']
     if list(known) != list(classes) and 'params/head' not in keep:
         raise ValueError(
             f'start.weights={c.start.weights!r}: its classes are {", ".join(known)}, here they are '

@@ -6,7 +6,6 @@
 A run whose statistics lie in statistics/NAME.json, as they did before, is read all the same.
 """
 
-import json
 import pathlib
 import shutil
 import warnings
@@ -17,7 +16,7 @@ import numpy as np
 
 from fedgen_jax.engine.processes import is_first
 from fedgen_jax.evaluate import seen_statistics
-from fedgen_jax.files import file_name, read_json_lines, write_json
+from fedgen_jax.files import file_name, read_json, read_json_lines, write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.run import Trained
@@ -127,12 +126,12 @@ def _files(workdir) -> list[pathlib.Path]:
 
 
 def _read_own(workdir) -> dict[str, Statistic]:
-    values = {f: json.loads(f.read_text()) for f in _files(workdir)}
+    values = {f: read_json(f) for f in _files(workdir)}
     return {v.get('name', f.stem): _from_json(v) for f, v in values.items()}
 
 
 def _read(file) -> Statistic:
-    return _from_json(json.loads(file.read_text()))
+    return _from_json(read_json(file))
 
 
 def _to_json(s: Statistic) -> Mapping:

@@ -8,7 +8,6 @@ without a tracker gets all of them.  Of a private run it has the lines alone.
 
 import contextlib
 import importlib
-import json
 import pathlib
 import secrets
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.data.check import say
 from fedgen_jax.engine.processes import is_first
-from fedgen_jax.files import write_json
+from fedgen_jax.files import read_json, read_json_lines, write_json
 from fedgen_jax.interrupt import Stopped
 from fedgen_jax.registry import choose
 from fedgen_jax.settings import name_of, settings_of
@@ -111,7 +110,7 @@ def final_of(summary: dict) -> Scalars:
 
 def _lines(workdir) -> list[dict]:
     file = workdir / 'metrics.jsonl'
-    return [json.loads(x) for x in file.read_text().splitlines()] if file.exists() else []
+    return read_json_lines(file) if file.exists() else []
 
 
 def _package(name) -> ModuleType:
@@ -148,7 +147,7 @@ def _wandb(c, workdir) -> Tracker:
     """
     wandb, file = _package('wandb'), workdir / 'wandb.json'
     fresh = {'id': secrets.token_hex(8), 'round': 0}
-    known = json.loads(file.read_text()) if file.exists() else fresh
+    known = read_json(file) if file.exists() else fresh
     try:
         run = wandb.init(
             project='fedgen_jax', name=name_of(c), id=known['id'], resume='allow', dir=str(workdir),

@@ -27,7 +27,7 @@ from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import score_seen
 from fedgen_jax.federation import other_data, other_names
 from fedgen_jax.feed import all_steps, cohort_steps
-from fedgen_jax.files import alone_in, append_line, expand, write_json, write_text
+from fedgen_jax.files import alone_in, append_line, expand, read_json, write_json, write_text
 from fedgen_jax.interrupt import Failed, Stopped
 from fedgen_jax.kept import save_models
 from fedgen_jax.own import own_models
@@ -164,7 +164,7 @@ def _known_timing(workdir: pathlib.Path, timing: dict) -> dict:
     file = workdir / 'summary.json'
     if timing['round_seconds'] is not None or not file.exists():
         return {}
-    cost = json.loads(file.read_text())['cost']
+    cost = read_json(file)['cost']
     return {k: cost[k] for k in ('round_seconds', 'compile_seconds')}
 
 
@@ -209,7 +209,7 @@ def check_same_run(config: ConfigDict, workdir: pathlib.Path) -> None:
     """Raises ValueError where `workdir` holds a run of another configuration."""
     file = workdir / 'config.json'
     if file.exists():
-        made = settings_of(complete(json.loads(file.read_text())))
+        made = settings_of(complete(read_json(file)))
         now = settings_of(config)
         if found := refusal(made, now, defaults=now):
             raise ValueError(
@@ -342,7 +342,7 @@ COMPILED = 'compiled.json'  # seconds that compiling took last time
 
 def _compiled(workdir: pathlib.Path) -> dict[str, float]:
     file = workdir / COMPILED
-    return json.loads(file.read_text()) if file.exists() else {}
+    return read_json(file) if file.exists() else {}
 
 
 @functools.lru_cache(maxsize=4)  # as many as there are programs

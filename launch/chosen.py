@@ -9,7 +9,6 @@ workdir.  There it is read again when the command is, so that a run goes on as i
 command that asks for something else it is refused.
 """
 
-import json
 import pathlib
 import sys
 from typing import TextIO
@@ -20,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import folder
 from fedgen_jax.engine.processes import is_first
-from fedgen_jax.files import expand, write_first
+from fedgen_jax.files import expand, read_json, write_first
 from fedgen_jax.modality import MODALITIES
 from fedgen_jax.plan import MINUTES, Fields, Plan, configured, make_plan, room
 from fedgen_jax.registry import choose
@@ -102,7 +101,7 @@ def _planned(c: ConfigDict, given: dict, file: pathlib.Path, told: TextIO) -> Co
         write_first(file, {**plan._asdict(), 'asked': asked, 'fields': {
             field: {'value': value, 'reason': why} for field, (value, why) in plan.fields.items()
         }})
-    made = json.loads(file.read_text())
+    made = read_json(file)
     _check_asked(file, made.pop('asked', {}), asked)
     fields: Fields = {k: (_frozen(x['value']), x['reason']) for k, x in made['fields'].items()}
     if modality != 'auto':

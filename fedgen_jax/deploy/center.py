@@ -37,7 +37,7 @@ from fedgen_jax.deploy.wire import (
 from fedgen_jax.evaluate import model_of, score_seen, score_stranger, statistic_of
 from fedgen_jax.federation import content_of
 from fedgen_jax.feed import training_examples
-from fedgen_jax.files import file_name, write_bytes, write_json
+from fedgen_jax.files import file_name, read_json, write_bytes, write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.named import make_task
 from fedgen_jax.program import build
@@ -264,7 +264,7 @@ def check_images(site: Site, asked: dict, center: Center) -> None:
     if not file.is_file():
         _make_private(file.parent)
         write_json(file, now)
-    elif json.loads(file.read_text()) != now:
+    elif read_json(file) != now:
         raise Refused('its images, targets or splits are not those that it began this run with: '
                       'bring them back, or train in another --workdir')
 

@@ -23,7 +23,7 @@ from fedgen_jax.deploy.deployment import (
 from fedgen_jax.deploy.meeting import Found, Hello, greet
 from fedgen_jax.deploy.terms import check_deployable, terms_of
 from fedgen_jax.deploy.wire import tree_to_bytes
-from fedgen_jax.files import alone_in, expand, write_json
+from fedgen_jax.files import alone_in, expand, read_json, write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.onboard import (
@@ -127,5 +127,5 @@ def _deployed(workdir, restored: Restored, net, terms) -> Deployed:
         reference=restored.reference,
     )
     file = workdir / FILE
-    token = json.loads(file.read_text())['run'] if file.exists() else ''
+    token = read_json(file)['run'] if file.exists() else ''
     return Deployed(run, restored.seen, terms, token, net, Message((), ()))

@@ -16,7 +16,7 @@ from fedgen_jax.deploy.collect import blank_examples, shapes_of_messages
 from fedgen_jax.deploy.meeting import Found, Hello, ask, nodes_of
 from fedgen_jax.deploy.wire import pack, to_statistic
 from fedgen_jax.federation import other_data, other_names
-from fedgen_jax.files import write_json
+from fedgen_jax.files import read_json, write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.interrupt import Failed
@@ -172,7 +172,7 @@ def _token(workdir):
     file = workdir / FILE
     if not file.exists():
         write_json(file, {'run': secrets.token_hex(8)})
-    return json.loads(file.read_text())['run']
+    return read_json(file)['run']
 
 
 def _check_federation(done, hellos, workdir):

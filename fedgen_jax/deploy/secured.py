@@ -9,7 +9,6 @@ A center's message of a round is the same each time, so that two sums of one rou
 centers would differ by the message of the one that is missing: it agrees to one of them.
 """
 
-import json
 import pathlib
 import secrets
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from fedgen_jax.data.check import say
 from fedgen_jax.deploy.terms import Refused
 from fedgen_jax.deploy.wire import pack
 from fedgen_jax.engine.sums import Secure, message_of
-from fedgen_jax.files import write_json
+from fedgen_jax.files import read_json, write_json
 from fedgen_jax.privacy import Message, commit, secure
 from fedgen_jax.privacy.encode import encode
 from fedgen_jax.privacy.secrets import FILE, SIZE, create_secret, read_secret, stream_key
@@ -77,8 +76,9 @@ def read_identities(file: pathlib.Path | None) -> dict[str, bytes]:
     """{center: its public identity}, sorted; ValueError where the file is not such a list."""
     if file is None:
         raise ValueError('secure.on: pass --identities: the file with the identity of each center')
+    found = read_json(file)
     try:
-        listed = {name: bytes.fromhex(key) for name, key in json.loads(file.read_text()).items()}
+        listed = {name: bytes.fromhex(key) for name, key in found.items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f'{file}: is not {{"CENTER": "IDENTITY", ...}} ({error})') from error
     return dict(sorted(listed.items()))
@@ -152,7 +152,7 @@ def _agree_once(folder, party, survivors):
     it was another's.
     """
     file, summed = folder / 'sums.json', sorted(survivors)
-    known = json.loads(file.read_text()) if file.is_file() else {}
+    known = read_json(file) if file.is_file() else {}
     other = [known[name] for name in party.once if known.get(name, summed) != summed]
     if other:
         whose = ', '.join(party.names[n] if n < len(party.names) else str(n) for n in other[0])

@@ -45,7 +45,7 @@ from fedgen_jax.deploy.wire import pack, tree_to_bytes
 from fedgen_jax.engine.rounds import all_finite, init_run, round_of_server
 from fedgen_jax.engine.sums import told_of
 from fedgen_jax.evaluate import block
-from fedgen_jax.files import alone_in, append_line, expand, write_json
+from fedgen_jax.files import alone_in, append_line, expand, read_json, write_json
 from fedgen_jax.interrupt import Failed, Stopped
 from fedgen_jax.privacy import Message
 from fedgen_jax.run import Trained
@@ -304,7 +304,7 @@ def scores_of(done: Deployed, replies: Mapping[str, dict]) -> dict | None:
 def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
     """Each center makes its model; their statistics, and what `deployed.json` holds."""
     c, program = done.run.config, done.run.program
-    before = json.loads((workdir / FILE).read_text())
+    before = read_json(workdir / FILE)
     if told['round_seconds'] is None:  # no round was left to do
         told = {k: before.get(k) for k in told}
     write_json(workdir / FILE, {**before, **told})  # should a center be away now

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from fedgen_jax.algorithms import pools
 from fedgen_jax.config import base, complete
 from fedgen_jax.data.examples import SPLITS
+from fedgen_jax.files import read_json
 from fedgen_jax.registry import choose
 from fedgen_jax.resolution import SIZES
 from fedgen_jax.settings import check_numbers, differences, settings_of
@@ -24,10 +25,7 @@ def read_config(file: pathlib.Path) -> ConfigDict:
 
     Raises ValueError where it cannot be read, or names a field that there is not.
     """
-    try:
-        made = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f'{file}: is no JSON ({error})') from error
+    made = read_json(file)
     if not isinstance(made, dict):
         raise ValueError(f'{file}: is no JSON object: write it with launch.agree')
     known = base()

@@ -26,8 +26,8 @@ class Account(NamedTuple):
     run:    hash of the run's settings.
     data:   hash of the center's data, which nobody without its secret can make.
     secret: hash of the secret that noise is drawn from.
-    device: what computes: another one rounds otherwise, and the same noise under other rounding
-            would be another release.
+    device: what computes, and under which JAX: another one rounds otherwise, and the same noise
+            under other rounding would be another release.
     unit:   'patient', 'image' or 'client'; units: how many there are.
     target: the epsilon at `delta` that `plan`, all that the run may release, was made for.
     start:  hash of the weights that the run starts from: noise under others would be met twice.
@@ -137,15 +137,22 @@ def other_owner(was: Account, now: Account) -> str:
         'center': 'of another center', 'run': 'of another run',
         'secret': 'noise came from another secret than the one that is here now',
         'start': 'of a run that started from other weights',
-        'device': 'noise was added on another device, which rounds otherwise',
+        'device': 'noise was added by another device or JAX, which may round otherwise: go on '
+                  'where it was',
         'unit': 'of another unit', 'relation': 'of another relation',
     }
-    if ', client_map=' not in was.device:  # of a ledger that did not tell it
-        now = now._replace(device=now.device.partition(', client_map=')[0])
+    now = now._replace(device=_told_by(was.device, now.device))
     for field, text in same.items():
         if getattr(was, field) != getattr(now, field):
             return f'{text} ({getattr(was, field)}, now {getattr(now, field)})'
     return ''
+
+
+def _told_by(was: str, now: str) -> str:
+    """A device in words, without those `field=value` that an older ledger did not tell."""
+    fields = {part.partition('=')[0] for part in was.split(', ')}
+    parts = now.split(', ')
+    return ', '.join(x for x in parts if '=' not in x or x.partition('=')[0] in fields)
 
 
 def refusal(was: Account, now: Account) -> str:

@@ -1,6 +1,5 @@
 """Who joined, changed or left since the training, as `launch.onboard` keeps it."""
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedgen_jax.evaluate import metrics_in
+from fedgen_jax.files import read_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 from fedgen_jax.kept import file_of
@@ -42,10 +42,10 @@ def changes_of(workdir: pathlib.Path, seen: Sequence[str]) -> Changes | None:
         return None
     last: dict[str, Any] = {'centers': {}, 'removed': None}
     if (workdir / 'onboard.json').is_file():
-        last = json.loads((workdir / 'onboard.json').read_text())
+        last = read_json(workdir / 'onboard.json')
     own = read_statistics(workdir).own
     told = {
-        name: json.loads(file.read_text())
+        name: read_json(file)
         for name in own if (file := entry_of(workdir, name)).is_file()
     }
     entries = {**last['centers'], **told}

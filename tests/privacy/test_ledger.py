@@ -94,10 +94,17 @@ def test_a_damaged_ledger_releases_nothing(tmp_path, damage):
 
 
 def test_other_rounding_is_another_owner():
-    told = [ACCOUNT._replace(device=f'cpu, client_map={x}') for x in ('map', 'vmap')]
-    assert 'rounds otherwise' in other_owner(*told)
-    assert not other_owner(told[0], told[0]) and not other_owner(ACCOUNT, told[0])
-    assert 'rounds otherwise' in other_owner(ACCOUNT._replace(device='gpu'), told[0])
+    of = [
+        ACCOUNT._replace(device=f'cpu{x}')
+        for x in ('', ', client_map=map', ', client_map=map, jax=1', ', client_map=map, jax=2')
+    ]
+    vmap = ACCOUNT._replace(device='cpu, client_map=vmap, jax=1')
+    for i, was in enumerate(of):
+        for now in of[i : 3 if i < 3 else 4]:
+            assert not other_owner(was, now), (was.device, now.device)
+    for was, now in ((of[1], vmap), (of[2], vmap), (of[2], of[3])):
+        assert 'may round otherwise' in other_owner(was, now)
+    assert 'may round otherwise' in other_owner(ACCOUNT._replace(device='gpu'), of[2])
 
 
 @pytest.mark.parametrize('change, said', [
