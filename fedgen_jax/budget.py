@@ -189,9 +189,13 @@ def sigma_of(c: ConfigDict, sites: Sequence[Site], size: int, steps: int) -> flo
 
 
 def account_of(
-    c: ConfigDict, site: Site, secret: bytes, plan: tuple[Charge, ...], start: str
+    c: ConfigDict, site: Site, secret: bytes, plan: tuple[Charge, ...], start: str,
+    devices: int = 0,
 ) -> Account:
-    """A center's account in a run; start: hash of the weights that it starts from."""
+    """A center's account in a run; start: hash of the weights that it starts from.
+
+    devices: that rounds are spread over; 0 of what is no round.
+    """
     p = c.privacy
     kind = jax.devices()[0].device_kind
     device = f'{kind}, client_map={c.client_map}, jax={jax.__version__}'
@@ -199,6 +203,7 @@ def account_of(
     return Account(
         run_of(c), site.name, data_of(site, secret), name_of(secret), device, site.unit,
         site.units, p.epsilon, p.delta, plan, start=start, nonce=nonce,
+        devices=devices,
     )
 
 

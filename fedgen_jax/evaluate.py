@@ -134,7 +134,7 @@ def block(trained: Trained, centers: Mapping[str, Scores]) -> dict | None:
         return None
     fullest = sorted(centers.values(), key=lambda s: -len(metrics_in(s)))  # keeps their order
     names = dict.fromkeys(k for s in fullest for k in metrics_in(s))
-    values = {k: [s[k] for s in centers.values() if k in s] for k in names}
+    values = {k: [m[k] for s in centers.values() if k in (m := metrics_in(s))] for k in names}
     lower = trained.program.task.lower_is_better
     return {
         'mean': {k: float(np.mean(v)) for k, v in values.items()},

@@ -151,11 +151,10 @@ def protect(run: Run, workdir: pathlib.Path, public: pathlib.Path | None, sigma:
     keys = {s.name: together(held) if held else secret_of(c, workdir, s.name) for s in sites}
     start = start_of(public) if public else {}
     from_ = descriptor.hash_of(start) if public else content_of(c.start.weights)
-    ledgers = {
-        s.name: open_ledger(
-            ledger_file(workdir, s.name), account_of(c, s, keys[s.name], plans[s.name], from_)
-        ) for s in sites
-    }
+    accounts = [
+        account_of(c, s, keys[s.name], plans[s.name], from_, run.program.mesh.size) for s in sites
+    ]
+    ledgers = {a.center: open_ledger(ledger_file(workdir, a.center), a) for a in accounts}
     units = {s.unit for s in sites}
     say(f'unit {" and ".join(sorted(units))}; sigma {sigma:.4g} for epsilon {c.privacy.epsilon:g} '
         f'at delta {c.privacy.delta:g}; randomness: {randomness_of(c)}')

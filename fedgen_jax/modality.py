@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedgen_jax.data.examples import Source
+from fedgen_jax.data.folder import decode
 from fedgen_jax.data.folder.square import square_frame
+from fedgen_jax.data.folder.words import listed
 from fedgen_jax.registry import choose
 
 
@@ -69,13 +71,18 @@ def choose_modality(name: str, source: Source, root: pathlib.Path) -> tuple[str,
         choose('modality', name, MODALITIES)
         return name, 'as stated'
     first = [p for c in source.centers for p in c.path[:1]]
-    found = {m for p in first if (m := _of_dicom(root, p))}
-    if len(found) == 1:
-        return found.pop(), 'as its DICOM files say'
+    said = [_said_by_dicom(root, p) for p in first]
+    found = {OF_DICOM[x] for x in said if x in OF_DICOM}
+    others = {x for x in said if x and x not in OF_DICOM}
+    if len(found) == 1 and not others:
+        if all(said):
+            return found.pop(), 'as its DICOM files say'
+        names = listed([repr(c.name) for c, x in zip(source.centers, said) if x], 3)
+        return found.pop(), f'as the DICOM files of {names} say; those of other centers say nothing'
     if found:
         raise ValueError(
-            f'modality: the DICOM files of centers say {" and ".join(sorted(found))}: state one by '
-            '--config.modality'
+            f'modality: the DICOM files of centers say {" and ".join(sorted(found | others))}: '
+            'state one by --config.modality'
         )
     volumes = [m for p in first if (m := _of_nifti(root, p))]
     if volumes and len(volumes) == len(first):
@@ -127,20 +134,14 @@ def _corners(image_HxWx3):
     return np.concatenate([rows[:, :n], rows[:, -n:]], 1).reshape(-1, 3)
 
 
-def _of_dicom(root: pathlib.Path, path: str) -> str | None:
-    """The modality that a DICOM file names; None of other files."""
-    try:
-        import pydicom  # of the extra `medical`
-    except ImportError:
-        return None
+def _said_by_dicom(root: pathlib.Path, path: str) -> str:
+    """What a DICOM file says in its tag Modality; '' of other files."""
     file = root / path.partition('#')[0]
     if file.is_dir():
         file = next((f for f in sorted(file.iterdir()) if f.is_file()), file)
-    try:
-        header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=['Modality'])
-    except Exception:  # not DICOM, or one that decoding will complain about
-        return None
-    return OF_DICOM.get(str(header.get('Modality', '')))
+    if decode.kind_of(file) != 'dicom':
+        return ''
+    return decode.modality_of(str(file))
 
 
 def _of_nifti(root: pathlib.Path, path: str) -> str | None:

@@ -148,14 +148,16 @@ def make_plan(c: ConfigDict, modality: str, minutes: float, given: Mapping[str, 
     told = f'{least} to {wanted} steps of a center are of use, and {minutes:g} minutes ' + (
         'to have' if enough else 'are too few for them: --config.rounds=N for less'
     )
+    every = max(1, rounds // 4)
+    often = 'four times a run' if rounds % 4 == 0 else f'{rounds // every} times a run'
     counted: Fields = {
         'data.image_size': (size, reason),
         'batch_size': (batch, f'images of {size} pixels, {min(facts.train)} or more a center'),
         'fedgen.support': (min(32, max(4, batch)), 'as many as a batch'),
         'local_steps': (local, 'about one pass over a center'),
         'rounds': (rounds, told),
-        'eval_every': (max(1, rounds // 4), 'four times a run'),
-        'checkpoint_every': (max(1, rounds // 4), 'four times a run'),
+        'eval_every': (every, often),
+        'checkpoint_every': (every, often),
     }
     fields = {**fields, **counted, **stated}
     return Plan(fields, seconds * rounds * local / 60, megabytes)
@@ -281,7 +283,8 @@ def first_size(task: str, facts: Facts) -> tuple[int, str]:
     if task == 'detection' and facts.smallest:
         needed = OBJECT / facts.smallest
         size = next((s for s in reversed(SIZES) if s >= max(96, needed)), most)
-        return size, f'small boxes are {facts.smallest:.0%} of an image and need {OBJECT} pixels'
+        why = f'small boxes are {facts.smallest:.0%} of an image and need {OBJECT} pixels'
+        return size, why if needed <= size else f'{why}, and {most} is the most here'
     if not facts.length:
         return most, 'the size of the images is unknown'
     size = next((s for s in reversed(SIZES) if s >= facts.length), most)

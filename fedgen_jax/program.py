@@ -235,6 +235,11 @@ def make_algorithm(
 ) -> tuple[Algorithm, Local]:
     """The algorithm that a configuration names, and the local learning it is built on."""
     task = make_task(c.task, classes)
+    if c.loss.prior == 'logits' and c.prevalence != 'natural':
+        raise ValueError(
+            f'loss.prior=logits: batches of prevalence={c.prevalence!r} are not of the class mix '
+            'that it takes out: pass --config.prevalence=natural, or --config.loss.prior=none'
+        )
     if c.loss.prior == 'logits' and task.target != 'label':
         raise ValueError(f'loss.prior=logits: task={task.name!r} has no class mix: '
                          'pass --config.loss.prior=none')

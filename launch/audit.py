@@ -28,12 +28,15 @@ _DATA = flags.DEFINE_string('data', None, 'the data folder, if it has moved')
 def main():
     workdir = expand(_WORKDIR.value)
     names = [name.strip() for name in _WHICH.value.split(',') if name.strip()]
+    if not names:
+        raise ValueError(f'--which={_WHICH.value!r}: some of {", ".join(AUDITS)}')
     chosen = {name: choose('which', name, AUDITS) for name in names}
     check_is_run(workdir)
     with alone_in(workdir):
         subject = subject_of(workdir, _DATA.value)
         to = expand(_TO.value) if _TO.value else workdir
         check_outside(workdir, subject.run.config, to)
+        to.mkdir(parents=True, exist_ok=True)
         findings, seconds = {}, {}
         for name, audit in chosen.items():
             started = time.monotonic(), time.process_time()
@@ -45,7 +48,6 @@ def main():
                          f.missing and f'not done: {f.missing}'):
                 if text:
                     print(f'  {text}', flush=True)
-        to.mkdir(parents=True, exist_ok=True)
         write_json(to / 'audit.json', {
             name: {**f.numbers, 'control_holds': f.holds, 'missing': f.missing,
                    'seconds': seconds[name][0], 'cpu_seconds': seconds[name][1]}

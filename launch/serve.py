@@ -6,6 +6,8 @@ python -m launch.serve --workdir=RUN --change       what connected centers wish 
 Flower's run beside it, flwr run launch/flower --run-config 'server="RUN"', reaches the centers.
 """
 
+import sys
+
 from absl import flags
 
 from fedgen_jax.deploy.change import change
@@ -26,6 +28,14 @@ _IDENTITIES = flags.DEFINE_string(
 _CHANGE = flags.DEFINE_bool('change', False, 'do what centers wish of a trained run')
 
 
+def accepted(listener):
+    """The connection of Flower's run; Ctrl-C before it ends the process, with nothing to save."""
+    try:
+        return listener.accept()
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
 def main():
     workdir, names = expand(_WORKDIR.value), names_in(_CENTERS.value, ())
     if _CHANGE.value and (_SETTINGS.value or names):
@@ -39,7 +49,7 @@ def main():
         check_deployable(config)
     with listening(workdir) as listener:
         print("waits for: flwr run launch/flower --run-config 'server=\"RUN\"'", flush=True)
-        with listener.accept() as pipe:
+        with accepted(listener) as pipe:
             if _CHANGE.value:
                 told = change(workdir, net_over(pipe))
                 for done in ('joined', 'updated', 'left'):

@@ -60,6 +60,8 @@ class Algorithm(NamedTuple):
     apply:         (variables, x_BxHxWx3) -> outputs of a finished model; None: the model's own.
     down:          shared -> what a client is sent in a round, by the method's own protocol, in
                    shapes alone; None: all of `shared`, which simulated clients are given anyway.
+    own:           the entry of a client's private state with weights that stand in place of the
+                   server's in its model, at their paths; '': none does.
     unseen:        what its zero-shot model at an unseen center is made from, in a few words for
                    people, beside the server's weights, canonical input and batch statistics.
     """
@@ -79,6 +81,7 @@ class Algorithm(NamedTuple):
     base: 'Algorithm | None' = None
     apply: Callable[[Tree, jax.Array], Any] | None = None
     down: Callable[[Tree], Tree] | None = None
+    own: str = ''
     unseen: str = ''
 
 

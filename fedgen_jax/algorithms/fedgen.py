@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.adaptation import check_code, code_adapted
@@ -57,7 +58,7 @@ def defaults() -> ConfigDict:
     c.modes = ('input', 'film', 'lowrank', 'head')  # and features, full; (): generator off
     c.code = 32  # length of the code between descriptor and weights
     c.rank = 8  # of lowrank
-    c.bound = 1.0  # no generated number is larger
+    c.bound = 1.0  # no generated number is larger; of lowrank, those between U and V
     c.fade = 0.0  # squared distance beyond which the change shrinks; 0: never
     c.centered = False  # whether the change is zero at the mean descriptor of training
     c.support = 16  # S, the most images in a support set
@@ -319,7 +320,12 @@ def ended(base: Algorithm, shared, private, params, unlabelled, labelled, key) -
     """What the base makes of refined weights, in place of its own, for a center.
 
     A client's private state that lacks what the base keeps is nobody's (`Algorithm.personalize`).
+    Weights that the base keeps at a client (`Algorithm.own`) are changed as the server's are.
     """
     kept = jax.eval_shape(lambda: base.init_private(State(shared, ()), jnp.int32(0)))
     own = None if private is None or set(kept) - set(private) else private
+    if own is not None and base.own:
+        change = flatten_dict(jax.tree.map(jnp.subtract, params, shared['theta']))
+        weights = {k: x + change[k] for k, x in flatten_dict(own[base.own]).items()}
+        own = {**own, base.own: unflatten_dict(weights)}
     return base.personalize({**shared, 'theta': params}, own, unlabelled, labelled, key)

@@ -53,7 +53,8 @@ def own_statistics(local: Local, params, unlabelled: Examples, key, statistics: 
     """A finished model's batch statistics, by a draw of a center's unlabelled images.
 
     With `Local.mix` 'balanced' they are taken twice: the second time of images drawn so that the
-    classes that the first ones predict are equally many.
+    classes that the first ones answer are equally likely.  Of fewer than 256 images some count once
+    more than others.
     """
     index_B = draw_indices(local.task, unlabelled, stream(key, 'stats'), 256, None)
 
@@ -70,7 +71,8 @@ def own_statistics(local: Local, params, unlabelled: Examples, key, statistics: 
     probability_BxK = local.task.predict(outputs).get('probability')
     if probability_BxK is None:
         return found
-    weight_B = (probability_BxK / jnp.maximum(probability_BxK.mean(0, keepdims=True), 1e-3)).sum(-1)
+    answer_B = probability_BxK.argmax(-1)
+    weight_B = 1 / jnp.bincount(answer_B, length=probability_BxK.shape[-1])[answer_B]
     again = jax.random.categorical(stream(key, 'mix'), jnp.log(weight_B), shape=weight_B.shape)
     return of(index_B[again])[1]
 

@@ -92,7 +92,7 @@ def keeping(
 
     return base._replace(
         init=init, init_private=init_private, client_update=Update(begin),
-        server_update=server_update, personalize=personalize, keeps=True,
+        server_update=server_update, personalize=personalize, keeps=True, own='own',
         unseen='batch statistics' if private_statistics else '',
     )
 

@@ -1,6 +1,7 @@
 """The optimizers of clients and server, from their part of a configuration."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,10 @@ def optimizer(
     if c.optimizer == 'sgd':
         step = optax.sgd(lr, momentum=c.momentum or None)
         return optax.chain(optax.clip_by_global_norm(c.clip), step) if c.get('clip') else step
+    if c.optimizer == 'adam' and field == 'server':
+        return fedadam(lr)
     if c.optimizer == 'adam':
-        made = optax.adam(lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
+        made = optax.adam(lr, b1=0.9, b2=0.99)
 
         def update(updates, state, params=None):
             with jax.numpy_dtype_promotion('standard'):  # it raises floats to whole powers
@@ -27,6 +30,38 @@ def optimizer(
 
         return optax.GradientTransformation(made.init, update)
     raise ValueError(f'{field}.optimizer={c.optimizer!r}: one of sgd, adam')
+
+
+class Moments(NamedTuple):
+    """The running means of a gradient and of its square, trees like the weights."""
+
+    first: optax.Params
+    second: optax.Params
+
+
+def fedadam(
+    lr: optax.ScalarOrSchedule, b1: float = 0.9, b2: float = 0.99, tau: float = 1e-3
+) -> optax.GradientTransformation:
+    """The server's Adam of Reddi et al. 2021, Adaptive federated optimization, algorithm 2:
+
+        m <- b1 m + (1 - b1) D,  v <- b2 v + (1 - b2) D^2,  x <- x + lr m / (sqrt(v) + tau),
+
+    of the mean change D, from m = 0 and v = tau^2, which the paper has as the least; without the
+    bias correction of `optax.adam`.
+    """
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return Moments(zeros, jax.tree.map(lambda x: jnp.full_like(x, tau**2), params))
+
+    def update(gradient, state, params=None):
+        first = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.first, gradient)
+        second = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g**2, state.second, gradient)
+        way = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + tau), first, second)
+        return way, Moments(first, second)
+
+    step = optax.scale_by_learning_rate(lr)
+    return optax.chain(optax.GradientTransformation(init, update), step)
 
 
 def own_steps(c: ConfigDict, steps: int, lr: float) -> Steps:

@@ -34,11 +34,9 @@ def audit(subject: Subject) -> Finding:
     if m is None:
         return finding(missing='the run has no privacy.unit, so there is no epsilon to test')
     count, claim = CANARIES, stated(m, CANARIES, delta)
-    bounds = {
-        share: lower_bound(play(m, subject.local, count, 1, share), delta)
-        for share in (1, 1 / 6, 0)
-    }
-    found, sixth, most = bounds.values()
+    guesses = [play(m, subject.local, count, 1, share) for share in (1, 1 / 6, 0)]
+    found, sixth, most = bounds = [lower_bound(scores, delta) for scores in guesses]
+    of_any = [lower_bound(scores, delta, gaussian=False) for scores in guesses]
     ok = found <= claim
     text = 'refutes the stated one: do not release' if not ok else 'does not refute the stated one'
     control = f'With a sixth of the noise it is at least {told(sixth)}'
@@ -51,15 +49,17 @@ def audit(subject: Subject) -> Finding:
         )
     return finding(
         answer=f'Epsilon is at least {told(found)} with {CONFIDENCE:.0%} confidence, which {text}: '
-        f'{told(claim)} for training alone, at delta {delta:g}.',
+        f'{told(claim)} for training alone, at delta {delta:g}. The bound takes the trade-off of '
+        'false alarms and misses for a Gaussian\'s, as that of many noisy steps nearly is; '
+        f'without that it is {told(of_any[0])}.',
         control=control,
         holds=sixth > claim,
-        head=('noise', 'epsilon is at least', 'stated'),
-        rows=[[name, told(x), told(claim)]
-              for name, x in zip(('as stated', 'a sixth of it', 'none'), bounds.values())],
+        head=('noise', 'epsilon is at least', 'of any trade-off', 'stated'),
+        rows=[[name, told(x), told(y), told(claim)]
+              for name, x, y in zip(('as stated', 'a sixth of it', 'none'), bounds, of_any)],
         numbers={
-            'lower_bound': found, 'confidence': CONFIDENCE, 'canaries': count, 'stated': claim,
-            'refuted': not ok, 'sixth_of_the_noise': sixth, 'no_noise': most, 'delta': delta,
-            **m._asdict(),
+            'lower_bound': found, 'lower_bound_of_any': of_any[0], 'confidence': CONFIDENCE,
+            'canaries': count, 'stated': claim, 'refuted': not ok, 'sixth_of_the_noise': sixth,
+            'no_noise': most, 'delta': delta, **m._asdict(),
         },
     )

@@ -22,7 +22,7 @@ import numpy as np
 
 from fedgen_jax.audit import shadows
 from fedgen_jax.audit.base import Curve, Finding, Subject, told
-from fedgen_jax.audit.rates import area, one_sided, roc, scores, tpr_at
+from fedgen_jax.audit.rates import area, one_sided, roc, scores, tpr_at, tpr_of_guessing
 from fedgen_jax.data.examples import SPLITS, Examples, of_split, take
 from fedgen_jax.evaluate import canonical, model_of
 from fedgen_jax.program import num_bytes
@@ -157,11 +157,13 @@ def audit(
     guesses = dict(zip(names, attacked(subject, count, recipe, by_heart)))
     numbers = {name: rated(of) for name, of in guesses.items()}
     own, control = numbers.values()
+    guessed = [tpr_of_guessing(rate, own['others']) for rate in RATES]
     learned, works = control['members'] // count, control['tpr_at_1_percent'] > 0.1
     return finding(
         answer=f'At one false alarm in a hundred the attack finds {own["tpr_at_1_percent"]:.1%} of '
-        f'the images that were trained on (guessing: 1%), with {count} shadows; area under the '
-        f'curve {own["area"]:.3f} (guessing: .5). Each is that of the better of two attacks.',
+        f'the images that were trained on (one attack that guesses: {guessed[0]:.1%}), with '
+        f'{count} shadows; area under the curve {own["area"]:.3f} (guessing: .5). Each is that of '
+        'the better of two attacks, so that two which guess have a little more.',
         control=f'Of {count} models that learned {learned} images by heart it finds '
         f'{control["tpr_at_1_percent"]:.1%} at that rate, area {control["area"]:.3f}: the attack '
         + ('works where there is something to find.' if works else 'is too weak to tell anything.'),
@@ -176,6 +178,9 @@ def audit(
             Curve(f'{name}, {side}', *roc(*scores))
             for name, of in guesses.items() for side, scores in of.items()
         ],
-        missing=f'.1% of {own["others"]} images is less than one: that column allows no false '
-        'alarm at all for the run' if own['others'] < 1000 else '',
+        missing=', '.join(
+            f'{rate:.1%} of {own["others"]} images is less than one: that column allows no false '
+            f'alarm at all for the run, and guessing finds {chance:.1%}'
+            for rate, chance in zip(RATES, guessed) if rate * own['others'] < 1
+        ),
     )

@@ -33,6 +33,11 @@ def tpr_at(rate: float, inside: np.ndarray, outside: np.ndarray) -> float:
     return float(np.mean(inside > np.sort(outside)[::-1][allowed]))
 
 
+def tpr_of_guessing(rate: float, others: int) -> float:
+    """What `tpr_at` is on average where scores tell nothing: more than the rate, of few others."""
+    return (int(rate * others) + 1) / (others + 1)
+
+
 def roc(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(false, true) positive rates at every threshold, rising."""
     order = np.sort(np.concatenate([inside, outside]))[::-1]

@@ -100,5 +100,5 @@ def apfl(
 
     return base._replace(
         init_private=init_private, client_update=Update(begin), personalize=personalize,
-        title='APFL', keeps=True,
+        title='APFL', keeps=True, own='own',
     )

@@ -51,5 +51,5 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
 
     return base._replace(
         init_private=init_private, client_update=Update(begin), personalize=personalize,
-        title='Ditto', keeps=True,
+        title='Ditto', keeps=True, own='theta',
     )

@@ -23,7 +23,8 @@ unseen center uses its unlabelled images.
 What was chosen: b and b' are on a grid of tenths, where the authors run L-BFGS.  Features are those
 of a finished model after the steps, not those met in training.  `ridge` times the identity is
 added to each own covariance: 1 in the authors' code, in which class means start uniform in [0, 1)
-too.  Class shares are of counts with half an example more of each.
+too.  Class shares are of counts with half an example more of each; they are alike where batches are
+drawn so (`prevalence`), for a head of other shares would undo that.
 The paper has no center without labels: there the classes' own means and covariance come from
 `em` rounds of expectation and maximization, begun at the global Gaussians and interpolated with
 them in each by the mean b and b' of the seen centers; class shares are the mean ones of these.
@@ -54,7 +55,7 @@ def defaults() -> ConfigDict:
 
 
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
-    h = c.pfedfda
+    h, is_natural = c.pfedfda, local.prevalence == 'natural'
     if h.ridge <= 0 or h.em < 0:
         raise ValueError(f'pfedfda.ridge={h.ridge}, pfedfda.em={h.em}: above 0, and at least 0')
     if local.prior:
@@ -75,17 +76,21 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         theta = head.put(state.shared['theta'], *lda(gaussians))
         return state._replace(shared={**state.shared, 'theta': theta, 'gaussians': gaussians})
 
+    def shares(data):
+        share_K = class_shares(task, data)
+        return share_K if is_natural else jnp.full_like(share_K, 1 / head.outputs)
+
     def estimated(variables, data, gaussians, key):
         """A labelled center's Gaussians, mixed with the global ones; these, without a label."""
         z_NxI = features_of(local.model, variables, data.image)
         label_N = jnp.where(data.weight > 0, task.stratum(data.target), -1)
-        gaussians = gaussians._replace(share=class_shares(task, data))
+        gaussians = gaussians._replace(share=shares(data))
         mix = best_mix(z_NxI, label_N, gaussians, h.ridge, stream(key, 'folds'))
         chance_NxK = jax.nn.one_hot(label_N, head.outputs)
         return mixed(own(z_NxI, chance_NxK, gaussians, h.ridge), gaussians, mix)
 
     def begin(shared, private, data, key):
-        gaussians = shared['gaussians']._replace(share=class_shares(task, data))
+        gaussians = shared['gaussians']._replace(share=shares(data))
         old = head.put(shared['theta'], *lda(gaussians))
 
         def end(done):

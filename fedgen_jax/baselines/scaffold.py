@@ -41,7 +41,11 @@ def scaffold(
     reach: how far a client's steps go along a gradient of norm 1: K eta of the paper, and more with
         momentum.  A variate is the mean gradient of the steps as they were taken, after clipping.
     num_clients: of the federation, of which a round may have a part.
-    The sum carries two weights: the models' and, one a client, the variates'.
+
+    The paper's clients weigh alike.  Where models are summed by their numbers of examples
+    (`weighting`), c is the mean of the c_i by these too: else the steps' fixed point would be that
+    of the clients' plain mean.  A round moves it by its clients' mean change times their share of
+    all clients.
     """
     base = fedavg(local, server)
 
@@ -67,19 +71,21 @@ def scaffold(
             real = (data.weight.sum() > 0).astype(jnp.float32)
             renewed = jax.tree.map(lambda a, b: jnp.where(real > 0, a, b), renewed, own)
             change = jax.tree.map(jnp.subtract, renewed, own)
+            sent = contribution_of(local, data, {'theta': new}, {'theta': old}, done.aux_T)
             contribution = {
-                **contribution_of(local, data, {'theta': new}, {'theta': old}, done.aux_T),
-                'variate': weigh(real, change),
+                **sent, 'variate': weigh(sent['weight'], change), 'clients': real,
             }
             return contribution, {**private, 'variate': renewed}, {'loss': done.loss}
 
         return Learning(local, old, factor, gradient), end
 
     def server_update(state: State, total):
+        part = total['clients'] / num_clients / jnp.maximum(total['weight'], 1e-9)
         variate = jax.tree.map(
-            lambda c, change: c + change / num_clients, state.shared['variate'], total['variate']
+            lambda c, change: c + part * change, state.shared['variate'], total['variate']
         )
-        state = base.server_update(state, {k: v for k, v in total.items() if k != 'variate'})
+        of_base = {k: v for k, v in total.items() if k not in ('variate', 'clients')}
+        state = base.server_update(state, of_base)
         return state._replace(shared={**state.shared, 'variate': variate})
 
     return base._replace(

@@ -56,8 +56,8 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
 
     def adapt(params, unlabelled, key, statistics):
         images = jnp.sum(unlabelled.weight > 0, dtype=jnp.float32)
-        own = jnp.ceil(h.epochs * images / h.batch)
-        most = math.ceil(h.epochs * unlabelled.weight.size / h.batch)
+        own = h.epochs * jnp.ceil(images / h.batch)  # the last batch of an epoch is a step too
+        most = h.epochs * math.ceil(unlabelled.weight.size / h.batch)
 
         def rate(step):  # 0 after the center's own steps: others' have more images
             t = step.astype(jnp.float32)  # strict promotion

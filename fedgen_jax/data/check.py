@@ -33,7 +33,7 @@ class Facts(NamedTuple):
     sizes:    of the images in their files: (size, number of images), the commonest first.
     grays:    the fewest of 256 gray values that hold 99.9% of all pixels; the lowest and the
               highest of them.
-    alike:    images that equal another of the center to the byte.
+    alike:    images that equal another of the center, at the size that they are read at.
     blank:    images of one color alone.
     assumed:  what reading took for granted: (text, number of images).
     """
@@ -154,9 +154,10 @@ def _on_reading(rows: Sequence[Facts]) -> list[str]:
 
 
 def _on_copies(centers, rows, prints) -> list[str]:
+    size = np.shape(centers[0].examples.image)[1]
     notes = _line(
         {r.center: f'{r.alike} of {r.images}' for r in rows if r.alike >= A_FIFTH * r.images},
-        'images alike to the byte: list each once',
+        f'images alike at {size} pixels: list each once if they are copies',
     )
     leaks: dict[str, int] = {}
     places: dict[bytes, dict[str, str]] = {}
@@ -170,15 +171,15 @@ def _on_copies(centers, rows, prints) -> list[str]:
                 places.setdefault(p, {}).setdefault(center.name, path)
     notes += _line(
         leaks,
-        'validation or test images that equal training images to the byte: remove them, or give '
-        'both one patient',
+        f'validation or test images that equal training images at {size} pixels: remove copies, or '
+        'give both one patient',
     )
     shared = [where for where in places.values() if len(where) > 1]
     if shared:
         first = ' and '.join(f'{path!r} of {name!r}' for name, path in list(shared[0].items())[:2])
         notes.append(
-            f'{len(shared)} images are alike to the byte in several centers, the first {first}: '
-            'keep each in one center'
+            f'{len(shared)} images are alike at {size} pixels in several centers, the first '
+            f'{first}: keep each in one center'
         )
     return notes
 

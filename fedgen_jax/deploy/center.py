@@ -40,6 +40,7 @@ from fedgen_jax.feed import training_examples
 from fedgen_jax.files import file_name, read_json, write_bytes, write_json
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.named import make_task
+from fedgen_jax.plan import room
 from fedgen_jax.program import build
 from fedgen_jax.resolution import is_own, resolution_of
 from fedgen_jax.run import Run, Trained
@@ -250,6 +251,11 @@ def opened(site: Site, asked: dict) -> Run:
         raise Refused(f'it is {center.name!r}, and {asked["center"]!r} was asked')
     if not site.wish:
         check_images(site, asked, center)
+    most = room() * 2**20 / (3 * config.data.image_size**2)
+    if asked['length'] > most:  # of the largest center; a client has room for as many
+        raise Refused(
+            f'a center of the run states {asked["length"]} images, and {most:.0f} have room here'
+        )
     program = build(config, classes, asked['clients'])
     reference = asked['reference']
     return Run(

@@ -136,12 +136,16 @@ def statistic_in(reply: dict, name: str, length: int, psi: str) -> Statistic:
 
 
 def told_in(replies: Mapping[str, dict], key: str = 'scores') -> dict[str, dict]:
-    """{center: its scores, or what else stands under a key as JSON} of those who told it."""
+    """{center: its scores, or what else stands under a key as JSON} of those who told it.
+
+    A value that holds NaN or infinity is not told.
+    """
     told = {}
     for name, reply in replies.items():
         try:
             value = json.loads(reply.get(key) or 'null')
-        except (TypeError, ValueError):
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             told[name] = value

@@ -17,6 +17,7 @@ from fedgen_jax.files import alone_in
 from fedgen_jax.interrupt import MayPass
 
 SOCKET = 'net/socket'
+LARGEST = 2**33  # bytes of a request
 LONGEST = 100  # bytes of a socket's path, which systems bound
 
 
@@ -40,9 +41,11 @@ def listening(folder: pathlib.Path) -> Iterator[Listener]:
 
 def answer_all(listener: Listener, answer: Callable[[bytes], bytes]) -> None:
     """Answers requests one after another, until the process ends."""
+    # A size that cannot be, which who connects may state, ends that connection alone.
+    ended = (EOFError, OSError, MemoryError, OverflowError)
     while True:
-        with contextlib.suppress(EOFError, OSError), listener.accept() as pipe:
-            pipe.send_bytes(answer(pipe.recv_bytes()))
+        with contextlib.suppress(*ended), listener.accept() as pipe:
+            pipe.send_bytes(answer(pipe.recv_bytes(LARGEST)))
 
 
 def net_over(pipe: Connection) -> Net:

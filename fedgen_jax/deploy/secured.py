@@ -18,12 +18,13 @@ import jax
 import numpy as np
 
 from fedgen_jax.data.check import say
+from fedgen_jax.data.folder.words import listed as words_of
 from fedgen_jax.deploy.terms import Refused
 from fedgen_jax.deploy.wire import pack
 from fedgen_jax.engine.sums import Secure, message_of
 from fedgen_jax.files import read_json, write_json
 from fedgen_jax.privacy import Message, commit, secure
-from fedgen_jax.privacy.encode import encode
+from fedgen_jax.privacy.encode import TYPES, encode
 from fedgen_jax.privacy.secrets import FILE, SIZE, create_secret, read_secret, stream_key
 from fedgen_jax.privacy.secure_server import route, unmasked
 from fedgen_jax.privacy.secure_setup import Setup, check_enough
@@ -206,7 +207,7 @@ def collect(
     check_enough(setup, len(to_all), 'take part')
     shared = {n: _numbered(x) for n, x in ask('share', dict.fromkeys(adverts, to_all)).items()}
     received = {n: _named(x) for n, x in route(shared).items()}
-    words = ask('masked', received)
+    words = _of_length(ask('masked', received), like, secure_.word)
     survivors = tuple(sorted(words))
     check_enough(setup, len(survivors), 'sent their words')
     signed = ask('agree', dict.fromkeys(survivors, list(survivors)))
@@ -214,6 +215,15 @@ def collect(
     total = unmasked(setup, to_all, tuple(shared), words, answers, secure_.word)
     like_1 = jax.tree.map(lambda s: np.zeros((1, *s.shape), s.dtype), like)
     return message_of(total, len(survivors), like_1, secure_), survivors
+
+
+def _of_length(replies: Mapping[int, Any], like: Message, word: int) -> dict[int, bytes]:
+    """The masked words that can be summed: others would be agreed to, and never be a sum."""
+    size = sum(x.size for x in jax.tree.leaves(_numbers(like))) * TYPES[word].itemsize
+    found = {n: x for n, x in replies.items() if isinstance(x, bytes) and len(x) == size}
+    if other := sorted(replies.keys() - found.keys()):
+        say(f'masked words of another length, of centers number {words_of(other)}: left out')
+    return found
 
 
 def signed_adverts(

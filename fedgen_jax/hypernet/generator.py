@@ -10,7 +10,8 @@ What may change is chosen by modes, and by the roles of the model's weights (`mo
     full     every weight, as pFedHN does (Shamsian et al. 2021): about 100 times the target
 
 Every generated number is `bound * tanh(w . code / bound)` with `w` zero at the start and no bias,
-so the change is zero at step 0 and wherever the code is zero, and cannot grow without limit.
+so the change is zero at step 0 and wherever the code is zero, and a generated number cannot grow
+without limit; of a low-rank change that is `g`, between learned `U` and `V`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

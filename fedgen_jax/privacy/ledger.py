@@ -30,6 +30,8 @@ class Account(NamedTuple):
             under other rounding would be another release.
     unit:   'patient', 'image' or 'client'; units: how many there are.
     target: the epsilon at `delta` that `plan`, all that the run may release, was made for.
+    devices: over how many the clients of a round are spread; 0: nobody told.  The sum of another
+            number rounds otherwise, and is what the next round's gradients are taken at.
     start:  hash of the weights that the run starts from: noise under others would be met twice.
     nonce:  of the ledger; keys of noise are derived for it too, so that a second run of the same
             settings, perhaps by other code, never meets the noise of the first.
@@ -48,6 +50,7 @@ class Account(NamedTuple):
     relation: str = 'zero-out'
     start: str = ''
     nonce: str = ''
+    devices: int = 0
 
 
 class Ledger(NamedTuple):
@@ -162,6 +165,11 @@ def refusal(was: Account, now: Account) -> str:
     for field, text in (('data', 'of other data'), ('units', 'of other units')):
         if getattr(was, field) != getattr(now, field):
             return f'{text} ({getattr(was, field)}, now {getattr(now, field)})'
+    if was.devices and now.devices and was.devices != now.devices:
+        return (
+            f'its rounds were summed over {was.devices} devices, now {now.devices}, which round '
+            f'otherwise: pass --config.devices={was.devices}'
+        )
     before = {c.name: c for c in was.plan}
     for c in now.plan:
         if c.name not in before:

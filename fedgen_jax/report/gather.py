@@ -123,7 +123,7 @@ def _audited(found: Mapping[str, Any] | None) -> str:
     return (
         f'Audited with {found["canaries"]:,} canaries: epsilon of training, stated as '
         f'{found["stated"]:.2f}, is at least {found["lower_bound"]:.2f} with '
-        f'{found["confidence"]:.0%} confidence'
+        f'{found["confidence"]:.0%} confidence, if its trade-off is a Gaussian\'s'
         + (', WHICH REFUTES IT' if found['refuted'] else '')
         + f', and with a sixth of the noise at least {found["sixth_of_the_noise"]:.2f}. '
     )

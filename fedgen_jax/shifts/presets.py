@@ -75,7 +75,7 @@ def xray(strength: float = 1.0, edge: str = 'reflect') -> Shift:
         sometimes(contrast(1.4**-s, 1.4**s)),
         sometimes(bias_field(0.3 * s)),
         _optics(s, edge),
-        sometimes(sensor(shot=0.08 * s, readout=0.04 * s)),
+        sometimes(sensor(shot=0.046 * s, readout=0.023 * s, gray=True)),
         sometimes(collimation(0.12 * s)),
         monochrome(),
     )
@@ -91,7 +91,7 @@ def mri(strength: float = 1.0, edge: str = 'reflect') -> Shift:
         sometimes(contrast(1.4**-s, 1.4**s)),
         sometimes(bias_field(0.6 * s)),
         _optics(s, edge),
-        sometimes(rician(high=0.08 * s)),
+        sometimes(rician(high=0.046 * s, gray=True)),
         monochrome(),
     )
 
@@ -105,7 +105,7 @@ def ct(strength: float = 1.0, edge: str = 'reflect') -> Shift:
         sometimes(contrast(1.4**-s, 1.4**s)),
         sometimes(brightness(-0.12 * s, 0.12 * s)),
         _optics(s, edge),
-        sometimes(gaussian(high=0.08 * s)),
+        sometimes(gaussian(high=0.046 * s, gray=True)),
         monochrome(),
     )
 
@@ -119,7 +119,7 @@ def ultrasound(strength: float = 1.0, edge: str = 'reflect') -> Shift:
         sometimes(gamma(1.8**-s, 1.8**s)),
         sometimes(bias_field(0.5 * s)),
         _optics(s, edge),
-        sometimes(speckle(high=0.25 * s)),
+        sometimes(speckle(high=0.144 * s, gray=True)),
         monochrome(),
     )
 

@@ -60,8 +60,11 @@ def carried(grid: Grid, requests: dict, timeout: float) -> tuple[dict, dict]:
         node = message.metadata.src_node_id
         if message.has_error():
             errors[node] = message.error.reason
-        else:
+            continue
+        try:
             replies[node] = data_in(message)
+        except Exception as error:  # what a node sends can raise anything, and ends no other's
+            errors[node] = f'a malformed reply ({type(error).__name__})'
     return replies, errors
 
 

@@ -1,10 +1,11 @@
 """The audit refutes private steps that have less noise than they say, and no others."""
 
+import numpy as np
 import pytest
 from families import configured
 
 from fedgen_jax.audit.canaries import audit
-from fedgen_jax.audit.one_run import Mechanism, lower_bound, play, stated
+from fedgen_jax.audit.one_run import Mechanism, Scores, lower_bound, play, stated
 from fedgen_jax.data import synthetic
 from fedgen_jax.program import make_algorithm
 
@@ -23,6 +24,18 @@ def test_it_refutes_a_sixth_of_the_noise_and_not_the_whole():
     )
     assert 0.5 < whole <= claim < sixth
     assert sixth > 6
+
+
+def test_the_bound_of_any_trade_off_holds_where_a_gaussians_does_not():
+    """Randomized response of epsilon 1: its scores are two numbers, and no Gaussian."""
+    rng, epsilon = np.random.default_rng(0), 1.0
+    inside, outside = (
+        (rng.random(1250) < p).astype(float) + 1e-9 * rng.random(1250)
+        for p in (1 / (1 + np.exp(-epsilon)), 1 / (1 + np.exp(epsilon)))
+    )
+    scores = Scores(inside, outside)
+    of_any, gaussian = (lower_bound(scores, DELTA, gaussian=x) for x in (False, True))
+    assert 0.5 < of_any <= epsilon < gaussian
 
 
 def test_who_takes_part_moves_his_weight_by_the_clip_each_time():

@@ -125,6 +125,21 @@ def test_masks_lie_beside_their_images(tmp_path, read):
     (root / 'north/masks/lonely.png').unlink()
     gray(root / 'north/masks/0.png', 1)
     assert 'two masks of one image' in error_of(read, root)
+    (root / 'north/masks/0.png').unlink()
+    gray(root / 'north/images/0.jpg', 1)
+    assert "'0.png': two images, and 'north/masks/0.tif'" in error_of(read, root)
+
+
+def test_links_that_lead_nowhere_or_back(tmp_path, read):
+    root = grow(tmp_path / 'set', 'a', 'b')
+    expected = len(read(root).centers[0].path)
+    (root / 'a' / 'NOTES').symlink_to(tmp_path / 'nothing')
+    (root / 'a' / 'up').symlink_to(root)
+    source = read(root)
+    assert len(source.centers[0].path) == expected
+    assert any("1 other files are left out, such as 'a/NOTES'" in note for note in source.notes)
+    (root / 'a' / 'x.png').symlink_to(tmp_path / 'nothing')
+    assert 'x.png' in error_of(read, root)
 
 
 AMBIGUOUS = {
@@ -138,6 +153,9 @@ AMBIGUOUS = {
     'masks alone': (['north/masks'], 'masks without images'),
     'masks of classes': (['north/a', 'north/masks'], 'without images beside'),
     'deep images': (['a/b/images'], 'is none of images'),
+    'masks above': (['images/a', 'masks/a'], 'a folder of masks above others'),
+    'labels above': (['images/a', 'labels/a'], 'a folder of masks above others'),
+    'training alone': (['imagesTr', 'labelsTr', 'imagesTs'], 'and elsewhere'),
 }
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from fedgen_jax.data.folder import decode, pictures
 from fedgen_jax.data.folder.pictures import DIM
+from fedgen_jax.data.folder.reading import Window
 from fedgen_jax.data.source import load
 
 ORIENTATION, PHOTOMETRIC = 0x0112, 262
@@ -294,6 +295,29 @@ def test_what_is_assumed_of_floats_and_resolutions(tmp_path):
         assert assumed(tmp_path / name) == ()
         Image.fromarray(X).save(tmp_path / name, dpi=(204, 98))
         assert assumed(tmp_path / name) == (pictures.UNEQUAL,)
+
+
+def test_floats_whose_0_is_white_are_turned_over_with_a_window_or_without(tmp_path):
+    ramp = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
+    Image.fromarray(ramp).save(tmp_path / 'x.tif', tiffinfo={262: 0})
+    for window in (None, Window(0, 1)):
+        found = np.asarray(decode.open_image(str(tmp_path / 'x.tif'), window=window).image)
+        assert (found[0, 0, 0], found[-1, -1, 0]) == (255, 0)
+
+
+def test_signed_numbers_of_8_bits_are_refused(tmp_path):
+    x = np.arange(-8, 8, dtype=np.int8).reshape(4, 4).view(np.uint8)
+    Image.fromarray(x).save(tmp_path / 'x.tif', tiffinfo={339: 2})
+    for read in (decode.open_image, lambda file: decode.read_mask(file, 4)):
+        with pytest.raises(ValueError, match='signed integers of 8 bits'):
+            read(str(tmp_path / 'x.tif'))
+
+
+def test_a_picture_that_is_too_large_is_called_so(tmp_path, monkeypatch):
+    Image.fromarray(X).save(tmp_path / 'x.png')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', X.shape[0] * X.shape[1] // 4)
+    with pytest.raises(ValueError, match='million pixels: save it smaller'):
+        decode.open_image(str(tmp_path / 'x.png'))
 
 
 def test_an_ordinary_picture_has_nothing_assumed(tmp_path):

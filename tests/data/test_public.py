@@ -335,6 +335,29 @@ def test_lists_of_labels_in_parquet(tmp_path, as_list):
     np.testing.assert_array_equal(source.centers[0].examples.target['labels'], expected)
 
 
+def test_a_0_or_1_for_each_class_in_parquet(tmp_path):
+    file = save_parquet(tmp_path / 'x.parquet', None, label=[[0, 1, 1, 0], [0, 0, 0, 0], None])
+    source = read(file, 4, target='labels')
+    assert source.classes == ('0', '1', '2', '3')
+    expected = [[0, 1, 1, 0], [0, 0, 0, 0], [-1, -1, -1, -1]]
+    np.testing.assert_array_equal(source.centers[0].examples.target['labels'], expected)
+    save_parquet(file, None, label=[[1, 0], [0, 1]])
+    with pytest.raises(DataError, match='write names of classes'):
+        read(file, 4, target='labels')
+
+
+def test_paths_without_bytes_in_parquet(tmp_path):
+    table = pyarrow.table({'image': [{'bytes': None, 'path': 'x/1.png'}], 'label': [1]})
+    pyarrow.parquet.write_table(
+        table.cast(pyarrow.schema([
+            ('image', pyarrow.struct([('bytes', pyarrow.binary()), ('path', pyarrow.string())])),
+            ('label', pyarrow.int64()),
+        ])), tmp_path / 'x.parquet',
+    )
+    with pytest.raises(DataError, match="'x/1.png' is a path without bytes"):
+        read(tmp_path / 'x.parquet', 4)
+
+
 BAD_PARQUET = {
     'no image': ({'label': [1]}, 'image:img', 'no such column'),
     'no picture': ({'label': [1], 'pixels': [b'x']}, 'image:pixels', 'is no png, jpeg or tiff'),

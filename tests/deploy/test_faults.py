@@ -4,7 +4,11 @@ import csv
 import json
 import os
 import shutil
+import socket
+import struct
+import threading
 import types
+from multiprocessing.connection import Client
 
 import jax
 import numpy as np
@@ -16,16 +20,18 @@ from test_deployed import deployed, masks_folder, sites_in, state_in
 
 from fedgen_jax.deploy import center, server
 from fedgen_jax.deploy.collect import blank_examples, shapes_of_messages, usable
-from fedgen_jax.deploy.deployment import classes_of
+from fedgen_jax.deploy.deployment import classes_of, told_in
 from fedgen_jax.deploy.learner import first_private
 from fedgen_jax.deploy.meeting import Hello, greet
-from fedgen_jax.deploy.pipe import listening
+from fedgen_jax.deploy.pipe import answer_all, listening
 from fedgen_jax.deploy.terms import Refused, check_deployable, check_terms, read_config, terms_of
 from fedgen_jax.deploy.wire import pack, unpack
 from fedgen_jax.engine.rounds import init_run
+from fedgen_jax.evaluate import block
 from fedgen_jax.interrupt import Failed, MayPass, Stopped
 from fedgen_jax.program import build
 from fedgen_jax.report.gather import report_run
+from fedgen_jax.run import Trained
 
 
 def test_a_run_goes_on_from_the_checkpoint_before_the_last(scaffold, tmp_path):
@@ -155,6 +161,42 @@ def test_a_reply_that_is_none_is_left_out(tmp_path):
     shapes = shapes_of_messages(program, blank, 10**9, None)  # of any length: nothing is made
     found, why = usable(shapes, {0: {'message': 5}, 1: {}, 2: {'error': 'away'}})
     assert not found and why.keys() == {0, 1, 2}
+
+
+@pytest.mark.parametrize('told', [
+    '{"accuracy": "high"}', '{"accuracy": null}', '{"accuracy": {"x": 1}}', '{"accuracy": NaN}',
+    '{"accuracy": 1e999}', '[' * 10**5, '7', '',
+])
+def test_scores_that_are_none_spoil_no_mean(scaffold, tmp_path, told):
+    _, config = scaffold
+    program = build(config, ('a', 'b'), 2)
+    trained = Trained(program, None, None, (), (), 1, jax.random.key(0))
+    found = block(trained, told_in({'x': {'scores': '{"accuracy": 0.5}'}, 'y': {'scores': told}}))
+    assert found['mean'] == found['worst'] == {'accuracy': 0.5}
+
+
+@pytest.mark.parametrize('size', [2**62, 2**64 - 1])
+def test_a_size_that_cannot_be_ends_a_connection_alone(tmp_path, size):
+    with listening(tmp_path / 'net') as listener:
+        threading.Thread(target=answer_all, args=(listener, bytes), daemon=True).start()
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.connect(listener.address)
+            raw.sendall(struct.pack('!iQ', -1, size))
+            assert raw.recv(1) == b''
+        with Client(listener.address, 'AF_UNIX') as pipe:
+            pipe.send_bytes(b'abc')
+            assert pipe.recv_bytes() == b'abc'
+
+
+def test_more_images_than_fit_are_refused(scaffold, tmp_path):
+    h, config = scaffold
+    asked = {
+        'action': 'round', 'terms': json.dumps(terms_of(config)), 'classes': [], 'clients': 3,
+        'length': 2**31 - 1, 'reference': None, 'run': 'a', 'center': NAMES[0], 'number': 0,
+        'round': 0, 'since': None, 'saved': [], 'state': b'',
+    }
+    reply = unpack(center.answer(sites_in(h, tmp_path)[0], pack(asked)))
+    assert 'states 2147483647 images, and ' in reply['error']
 
 
 HELLO = {

@@ -123,6 +123,23 @@ def test_a_center_whose_keys_are_not_its_own_stops_nobody(four, tmp_path):
         center.check_site(sites[0])
 
 
+def test_words_of_another_length_are_left_out_before_the_others_agree(four, tmp_path, capsys):
+    config, names, sites, file = four
+
+    def short(node, asked, reply):
+        found = reply()
+        if (asked.get('step'), node) != ('masked', 1):
+            return found
+        return pack({'reply': unpack(found)['reply'][:-8]})
+
+    net = net_of(sites, change=short)
+    told = server.train(config, tmp_path / 'a', names, net, 0.0, file)
+    assert 'masked words of another length, of centers number 0' in capsys.readouterr().err
+    assert told['seen'] is not None
+    # Nobody agreed to a sum with it, so that the same three are asked again and give the same.
+    server.train(config, tmp_path / 'again', names, net_of(sites, change=short), 0.0, file)
+
+
 def test_a_center_agrees_to_one_sum_of_a_round(four, tmp_path):
     """Its message is the same each time: two sums that differ by it alone would give it away."""
     config, names, sites, file = four

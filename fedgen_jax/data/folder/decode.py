@@ -29,7 +29,8 @@ from fedgen_jax.data.folder.square import (
 
 __all__ = [
     'NOT_SQUARE', 'SUFFIXES', 'Picture', 'Pixel', 'Problem', 'check_suffix', 'extra', 'file_of',
-    'kind_of', 'Window', 'one_kind_of_error', 'open_image', 'original_boxes', 'original_mask',
+    'kind_of', 'Window', 'modality_of', 'one_kind_of_error', 'open_image', 'original_boxes',
+    'original_mask',
     'pixel_of', 'plain_path', 'read_image', 'read_mask', 'read_values', 'scale_of_series',
     'square_boxes', 'square_frame', 'square_image', 'square_mask',
 ]
@@ -66,7 +67,8 @@ def kind_of(path: str | os.PathLike) -> str:
         return 'picture'
     if nifti.is_nifti(name):
         return 'nifti'
-    return 'dicom' if name.endswith('.dcm') or dicom.is_dicom(path) else ''
+    found = name.endswith('.dcm') or (os.path.isfile(path) and dicom.is_dicom(path))
+    return 'dicom' if found else ''
 
 
 def check_suffix(path: str, root: str | os.PathLike = '') -> None:
@@ -94,9 +96,10 @@ def open_image(
 
     Integers of 16 bits are scaled from their full range, or from the bits that the file says it
     uses, and floats from [0, 1] or [0, 255]; transparent pixels lie on white.  Dicom: rescale and
-    window of the files, else their stored range.  Nifti has no units: the 0.5 and 99.5 percentiles
-    of the volume become black and white, or those of what is not background in a sparse one.  No
-    scale is fitted to a single image: its brightness is part of the shift between centers.
+    window of the files, else their stored range; padding is black.  Nifti has no units: the 0.5 and
+    99.5 percentiles of the volume become black and white, or those of what is not background in a
+    sparse one.  No scale is fitted to a single image: its brightness is part of the shift between
+    centers.
     """
     with one_kind_of_error():
         kind = kind_of(path) if isinstance(path, str) else 'picture'
@@ -133,6 +136,12 @@ def pixel_of(path: str) -> Pixel:
             case _:
                 pixel = Pixel()
     return pixel._replace(aspect=1.0) if _is_square(pixel.aspect) else pixel
+
+
+def modality_of(path: str) -> str:
+    """What a DICOM file says in its tag Modality, such as 'CT'; '' if nothing."""
+    with one_kind_of_error():
+        return dicom.header(path).scale.modality
 
 
 def read_values(path: str | bytes | np.ndarray) -> np.ndarray | None:

@@ -47,6 +47,7 @@ class Header(NamedTuple):
     orientation: the directions of a row and of a column.
     spacing:     mm, the height and the width of a pixel.
     aspect:      the height by the width.
+    padding:     as `dicom_gray.padding_of`.
     """
 
     patient: str
@@ -59,6 +60,7 @@ class Header(NamedTuple):
     orientation: tuple[float, ...]
     spacing: tuple[float, ...]
     aspect: float
+    padding: tuple[float, float] | None
     scale: dicom_gray.Scale
     assumed: tuple[str, ...]
 
@@ -105,7 +107,10 @@ def scale_of_series(files: Sequence[str]) -> dicom_gray.Scale:
         return scale._replace(said=(dicom_gray.ALONE,))
     low, high = 0.0, 0.0
     for file, own in zip(files, scales):
-        x = dicom_gray.rescale(_pixels(file)[1], own)
+        stored = _pixels(file)[1]
+        x = dicom_gray.rescale(stored, own)[~_is_padding(stored, header(file))]
+        if not x.size:
+            continue
         low, high = min(low, float(x.min())), max(high, float(x.max()))
     return scale._replace(low=low, high=high, said=(dicom_gray.OF_SERIES,))
 
@@ -129,14 +134,25 @@ def read_image(
     x = dicom_gray.rescale(stored, head.scale)
     unit = to_unit(x, *window) if window else dicom_gray.to_gray(x, scale)
     unit = 1 - unit if kind == 'MONOCHROME1' else unit
+    padding = _is_padding(stored, head)
+    unit = np.where(padding, 0.0, unit)
     assumed = () if window else head.assumed + scale.said
+    assumed += (dicom_gray.PADDED,) * bool(padding.any())
     return Picture(to_rgb(unit), assumed, head.aspect)
 
 
 def read_values(path: str) -> np.ndarray | None:
-    """[H, W]: the rescaled numbers; None of color."""
+    """[H, W]: the rescaled numbers, NaN where nothing was imaged; None of color."""
     _, stored = _pixels(path)
-    return None if stored.ndim == 3 else dicom_gray.rescale(stored, header(path).scale)
+    if stored.ndim == 3:
+        return None
+    head = header(path)
+    return np.where(_is_padding(stored, head), np.nan, dicom_gray.rescale(stored, head.scale))
+
+
+def _is_padding(stored: np.ndarray, head: Header) -> np.ndarray:
+    least, most = head.padding or (np.inf, -np.inf)
+    return (stored >= least) & (stored <= most)
 
 
 def read_mask(path: str) -> np.ndarray:
@@ -211,6 +227,7 @@ def _header(file, mtime_ns):
         *(place if [len(x) for x in place] == [3, 6] else ((), ())),
         spacing,
         height / width,
+        dicom_gray.padding_of(dataset),
         *dicom_gray.scale_of(dataset),
     )
 

@@ -15,15 +15,16 @@ OF_SERIES = (
     'DICOM without a window, whose numbers have no white of their own (PET, or a scale of its own '
     'in each slice): white is the largest of the series'
 )
+PADDED = 'DICOM whose PixelPaddingValue fills what was not imaged: it is black, and in no scale'
 ALONE = (
     'PET or scintigraphy without a window, one image of its series: its gray values cannot be '
     'compared with those of others'
 )
 
 TAGS = (
-    'BitsStored', 'HighBit', 'Modality', 'ModalityLUTSequence', 'PixelRepresentation',
-    'RescaleIntercept', 'RescaleSlope', 'VOILUTFunction', 'VOILUTSequence', 'WindowCenter',
-    'WindowWidth',
+    'BitsStored', 'HighBit', 'Modality', 'ModalityLUTSequence', 'PixelPaddingRangeLimit',
+    'PixelPaddingValue', 'PixelRepresentation', 'RescaleIntercept', 'RescaleSlope',
+    'VOILUTFunction', 'VOILUTSequence', 'WindowCenter', 'WindowWidth',
 )
 
 
@@ -91,6 +92,24 @@ def scale_of(dataset) -> tuple[Scale, tuple[str, ...]]:
     if table.first >= 2**15 and ranged.low < 0:  # a negative number in a tag that holds none
         table = table._replace(first=table.first - 2**16)
     return scale._replace(table=table, given=True), assumed
+
+
+def padding_of(dataset) -> tuple[float, float] | None:
+    """The least and largest stored number that fill what was not imaged; None: none does.
+
+    The tags hold 16 bits, signed as the pixels are, which some writers forget.
+    """
+    signed, ends = bool(dataset.get('PixelRepresentation')), []
+    for tag in ('PixelPaddingValue', 'PixelPaddingRangeLimit'):
+        value = dataset.get(tag)
+        found = (
+            (float(int.from_bytes(value[:2], 'little')),) if isinstance(value, bytes) and value
+            else numbers(dataset, tag)
+        )
+        if not found and not ends:
+            return None
+        ends += [(x + 2**15) % 2**16 - 2**15 if signed else x % 2**16 for x in found[:1]]
+    return min(ends), max(ends)
 
 
 def common(scales: Sequence[Scale]) -> Scale:

@@ -33,7 +33,7 @@ def settle(pairs: Sequence[tuple]) -> tuple[list, list[str]]:
             unit = part.get(image.path, image.patient)
             row = row._replace(patient='' if part and unit == image.path else unit)
         rows.append(row)
-    notes = _names(by_center)
+    notes = [*_names(by_center), *_shared(pairs)]
     if believed:
         notes.insert(0, (
             f'{words.listed(believed, 4)}: counts as one person: if anonymizing wrote it for '
@@ -72,6 +72,22 @@ def _nobody(of) -> tuple[dict, dict]:
         elif number >= MANY and 3 * number >= total:
             many[patient] = number
     return found, many
+
+
+def _shared(pairs) -> list[str]:
+    """A note on DICOM studies that lie in several centers: their patient is in two splits."""
+    centers_of = collections.defaultdict[str, set[str]](set)
+    for row, image in pairs:
+        if image.study:
+            centers_of[image.study].add(row.center)
+    shared = [sorted(of) for of in centers_of.values() if len(of) > 1]
+    if not shared:
+        return []
+    return [
+        f'{len(shared)} DICOM studies lie in several centers, the first in '
+        f'{words.listed(shared[0])}: one patient may be trained on in one and tested in another: '
+        'keep a study in one center'
+    ]
 
 
 def _names(by_center) -> list[str]:

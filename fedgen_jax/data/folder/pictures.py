@@ -27,7 +27,7 @@ _TURNS = dict(zip(range(2, 9), (
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 )))
-_BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 258, 259, 262, 274
+_BITS, _COMPRESSION, _PHOTOMETRIC, _ORIENTATION, _FORMAT = 258, 259, 262, 274, 339
 _MAX_SAMPLE, _S_MAX_SAMPLE = 281, 341
 _LOSSY = (6, 7, 34892, 50001, 50002)  # TIFF's numbers of JPEG, WebP and JPEG XL
 _WHITE_IS_ZERO = 0
@@ -57,7 +57,7 @@ def read_image(path: str | bytes | np.ndarray, window: Window | None = None) -> 
     if image.mode.startswith('I'):
         image, more = _gray_of_integers(image, *_said_bits(path, image, raw, tags), tags)
     elif image.mode == 'F':
-        image, more = _gray_of_floats(image)
+        image, more = _gray_of_floats(image, tags)
     else:
         bits = _said_bits(path, image, raw, tags)[0] if ';16' in raw else 16
         image, more = _rgb_of_colors(image, raw, bits)
@@ -115,6 +115,8 @@ def _open(path):
         tags = getattr(image, 'tag_v2', {})
         is_turned = tags.get(_ORIENTATION) in _TURNS  # Pillow turns a TIFF by itself
         image.load()
+        if 2 in np.atleast_1d(tags.get(_FORMAT, 1)) and np.asarray(image).dtype == np.uint8:
+            raise Problem('signed integers of 8 bits: save the image with 8 or 16, unsigned')
         assumed += _is_unequal(image.info) * [UNEQUAL]
         if image.format == 'TIFF':
             return image, raw, tags, assumed + is_turned * [TURNED]
@@ -133,6 +135,11 @@ def _open(path):
 def _identify(file):
     try:
         return Image.open(file, formats=('PNG', 'JPEG', 'TIFF'))
+    except Image.DecompressionBombError:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise Problem(
+            f'has more than {most} million pixels: save it smaller, or in tiles'
+        ) from None
     except UnidentifiedImageError:
         raise Problem(
             'is no png, jpeg or tiff of a known kind (of 8, 12 or 16 bits, or floats): replace the '
@@ -200,7 +207,7 @@ def _fill_16(x, bits):
     return x.max() >= 2**bits or np.all((x == spread) | (x == spread | high >> bits - spare))
 
 
-def _gray_of_floats(image):
+def _gray_of_floats(image, tags):
     x = np.asarray(image)
     if not np.all(np.isfinite(x)):
         raise Problem('NaN or infinite pixels: correct the image')
@@ -208,6 +215,8 @@ def _gray_of_floats(image):
         raise Problem('floats outside [0, 1] and [0, 255]: save the image with 8 or 16 bits')
     unit = x.max() <= 1
     gray = np.rint(x * (255 if unit else 1)).astype(np.uint8)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        gray = 255 - gray
     return Image.fromarray(gray).convert('RGB'), [UNIT_FLOATS if unit else BYTE_FLOATS]
 
 

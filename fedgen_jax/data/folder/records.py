@@ -23,7 +23,7 @@ from fedgen_jax.data.folder.text import DataError, collected, raise_first, row_e
 from fedgen_jax.data.store import Record
 from fedgen_jax.data.targets import TARGETS, Frame, Scanned, Target, target_of
 
-VERSION = 8  # of what `records` computes; raising it makes stores anew
+VERSION = 9  # of what `records` computes; raising it makes stores anew
 
 
 class Folder(NamedTuple):

@@ -76,7 +76,7 @@ def read_csv(file: pathlib.Path) -> list[tuple[int, list[str]]]:
         row_error(file, number, '(all)', 'not UTF-8 text: save the table as CSV UTF-8')
     lines, number = [], 0
     try:
-        reader = csv.reader(io.StringIO(text, newline=''), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=''), strict=True, skipinitialspace=True)
         for number, cells in enumerate(reader, start=1):
             cells = [cell.strip() for cell in cells]
             if any(cells):

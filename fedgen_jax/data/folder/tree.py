@@ -20,8 +20,8 @@ from fedgen_jax.data.folder.manifest import Table, read_classes
 from fedgen_jax.data.folder.text import DataError
 from fedgen_jax.data.folder.words import listed, split_of
 
-IMAGES = ('images', 'image', 'imgs', 'img')
-MASKS = ('masks', 'mask', 'segmentations', 'segmentation')
+IMAGES = ('images', 'image', 'imgs', 'img', 'imagestr')
+MASKS = ('masks', 'mask', 'segmentations', 'segmentation', 'labels', 'labelstr', 'labelsts')
 WAY = 'arrange them so, or write a manifest.csv'
 KNOWN = ('CLASS', 'CENTER/CLASS', 'SPLIT/CLASS', 'CENTER/SPLIT/CLASS', 'SPLIT/CENTER/CLASS')
 
@@ -62,11 +62,21 @@ def read_table(root: pathlib.Path, columns: Columns) -> Table:
 def _walk(root: pathlib.Path) -> Iterator[tuple[Folders, str]]:
     """(folders, name) of all files, sorted, without hidden ones."""
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(f for f in folders if not f.startswith(('.', '__MACOSX')))
+        here = os.path.realpath(folder)
+        folders[:] = sorted(
+            f for f in folders if not f.startswith(('.', '__MACOSX'))
+            and not _leads_back(here, os.path.join(folder, f))
+        )
         of = pathlib.Path(folder).relative_to(root).parts
         for name in sorted(files):
             if not name.startswith('.'):
                 yield of, name
+
+
+def _leads_back(here: str, folder: str) -> bool:
+    """Whether a link leads to where it lies, or above that: it would be followed for ever."""
+    there = os.path.realpath(folder)
+    return os.path.islink(folder) and os.path.commonpath([here, there]) == there
 
 
 def _sorted_out(root):
@@ -91,6 +101,12 @@ def _levels(root, above: Sequence[Folders], is_marked: bool, classes) -> tuple[s
         shown = ' and '.join(repr('/'.join((*of, 'x'))) for _, of in (depths[0], depths[-1]))
         raise DataError(f'{root}: images at several depths, such as {shown}: {WAY}')
     depth = depths[0][0]
+    found = next(('/'.join(of) for of in above if {x.casefold() for x in of} & {*MASKS}), None)
+    if found:
+        raise DataError(
+            f'{root}: {found!r}: a folder of masks above others: put {MASKS[0]} beside '
+            f'{IMAGES[0]}, below the center: {WAY}'
+        )
     splits = []
     for i in range(depth):
         words = {of[i] for of in above}
@@ -135,21 +151,27 @@ def _check_classes(root, above, levels, classes):
 
 def _mask_of(root, images, masks) -> dict[str, str]:
     """{path of an image: path of its mask}."""
-    of_key = collections.defaultdict(list)
+    of_key, first_of = collections.defaultdict(list), dict[tuple, str]()
     for of, name in masks:
         of_key[of[:-1], _stem(name)].append('/'.join((*of, name)))
     found = {}
     for of, name in images:
-        paths = of_key.pop((of[:-1], _stem(name)), []) if masks else []
+        key = of[:-1], _stem(name)
+        paths = of_key.get(key, [])
+        first = first_of.setdefault(key, '/'.join((*of, name)))
+        if paths and not first.endswith(f'/{name}'):
+            raise DataError(
+                f"{root}: {first!r} and {name!r}: two images, and {paths[0]!r} has the name of "
+                f'both: {WAY}'
+            )
         if len(paths) > 1:
             raise DataError(f'{root}: {paths[0]!r} and {paths[1]!r}: two masks of one image: {WAY}')
         if paths:
             found['/'.join((*of, name))] = paths[0]
-    if of_key:
-        first = next(iter(of_key.values()))[0]
+    if alone := [paths[0] for key, paths in of_key.items() if key not in first_of]:
         raise DataError(
-            f'{root}: {first!r} ({len(of_key)} masks in all) has no image of its name in '
-            f'{IMAGES[0]}, or two: name both alike, or write a manifest.csv'
+            f'{root}: {alone[0]!r} ({len(alone)} masks in all) has no image of its name in '
+            f'{IMAGES[0]}: name both alike, or write a manifest.csv'
         )
     return found
 

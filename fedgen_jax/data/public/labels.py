@@ -35,10 +35,33 @@ def to_text(
     return ['' if x is None or x < 0 else names[int(x)] for x in values], names
 
 
+def _shown_of(
+    file, values: Sequence[Sequence[Any] | None], names: Sequence[str]
+) -> tuple[list[Sequence[Any] | None], Sequence[str]]:
+    """(lists of the classes that are 1, names) of lists of a 0 or 1 for each class; else both as
+    they are.
+
+    Numbers of classes do not repeat in a list; 0 and 1 for each of several classes do.
+    """
+    known = [list(value) for value in values if value is not None]
+    lengths = {len(value) for value in known}
+    each = [x for value in known for x in value]
+    if len(lengths) != 1 or min(lengths) < 2 or any(x not in (0, 1) for x in each):
+        return list(values), names
+    if all(len(set(value)) == len(value) for value in known):
+        row_error(
+            file, 1, 'label', 'lists of one 0 and one 1 in all rows: as numbers of classes each '
+            'image shows both, as a 0 or 1 for each class it shows one: write names of classes',
+        )
+    shown = [None if v is None else [i for i, x in enumerate(v) if x] for v in values]
+    return shown, names or tuple(map(str, range(lengths.pop())))
+
+
 def lists_to_text(
     file: pathlib.Path, values: Sequence[Sequence[Any] | None], names: Sequence[str] = ()
 ) -> tuple[list[str], tuple[str, ...]]:
     """The same of lists, of the classes that an image shows; None: nothing is known of it."""
+    values, names = _shown_of(file, values, names)
     flat, classes = to_text(file, [x for value in values for x in value or ()], names)
     each, cells = iter(flat), []
     for value in values:

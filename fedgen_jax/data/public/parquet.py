@@ -192,7 +192,13 @@ def _images(files, column) -> Iterator[bytes]:
             with pyarrow.parquet.ParquetFile(file) as opened:
                 for batch in opened.iter_batches(_BATCH, columns=[column]):
                     for value in batch.column(0).to_pylist():
-                        value = value.get('bytes') if isinstance(value, dict) else value
+                        if isinstance(value, dict):
+                            if value.get('path') and not value.get('bytes'):
+                                raise DataError(
+                                    f'{file}: field {column}: {value["path"]!r} is a path without '
+                                    'bytes: embed the images in the file, or write a manifest.csv'
+                                )
+                            value = value.get('bytes')
                         yield value or b''
         except (OSError, pyarrow.ArrowException) as error:
             raise _unreadable(file, error) from error
