@@ -2,7 +2,9 @@
 
 A center's change is made in closed form from additive moments of its unlabelled images, towards
 those of the seen centers' training images together, or of drawn smears.  It is the same for all
-images of a center, the identity at the reference, and serves every algorithm alike.
+images of a center and serves every algorithm alike.  It is the identity at the reference, but
+where `input.area` says what share of an image a nucleus shall have: then that is the magnification
+of all centers, the reference's too.
 """
 
 from fedgen_jax.canonical.base import Canonical, Change, carried_back, unchanged

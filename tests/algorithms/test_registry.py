@@ -10,8 +10,11 @@ import pytest
 from families import KEY, NEEDS, C, assert_close, assert_same, configured, drawn_clients, roll
 
 from fedgen_jax.algorithms import ALGORITHMS
+from fedgen_jax.algorithms.learning import Learned
+from fedgen_jax.algorithms.local import query_batch, task_gradient
+from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.data import synthetic
-from fedgen_jax.data.examples import stack
+from fedgen_jax.data.examples import Examples, stack
 from fedgen_jax.interrupt import Stopped
 from fedgen_jax.program import make_algorithm
 from fedgen_jax.report.gather import report_run
@@ -171,6 +174,60 @@ def test_scaffold_s_variate_is_the_mean_gradient(clients, momentum):
         velocity = momentum * velocity + gradient
         place -= rate * velocity
     assert -place / (rate * steps_with(momentum, steps)) == pytest.approx(gradient)
+
+
+@pytest.mark.parametrize('weighting, optimum', [('examples', 1.0), ('uniform', 5.0)])
+def test_scaffold_s_fixed_point_is_fedavg_s_optimum(weighting, optimum):
+    """Of w^2 / 2 at nine tenths of the examples and (w - 10)^2 / 2 at the others."""
+    goal_C, number_C = np.array([0.0, 10.0]), np.array([9, 1])
+    c = configured({
+        'algorithm': 'scaffold', 'weighting': weighting, 'client.clip': 0.0, 'local_steps': 3,
+        'client.momentum': 0.0, 'client.lr': 0.2, 'rounds': 40,
+    })
+    algorithm, _ = make_algorithm(c, 16, synthetic.CLASSES, 2)
+    state = algorithm.init(KEY)
+    one = {'theta': {'w': jnp.zeros(())}, 'variate': {'w': jnp.zeros(())}}
+    shared = {**state.shared, **one}
+    state = state._replace(shared=shared, optimizer=optimizer('server', c.server).init(
+        {'theta': one['theta']}
+    ))
+    private = [{'id': i, 'variate': one['variate']} for i in range(2)]
+    image = np.zeros((10, 16, 16, 3), np.uint8)
+    data = [
+        Examples(image, {'label': np.zeros(10, np.int32)}, (np.arange(10) < n).astype(np.float32))
+        for n in number_C
+    ]
+    for _ in range(40):
+        total = None
+        for i in range(2):
+            _, end = algorithm.client_update.begin(state.shared, private[i], data[i], KEY)
+            w, mean, own = (x['w'] for x in (
+                state.shared['theta'], state.shared['variate'], private[i]['variate']
+            ))
+            for _ in range(c.local_steps):  # the paper's step
+                w = w - c.client.lr * (w - goal_C[i] - own + mean)
+            sent, private[i], _ = end(Learned({'w': w}, jnp.zeros(()), ()))
+            total = sent if total is None else jax.tree.map(jnp.add, total, sent)
+        state = algorithm.server_update(state, total)
+    assert state.shared['theta']['w'] == pytest.approx(optimum, abs=1e-3)
+    for i in range(2):  # a variate is the gradient there
+        assert private[i]['variate']['w'] == pytest.approx(optimum - goal_C[i], abs=1e-2)
+
+
+def test_scaffold_s_step_is_along_its_gradient_less_its_variate_plus_the_mean(clients):
+    c = configured({'algorithm': 'scaffold'})
+    algorithm, local = make_algorithm(c, 16, synthetic.CLASSES, 3)
+    state, data = algorithm.init(KEY), jax.tree.map(lambda x: jnp.asarray(x[0]), clients)
+    own, mean = (
+        jax.tree.map(lambda x, a=a: x + a, state.shared['variate']) for a in (2.0, 5.0)
+    )
+    shared = {**state.shared, 'variate': mean}
+    private = {'id': jnp.int32(0), 'variate': own}
+    learning, _ = algorithm.client_update.begin(shared, private, data, KEY)
+    batch, tau = query_batch(local, data, KEY)
+    found = learning.gradient(state.shared['theta'], batch, tau, KEY)[1]
+    plain = task_gradient(local)(state.shared['theta'], batch, tau, KEY)[1]
+    assert_close(found, jax.tree.map(lambda g: g - 2 + 5, plain), 1e-5)
 
 
 def test_ditto_s_global_model_is_fedavg_s_to_the_bit_and_its_own_are_others(clients):

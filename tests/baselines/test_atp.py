@@ -5,14 +5,16 @@ import functools
 import jax
 import numpy as np
 import pytest
-from families import KEY, assert_same, configured, drawn_clients, roll
+from families import KEY, assert_close, assert_same, configured, drawn_clients, roll
 
 from fedgen_jax.algorithms.adaptation import entropy
 from fedgen_jax.algorithms.draws import images_of
-from fedgen_jax.algorithms.local import Batch
+from fedgen_jax.algorithms.learning import Learned
+from fedgen_jax.algorithms.local import Batch, query_batch
 from fedgen_jax.baselines.atp import gain
 from fedgen_jax.data import synthetic
 from fedgen_jax.program import make_algorithm
+from fedgen_jax.random import stream
 
 FIELDS = {'model.norm': 'batch', 'statistics': 'running'}
 
@@ -76,6 +78,21 @@ def test_a_rate_s_gain_is_the_product_of_two_gradients():
     np.testing.assert_allclose(
         jax.tree.leaves(found), jax.tree.leaves(expected), rtol=1e-3, atol=1e-7
     )
+
+
+def test_a_client_s_rates_step_up_their_gain():
+    data = jax.tree.map(lambda x: jax.numpy.asarray(x[0]), drawn_clients())
+    c = configured({'algorithm': 'atp', 'atp.steps': 1, 'atp.lr': 0.25, 'atp.batch': 4})
+    atp, local = make_algorithm(c, 16, synthetic.CLASSES, 3)
+    state = atp.init(KEY)
+    _, end = atp.client_update.begin(
+        state.shared, atp.init_private(state, jax.numpy.int32(0)), data, KEY
+    )
+    sent = end(Learned(state.shared['theta'], jax.numpy.zeros(()), ()))[0]
+    key = jax.random.fold_in(stream(KEY, 'rates'), 0)
+    expected = gain(local, state.shared, state.shared['rates'], query_batch(local, data, key)[0])
+    assert max(abs(x) for x in jax.tree.leaves(expected)) > 1e-4
+    assert_close(sent['rates'], jax.tree.map(lambda g: 0.25 * g, expected), 1e-3)
 
 
 def test_a_task_without_probabilities_is_refused():

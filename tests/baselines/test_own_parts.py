@@ -8,6 +8,8 @@ from families import KEY, assert_close, assert_same, configured, drawn_clients, 
 from flax.traverse_util import flatten_dict
 
 from fedgen_jax.algorithms.finish import own_statistics
+from fedgen_jax.algorithms.learning import Learned
+from fedgen_jax.algorithms.local import batch_loss, query_batch
 from fedgen_jax.baselines.pfedme import proximal_point
 from fedgen_jax.data import synthetic
 from fedgen_jax.models import CNN
@@ -202,6 +204,30 @@ def test_apfl_s_global_model_is_fedavg_s_to_the_bit_whatever_its_own_does(client
     assert_same(state.shared['theta'], fedavg.shared['theta'])
     alpha_C = private_C['alpha']
     assert (alpha_C[:3] != 0.5).all() and alpha_C[3] == 0.5  # it adapts; nobody's stays
+
+
+def test_apfl_s_steps_are_those_of_the_mixed_model(clients):
+    """Its own weights' gradient and alpha's are the mixed model's, and alpha goes down its own."""
+    algorithm, local = made({'algorithm': 'apfl', 'apfl.alpha': 0.3, 'apfl.alpha_lr': 0.01})
+    state = algorithm.init(KEY)
+    data = jax.tree.map(lambda x: jnp.asarray(x[0]), clients)
+    theta = state.shared['theta']
+    own = jax.tree.map(lambda x: x + 0.1 * jnp.sin(jnp.arange(x.size)).reshape(x.shape), theta)
+    private = {**algorithm.init_private(state, jnp.int32(0)), 'own': own}
+    learning, end = algorithm.client_update.begin(state.shared, private, data, KEY)
+    batch, tau = query_batch(local, data, KEY)
+    (_, told), found = learning.gradient({'theta': theta, 'own': own}, batch, tau, KEY)
+
+    def loss(own, alpha):
+        between = jax.tree.map(lambda v, w: alpha * v + (1 - alpha) * w, own, theta)
+        return batch_loss(local, between, batch)[0]
+
+    of_own, of_alpha = jax.grad(loss, (0, 1))(own, 0.3)
+    assert_close(found['own'], of_own, 1e-3)
+    assert told['alpha'] == pytest.approx(float(of_alpha), rel=1e-3) and abs(of_alpha) > 1e-3
+    steps = jax.tree.map(lambda x: x[None], told)
+    new = end(Learned({'theta': theta, 'own': own}, jnp.zeros(()), steps))[1]
+    assert new['alpha'] == pytest.approx(0.3 - 0.01 * float(of_alpha), rel=1e-4)
 
 
 @pytest.mark.parametrize('alpha', [0.0, 1.0])

@@ -37,10 +37,10 @@ def test_gray_noise_is_what_it_says():
     """One draw for all channels: the mean of three would have 1 / sqrt(3) of it."""
     of_one = flat(shifts.chain(shifts.rician(0.03, 0.03, gray=True), shifts.monochrome()), 0.0)
     # Rayleigh: the mean is sqrt(pi / 2) of the deviation, and 1.91 times its own.
-    np.testing.assert_allclose(of_one.mean(), 0.03 * np.sqrt(np.pi / 2), rtol=0.01)
-    np.testing.assert_allclose(of_one.mean() / of_one.std(), 1.913, rtol=0.02)
+    np.testing.assert_allclose(of_one.mean(), 0.03 * np.sqrt(np.pi / 2), rtol=0.03)
+    np.testing.assert_allclose(of_one.mean() / of_one.std(), 1.913, rtol=0.04)
     gray = flat(shifts.chain(shifts.gaussian(0.05, 0.05, gray=True), shifts.monochrome()), 0.5)
-    np.testing.assert_allclose(gray.std(), 0.05, rtol=0.01)
+    np.testing.assert_allclose(gray.std(), 0.05, rtol=0.03)
 
 
 def test_sensor_adds_both_variances():

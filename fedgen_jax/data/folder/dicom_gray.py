@@ -99,7 +99,7 @@ def padding_of(dataset) -> tuple[float, float] | None:
 
     The tags hold 16 bits, signed as the pixels are, which some writers forget.
     """
-    signed, ends = bool(dataset.get('PixelRepresentation')), []
+    signed, ends = bool(dataset.get('PixelRepresentation')), list[float]()
     for tag in ('PixelPaddingValue', 'PixelPaddingRangeLimit'):
         value = dataset.get(tag)
         found = (

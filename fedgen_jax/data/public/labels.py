@@ -53,7 +53,9 @@ def _shown_of(
             file, 1, 'label', 'lists of one 0 and one 1 in all rows: as numbers of classes each '
             'image shows both, as a 0 or 1 for each class it shows one: write names of classes',
         )
-    shown = [None if v is None else [i for i, x in enumerate(v) if x] for v in values]
+    shown: list[Sequence[Any] | None] = [
+        None if v is None else [i for i, x in enumerate(v) if x] for v in values
+    ]
     return shown, names or tuple(map(str, range(lengths.pop())))
 
 
