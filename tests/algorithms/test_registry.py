@@ -185,7 +185,7 @@ def test_scaffold_s_fixed_point_is_fedavg_s_optimum(weighting, optimum):
         'client.momentum': 0.0, 'client.lr': 0.2, 'rounds': 40,
     })
     algorithm, _ = make_algorithm(c, 16, synthetic.CLASSES, 2)
-    state = algorithm.init(KEY)
+    state = jax.jit(algorithm.init)(KEY)
     one = {'theta': {'w': jnp.zeros(())}, 'variate': {'w': jnp.zeros(())}}
     shared = {**state.shared, **one}
     state = state._replace(shared=shared, optimizer=optimizer('server', c.server).init(
@@ -217,16 +217,21 @@ def test_scaffold_s_fixed_point_is_fedavg_s_optimum(weighting, optimum):
 def test_scaffold_s_step_is_along_its_gradient_less_its_variate_plus_the_mean(clients):
     c = configured({'algorithm': 'scaffold'})
     algorithm, local = make_algorithm(c, 16, synthetic.CLASSES, 3)
-    state, data = algorithm.init(KEY), jax.tree.map(lambda x: jnp.asarray(x[0]), clients)
+    state = jax.jit(algorithm.init)(KEY)
+    data = jax.tree.map(lambda x: jnp.asarray(x[0]), clients)
     own, mean = (
         jax.tree.map(lambda x, a=a: x + a, state.shared['variate']) for a in (2.0, 5.0)
     )
     shared = {**state.shared, 'variate': mean}
     private = {'id': jnp.int32(0), 'variate': own}
-    learning, _ = algorithm.client_update.begin(shared, private, data, KEY)
-    batch, tau = query_batch(local, data, KEY)
-    found = learning.gradient(state.shared['theta'], batch, tau, KEY)[1]
-    plain = task_gradient(local)(state.shared['theta'], batch, tau, KEY)[1]
+
+    @jax.jit
+    def both(theta):
+        learning, _ = algorithm.client_update.begin(shared, private, data, KEY)
+        batch, tau = query_batch(local, data, KEY)
+        return [f(theta, batch, tau, KEY)[1] for f in (learning.gradient, task_gradient(local))]
+
+    found, plain = both(state.shared['theta'])
     assert_close(found, jax.tree.map(lambda g: g - 2 + 5, plain), 1e-5)
 
 

@@ -84,13 +84,18 @@ def test_a_client_s_rates_step_up_their_gain():
     data = jax.tree.map(lambda x: jax.numpy.asarray(x[0]), drawn_clients())
     c = configured({'algorithm': 'atp', 'atp.steps': 1, 'atp.lr': 0.25, 'atp.batch': 4})
     atp, local = make_algorithm(c, 16, synthetic.CLASSES, 3)
-    state = atp.init(KEY)
+    state = jax.jit(atp.init)(KEY)
     _, end = atp.client_update.begin(
         state.shared, atp.init_private(state, jax.numpy.int32(0)), data, KEY
     )
-    sent = end(Learned(state.shared['theta'], jax.numpy.zeros(()), ()))[0]
+    sent = jax.jit(end)(Learned(state.shared['theta'], jax.numpy.zeros(()), ()))[0]
     key = jax.random.fold_in(stream(KEY, 'rates'), 0)
-    expected = gain(local, state.shared, state.shared['rates'], query_batch(local, data, key)[0])
+
+    @jax.jit
+    def gained(shared):
+        return gain(local, shared, shared['rates'], query_batch(local, data, key)[0])
+
+    expected = gained(state.shared)
     assert max(abs(x) for x in jax.tree.leaves(expected)) > 1e-4
     assert_close(sent['rates'], jax.tree.map(lambda g: 0.25 * g, expected), 1e-3)
 

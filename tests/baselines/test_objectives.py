@@ -25,11 +25,16 @@ def data():
 def step_of(changes, data, change=lambda shared: shared):
     """(what a first step learns, its batch, (told, gradient), `Local`); change: of `shared`."""
     algorithm, local = make_algorithm(configured(changes), 16, synthetic.CLASSES, 3)
-    state = algorithm.init(KEY)
-    shared, private = change(state.shared), algorithm.init_private(state, jnp.int32(0))
-    learning, _ = algorithm.client_update.begin(shared, private, data, KEY)
-    batch, tau = query_batch(local, data, KEY)
-    return learning.params, batch, learning.gradient(learning.params, batch, tau, KEY), local
+    state = jax.jit(algorithm.init)(KEY)
+
+    @jax.jit
+    def step(shared, data):
+        private = algorithm.init_private(state, jnp.int32(0))
+        learning, _ = algorithm.client_update.begin(shared, private, data, KEY)
+        batch, tau = query_batch(local, data, KEY)
+        return learning.params, batch, learning.gradient(learning.params, batch, tau, KEY)
+
+    return *step(change(state.shared), data), local
 
 
 def test_fedsr_adds_the_divergence_from_the_class(data):
@@ -41,6 +46,7 @@ def test_fedsr_adds_the_divergence_from_the_class(data):
     assert value[1.0] > value[1e-9] + 1  # a divergence is above 0
 
 
+@pytest.mark.extended
 def test_elcfs_s_episode_is_ahead_of_a_step_down_hill(data):
     changes = {'algorithm': 'elcfs', 'elcfs.band': 0.2, 'elcfs.inner_lr': 0.5, 'elcfs.meta': 2.0,
                'elcfs.most': 1.0}
@@ -67,7 +73,7 @@ def test_elcfs_s_episode_is_ahead_of_a_step_down_hill(data):
             ahead = batch_loss(local, stepped(p, way), styled)[0]
             return batch_loss(local, p, batch)[0] + 2 * ahead
 
-        moved[way] = jax.grad(objective)(params)
+        moved[way] = jax.jit(jax.grad(objective))(params)
 
     def apart(other):
         pairs = zip(jax.tree.leaves(found), jax.tree.leaves(other))
@@ -99,7 +105,8 @@ def test_hyperfedzero_s_penalties_are_lowered(data, field, terms):
         return balance(e_BxE, batch.weight, *terms)
 
     moved = jax.tree.map(lambda x, g: x - 1e-3 * g, params['phi'], way)
-    assert penalty(moved) < penalty(params['phi'])
+    before, after = (jax.jit(penalty)(phi) for phi in (params['phi'], moved))
+    assert after < before
 
 
 def embeddings(changes, phi, image):
@@ -134,7 +141,7 @@ def test_pfedfda_s_head_has_the_shares_that_batches_have(data, prevalence, alike
     few = data._replace(target={'label': jnp.where(jnp.arange(8) < 7, 0, 1)})
     c = configured({'algorithm': 'pfedfda', 'prevalence': prevalence})
     algorithm, _ = make_algorithm(c, 16, synthetic.CLASSES, 3)
-    state = algorithm.init(KEY)
+    state = jax.jit(algorithm.init)(KEY)
     # Means of zero: what is left of a logit is the classes' shares.
     none = state.shared['gaussians']._replace(mean=jnp.zeros_like(state.shared['gaussians'].mean))
     learning, _ = algorithm.client_update.begin(
@@ -152,17 +159,22 @@ def test_a_prior_is_not_taken_out_of_batches_that_have_another_mix():
             )
 
 
-@pytest.mark.parametrize('base', ['fedavg', 'ditto', 'pfedme', 'apfl', 'fedbn', 'fedrep'])
+@pytest.mark.parametrize('base', [
+    'fedavg', 'ditto', 'apfl', 'fedbn',
+    *(pytest.param(x, marks=pytest.mark.extended) for x in ('pfedme', 'fedrep')),
+])
 def test_a_generated_change_reaches_what_a_base_keeps_at_a_center(data, base):
     c = configured({'fedgen.base': base, 'model.norm': 'batch'})
     algorithm, _ = make_algorithm(c, 16, synthetic.CLASSES, 3)
-    state = algorithm.init(KEY)
+    state = jax.jit(algorithm.init)(KEY)
     shared = {**state.shared, 'phi': jax.tree.map(lambda x: x + 0.3, state.shared['phi'])}
     seen = algorithm.init_private(state, jnp.int32(0))
     changes = []
     for private in (seen, None):
-        refined = algorithm.personalize(shared, private, data, None, KEY)['params']
-        plain = algorithm.base.personalize(shared, private, data, None, KEY)['params']
+        refined, plain = (
+            jax.jit(of.personalize)(shared, private, data, None, KEY)['params']
+            for of in (algorithm, algorithm.base)
+        )
         changes.append(jax.tree.map(jnp.subtract, refined, plain))
     assert_close(*changes, 1e-4)  # at first a center's own weights are the server's
     assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(changes[0]['head'])) > 0.01
@@ -177,8 +189,9 @@ def test_shot_takes_a_step_for_each_batch_of_an_epoch(data, images):
     def found(epochs):
         c.shot.epochs = epochs
         algorithm, _ = make_algorithm(c, 16, synthetic.CLASSES, 3)
-        state = algorithm.init(KEY)
-        return jax.tree.leaves(algorithm.personalize(state.shared, None, few, None, KEY)['params'])
+        shared = jax.jit(algorithm.init)(KEY).shared
+        made = jax.jit(algorithm.personalize)(shared, None, few, None, KEY)
+        return jax.tree.leaves(made['params'])
 
     one, two = found(1), found(2)
     assert any((a != b).any() for a, b in zip(one, two))
