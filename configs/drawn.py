@@ -69,7 +69,7 @@ NEEDS = {
     'hyperfedzero, constant': {'algorithm': 'hyperfedzero', 'hyperfedzero.constant': True},
     # As far in the long run as FedAvg's step of 1; and a rate of Reddi et al. 2021.
     'fedavgm': {'algorithm': 'fedavg', 'server.momentum': 0.9, 'server.lr': 0.1},
-    'fedadam': {'algorithm': 'fedavg', 'server.optimizer': 'adam', 'server.lr': 0.01},
+    'fedadam': {'algorithm': 'fedavg', 'server.optimizer': 'fedadam', 'server.lr': 0.01},
 }
 GATHERED = ('odpfl', 'pfedhn', 'ga', 'pefll', 'elcfs', 'pooled')  # methods without cohorts
 # The demo's rate is chosen by FedAvg's scores of the seeds 1 and 2 (docs/results/drawn_methods.md).

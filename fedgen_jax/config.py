@@ -98,7 +98,7 @@ def base() -> ConfigDict:
     c.client.clip = 1.0  # sgd only: the largest norm of a step's gradient; 0: none
 
     c.server = ConfigDict()
-    c.server.optimizer = 'sgd'  # sgd (FedAvg, FedAvgM) | adam (FedAdam)
+    c.server.optimizer = 'sgd'  # sgd (FedAvg, FedAvgM) | adam | fedadam
     c.server.lr = 1.0
     c.server.momentum = 0.0  # sgd only
     c.server.average = 0.0  # share of the last rounds whose states' mean is served; 0: the last's

@@ -128,7 +128,8 @@ def score(trained: Trained, variables: Any, examples: Examples) -> Scores:
 def block(trained: Trained, centers: Mapping[str, Scores]) -> dict | None:
     """{'mean', 'worst', 'centers'} of scores a center; None where there are none.
 
-    A metric's mean and worst are over the centers that have it.
+    A metric's mean and worst are over the centers that have it; what stands in its place and is no
+    number, as another hospital may tell it, is left out.
     """
     if not centers:
         return None
@@ -139,7 +140,10 @@ def block(trained: Trained, centers: Mapping[str, Scores]) -> dict | None:
     return {
         'mean': {k: float(np.mean(v)) for k, v in values.items()},
         'worst': {k: float(max(v) if k in lower else min(v)) for k, v in values.items()},
-        'centers': dict(centers),
+        'centers': {
+            center: {k: x for k, x in s.items() if k not in values or k in metrics_in(s)}
+            for center, s in centers.items()
+        },
     }
 
 

@@ -65,7 +65,8 @@ _PER_CENTER = 8  # images that are looked at
 def choose_modality(name: str, source: Source, root: pathlib.Path) -> tuple[str, str]:
     """(modality, why); name: one of `MODALITIES`, or auto, which looks at the files.
 
-    Raises ValueError for any other name, and where the files of centers are of several modalities.
+    Raises ValueError for any other name, and where the files of centers are of several modalities,
+    or say one that is none of these.
     """
     if name != 'auto':
         choose('modality', name, MODALITIES)
@@ -79,7 +80,7 @@ def choose_modality(name: str, source: Source, root: pathlib.Path) -> tuple[str,
             return found.pop(), 'as its DICOM files say'
         names = listed([repr(c.name) for c, x in zip(source.centers, said) if x], 3)
         return found.pop(), f'as the DICOM files of {names} say; those of other centers say nothing'
-    if found:
+    if found or others:
         raise ValueError(
             f'modality: the DICOM files of centers say {" and ".join(sorted(found | others))}: '
             'state one by --config.modality'

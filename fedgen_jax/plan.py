@@ -149,7 +149,8 @@ def make_plan(c: ConfigDict, modality: str, minutes: float, given: Mapping[str, 
         'to have' if enough else 'are too few for them: --config.rounds=N for less'
     )
     every = max(1, rounds // 4)
-    often = 'four times a run' if rounds % 4 == 0 else f'{rounds // every} times a run'
+    times = math.ceil(rounds / every)  # after the last round too
+    often = {1: 'once a run', 4: 'four times a run'}.get(times, f'{times} times a run')
     counted: Fields = {
         'data.image_size': (size, reason),
         'batch_size': (batch, f'images of {size} pixels, {min(facts.train)} or more a center'),

@@ -3,7 +3,7 @@
 References:
     McMahan et al. 2017, Communication-efficient learning of deep networks from decentralized
     data; Reddi et al. 2021, Adaptive federated optimization (FedAvgM and FedAdam are the
-    server optimizers `optax.sgd(lr, momentum)` and `optax.adam(lr)`).
+    server optimizers `optax.sgd(lr, momentum)` and `optimizers.fedadam(lr)`).
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def defaults() -> ConfigDict:
 
 
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
-    name = 'FedAdam' if c.server.optimizer == 'adam' else 'FedAvg'
+    name = 'FedAdam' if c.server.optimizer == 'fedadam' else 'FedAvg'
     if c.server.optimizer == 'sgd' and c.server.momentum:
         name = 'FedAvgM'
     return fedavg(local, optimizer('server', c.server))._replace(title=name)

@@ -19,17 +19,18 @@ def optimizer(
     if c.optimizer == 'sgd':
         step = optax.sgd(lr, momentum=c.momentum or None)
         return optax.chain(optax.clip_by_global_norm(c.clip), step) if c.get('clip') else step
-    if c.optimizer == 'adam' and field == 'server':
+    if c.optimizer == 'fedadam' and field == 'server':
         return fedadam(lr)
     if c.optimizer == 'adam':
-        made = optax.adam(lr, b1=0.9, b2=0.99)
+        made = optax.adam(lr, b1=0.9, b2=0.99, eps=1e-8 if field == 'client' else 1e-3)
 
         def update(updates, state, params=None):
             with jax.numpy_dtype_promotion('standard'):  # it raises floats to whole powers
                 return made.update(updates, state, params)
 
         return optax.GradientTransformation(made.init, update)
-    raise ValueError(f'{field}.optimizer={c.optimizer!r}: one of sgd, adam')
+    known = ('sgd', 'adam') if field == 'client' else ('sgd', 'adam', 'fedadam')
+    raise ValueError(f'{field}.optimizer={c.optimizer!r}: one of {", ".join(known)}')
 
 
 class Moments(NamedTuple):

@@ -319,7 +319,7 @@ def _finish(done: Deployed, workdir, found, state, counted_C, told) -> dict:
         if 'error' in reply:
             raise Failed(f'{name}: {reply["error"]}: once it is right, run again to finish')
     seen, resolution = scores_of(done, replies), told_in(replies, 'resolution')
-    if seen and len({of.get('size') for of in resolution.values()}) > 1:
+    if seen and len({str(of.get('size')) for of in resolution.values()}) > 1:
         say('the masks of some centers are no files, and scored at another size: there is no mean')
         seen |= {'mean': {}, 'worst': {}}
     report = {

@@ -46,7 +46,7 @@ def test_fedadam_is_the_paper_s():
     for delta in CHANGES:
         first, second = 0.9 * first + 0.1 * delta, 0.99 * second + 0.01 * delta**2
         theta = theta + 0.1 * first / (np.sqrt(second) + 1e-3)
-    np.testing.assert_allclose(serve(CHANGES, optimizer='adam', lr=0.1), theta, rtol=1e-4)
+    np.testing.assert_allclose(serve(CHANGES, optimizer='fedadam', lr=0.1), theta, rtol=1e-4)
 
 
 def test_a_round_in_which_nobody_took_part_changes_nothing():
@@ -73,5 +73,5 @@ def test_local_learning_sends_nothing_and_keeps_its_own_model():
 
 
 def test_unknown_optimizer_names_its_field():
-    with pytest.raises(ValueError, match="server.optimizer='yogi': one of sgd, adam"):
+    with pytest.raises(ValueError, match="server.optimizer='yogi': one of sgd, adam, fedadam"):
         serve([], optimizer='yogi')

@@ -384,12 +384,11 @@ def test_the_cache_of_headers_sees_an_edited_file(tmp_path):
 
 @pytest.mark.parametrize('value, fields', [
     (-2000, {'PixelPaddingValue': -2000}),
-    (63536, {'PixelPaddingValue': -2000}),  # a writer that forgot the sign
     (-1990, {'PixelPaddingValue': -2000, 'PixelPaddingRangeLimit': -1980}),
 ])
 def test_padding_is_black_and_in_no_scale(tmp_path, value, fields):
     body = np.array([[0, 1024, 2048, 3072]])
-    stored = np.concatenate([np.full((1, 4), np.int16(value - 2**16 * (value > 2**15))), body])
+    stored = np.concatenate([np.full((1, 4), value), body])
     fields = {'PixelRepresentation': 1, 'BitsStored': 16, 'Modality': 'MR', **fields}
     write_dicom(tmp_path / 'a.dcm', stored, **fields)
     values = decode.read_values(str(tmp_path / 'a.dcm'))
@@ -402,6 +401,17 @@ def test_padding_is_black_and_in_no_scale(tmp_path, value, fields):
         shown = np.asarray(picture.image)[..., 0]
         assert not shown[0].any() and len(set(shown[1].tolist())) == 4
         assert dicom_gray.PADDED in picture.assumed
+
+
+@pytest.mark.parametrize('signed, tag, expected', [
+    (1, 63536, -2000), (1, -2000, -2000), (0, -2000, 63536), (0, 63536, 63536),
+    (1, b'\x30\xf8', -2000), (0, b'\x30\xf8', 63536),
+])
+def test_the_sign_of_padding_is_that_of_the_pixels(signed, tag, expected):
+    """Whatever a writer took it for, and where nothing says which it is."""
+    tags = {'PixelRepresentation': signed, 'PixelPaddingValue': tag}
+    assert dicom_gray.padding_of(tags) == (expected, expected)
+    assert dicom_gray.padding_of({'PixelPaddingRangeLimit': tag}) is None
 
 
 def test_padding_is_not_the_white_of_a_series(tmp_path):
@@ -426,7 +436,7 @@ def test_a_study_in_two_centers_is_told(tmp_path, manifest_writer):
 @pytest.mark.parametrize('said, expected', [
     (('MR', 'MR'), ('mri', 'as its DICOM files say')),
     (('CT', ''), ('ct', "as the DICOM files of 'a' say; those of other centers say nothing")),
-    (('CT', 'PT'), None), (('CT', 'MR'), None),
+    (('CT', 'PT'), None), (('CT', 'MR'), None), (('PT', 'PT'), None),
 ])
 def test_the_modality_that_files_say(tmp_path, manifest_writer, said, expected):
     for name, modality in zip('ab', said):

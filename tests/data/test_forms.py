@@ -127,7 +127,10 @@ def test_masks_lie_beside_their_images(tmp_path, read):
     assert 'two masks of one image' in error_of(read, root)
     (root / 'north/masks/0.png').unlink()
     gray(root / 'north/images/0.jpg', 1)
-    assert "'0.png': two images, and 'north/masks/0.tif'" in error_of(read, root)
+    assert "images/0.png': two images, and 'north/masks/0.tif'" in error_of(read, root)
+    (root / 'north/images/0.jpg').unlink()
+    gray(root / 'north/img/0.png', 1)
+    assert "img/0.png': two images, and 'north/masks/0.tif'" in error_of(read, root)
 
 
 def test_links_that_lead_nowhere_or_back(tmp_path, read):

@@ -305,12 +305,14 @@ def test_floats_whose_0_is_white_are_turned_over_with_a_window_or_without(tmp_pa
         assert (found[0, 0, 0], found[-1, -1, 0]) == (255, 0)
 
 
-def test_signed_numbers_of_8_bits_are_refused(tmp_path):
+def test_signed_numbers_below_0_are_refused(tmp_path):
     x = np.arange(-8, 8, dtype=np.int8).reshape(4, 4).view(np.uint8)
     Image.fromarray(x).save(tmp_path / 'x.tif', tiffinfo={339: 2})
     for read in (decode.open_image, lambda file: decode.read_mask(file, 4)):
-        with pytest.raises(ValueError, match='signed integers of 8 bits'):
+        with pytest.raises(ValueError, match='signed integers below 0'):
             read(str(tmp_path / 'x.tif'))
+    Image.fromarray(x % 4).save(tmp_path / 'x.tif', tiffinfo={339: 2})
+    np.testing.assert_array_equal(decode.read_mask(str(tmp_path / 'x.tif'), 4), x % 4)
 
 
 def test_a_picture_that_is_too_large_is_called_so(tmp_path, monkeypatch):

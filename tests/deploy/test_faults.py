@@ -173,6 +173,7 @@ def test_scores_that_are_none_spoil_no_mean(scaffold, tmp_path, told):
     trained = Trained(program, None, None, (), (), 1, jax.random.key(0))
     found = block(trained, told_in({'x': {'scores': '{"accuracy": 0.5}'}, 'y': {'scores': told}}))
     assert found['mean'] == found['worst'] == {'accuracy': 0.5}
+    assert not found['centers'].get('y')
 
 
 @pytest.mark.parametrize('size', [2**62, 2**64 - 1])

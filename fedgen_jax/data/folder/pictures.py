@@ -115,8 +115,9 @@ def _open(path):
         tags = getattr(image, 'tag_v2', {})
         is_turned = tags.get(_ORIENTATION) in _TURNS  # Pillow turns a TIFF by itself
         image.load()
-        if 2 in np.atleast_1d(tags.get(_FORMAT, 1)) and np.asarray(image).dtype == np.uint8:
-            raise Problem('signed integers of 8 bits: save the image with 8 or 16, unsigned')
+        x = np.asarray(image)
+        if 2 in np.atleast_1d(tags.get(_FORMAT, 1)) and x.dtype == np.uint8 and x.max() > 127:
+            raise Problem('signed integers below 0: save the image with 8 or 16 bits, unsigned')
         assumed += _is_unequal(image.info) * [UNEQUAL]
         if image.format == 'TIFF':
             return image, raw, tags, assumed + is_turned * [TURNED]

@@ -62,21 +62,15 @@ def read_table(root: pathlib.Path, columns: Columns) -> Table:
 def _walk(root: pathlib.Path) -> Iterator[tuple[Folders, str]]:
     """(folders, name) of all files, sorted, without hidden ones."""
     for folder, folders, files in os.walk(root, followlinks=True):
-        here = os.path.realpath(folder)
+        of = pathlib.Path(folder).relative_to(root).parts
+        passed = {os.path.realpath(root.joinpath(*of[:i])) for i in range(len(of) + 1)}
         folders[:] = sorted(
             f for f in folders if not f.startswith(('.', '__MACOSX'))
-            and not _leads_back(here, os.path.join(folder, f))
+            and os.path.realpath(os.path.join(folder, f)) not in passed  # a link that leads back
         )
-        of = pathlib.Path(folder).relative_to(root).parts
         for name in sorted(files):
             if not name.startswith('.'):
                 yield of, name
-
-
-def _leads_back(here: str, folder: str) -> bool:
-    """Whether a link leads to where it lies, or above that: it would be followed for ever."""
-    there = os.path.realpath(folder)
-    return os.path.islink(folder) and os.path.commonpath([here, there]) == there
 
 
 def _sorted_out(root):
@@ -101,8 +95,9 @@ def _levels(root, above: Sequence[Folders], is_marked: bool, classes) -> tuple[s
         shown = ' and '.join(repr('/'.join((*of, 'x'))) for _, of in (depths[0], depths[-1]))
         raise DataError(f'{root}: images at several depths, such as {shown}: {WAY}')
     depth = depths[0][0]
-    found = next(('/'.join(of) for of in above if {x.casefold() for x in of} & {*MASKS}), None)
-    if found:
+    named = [{x.casefold() for x in of} for of in above]
+    found = next(('/'.join(of) for of, words in zip(above, named) if words & {*MASKS}), None)
+    if found and set().union(*named) & {*IMAGES}:
         raise DataError(
             f'{root}: {found!r}: a folder of masks above others: put {MASKS[0]} beside '
             f'{IMAGES[0]}, below the center: {WAY}'
@@ -158,16 +153,17 @@ def _mask_of(root, images, masks) -> dict[str, str]:
     for of, name in images:
         key = of[:-1], _stem(name)
         paths = of_key.get(key, [])
-        first = first_of.setdefault(key, '/'.join((*of, name)))
-        if paths and not first.endswith(f'/{name}'):
+        path = '/'.join((*of, name))
+        first = first_of.setdefault(key, path)
+        if paths and first != path:
             raise DataError(
-                f"{root}: {first!r} and {name!r}: two images, and {paths[0]!r} has the name of "
+                f"{root}: {first!r} and {path!r}: two images, and {paths[0]!r} has the name of "
                 f'both: {WAY}'
             )
         if len(paths) > 1:
             raise DataError(f'{root}: {paths[0]!r} and {paths[1]!r}: two masks of one image: {WAY}')
         if paths:
-            found['/'.join((*of, name))] = paths[0]
+            found[path] = paths[0]
     if alone := [paths[0] for key, paths in of_key.items() if key not in first_of]:
         raise DataError(
             f'{root}: {alone[0]!r} ({len(alone)} masks in all) has no image of its name in '

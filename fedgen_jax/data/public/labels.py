@@ -46,9 +46,12 @@ def _shown_of(
     known = [list(value) for value in values if value is not None]
     lengths = {len(value) for value in known}
     each = [x for value in known for x in value]
-    if len(lengths) != 1 or min(lengths) < 2 or any(x not in (0, 1) for x in each):
+    once = all(len(set(value)) == len(value) for value in known)
+    if len(lengths) != 1 or min(lengths) < 2 or any(x not in (0, 1) for x in each) or (
+        once and names
+    ):
         return list(values), names
-    if all(len(set(value)) == len(value) for value in known):
+    if once:
         row_error(
             file, 1, 'label', 'lists of one 0 and one 1 in all rows: as numbers of classes each '
             'image shows both, as a 0 or 1 for each class it shows one: write names of classes',
