@@ -150,10 +150,11 @@ def _unseen_note(summaries):
     """How unseen centers come to a model."""
     borrow = [name for name, s in summaries.items() if not s['server_model']]
     notes = ['They took no part in training, and their labels only score.']
-    used = {x for s in summaries.values() if s['server_model'] for x in s['at_unseen']}
+    shared = [s for s in summaries.values() if s['server_model']]
+    used = {x for s in shared for x in s.get('at_unseen', [])}
     if used == {'nothing'}:
         notes += ['Their models come from what the other centers learned alone.']
-    elif used:
+    elif shared:
         notes += [
             'Their models come from what the other centers learned and from unlabelled images of '
             'their own, and are scored on others of their images.'

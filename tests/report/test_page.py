@@ -131,6 +131,8 @@ def test_unseen_centers_without_a_model_of_the_server_borrow_one(page, tmp_path)
     text = report(tmp_path, {'Alone': {**alone, 'center_model': None}})
     assert 'Alone: the centers share no model' in text and 'in turn' in text
     assert 'unlabelled images of their own' not in text
+    text = report(tmp_path, {'Plain': {**summary(0.5), 'at_unseen': ['nothing']}})
+    assert 'learned alone' in text and 'unlabelled images of their own' not in text
 
 
 def test_no_curve_without_validation_images(tmp_path):
