@@ -61,12 +61,8 @@ def seen_statistics(trained: Trained) -> dict[str, descriptor.Statistic] | None:
 
 
 def model_of(
-    trained: Trained,
-    unlabelled: Examples,
-    client: int | None = None,
-    m_E: np.ndarray | None = None,
-    labelled: Examples | None = None,
-    whole: bool = False,
+    trained: Trained, unlabelled: Examples, client: int | None = None,
+    m_E: np.ndarray | None = None, labelled: Examples | None = None, whole: bool = False,
 ) -> Any:
     """Variables of a center's refined model, made from its unlabelled images.
 
@@ -128,22 +124,22 @@ def score(trained: Trained, variables: Any, examples: Examples) -> Scores:
 def block(trained: Trained, centers: Mapping[str, Scores]) -> dict | None:
     """{'mean', 'worst', 'centers'} of scores a center; None where there are none.
 
-    A metric's mean and worst are over the centers that have it; what stands in its place and is no
-    number, as another hospital may tell it, is left out.
+    A metric's mean and worst are over the centers that have it.  What is no number is left out.
     """
     if not centers:
         return None
     fullest = sorted(centers.values(), key=lambda s: -len(metrics_in(s)))  # keeps their order
     names = dict.fromkeys(k for s in fullest for k in metrics_in(s))
-    values = {k: [m[k] for s in centers.values() if k in (m := metrics_in(s))] for k in names}
+    kept = {
+        name: {k: x for k, x in s.items() if k not in names or isinstance(x, float)}
+        for name, s in centers.items()
+    }
+    values = {k: [s[k] for s in kept.values() if k in s] for k in names}
     lower = trained.program.task.lower_is_better
     return {
         'mean': {k: float(np.mean(v)) for k, v in values.items()},
         'worst': {k: float(max(v) if k in lower else min(v)) for k, v in values.items()},
-        'centers': {
-            center: {k: x for k, x in s.items() if k not in values or k in metrics_in(s)}
-            for center, s in centers.items()
-        },
+        'centers': kept,
     }
 
 
