@@ -8,12 +8,14 @@ import pytest
 from families import KEY, assert_close, configured, drawn_clients
 
 from fedgen_jax.algorithms.base import State
-from fedgen_jax.algorithms.local import batch_loss, query_batch
+from fedgen_jax.algorithms.local import batch_loss, init_model, query_batch
 from fedgen_jax.baselines.elcfs import restyled
-from fedgen_jax.baselines.hyperfedzero import balance
+from fedgen_jax.baselines.hyperfedzero import Heads, balance, head_shape
 from fedgen_jax.baselines.hypernetworks import hypernetwork_step
 from fedgen_jax.data import synthetic
+from fedgen_jax.models.roles import roles_of
 from fedgen_jax.program import make_algorithm
+from fedgen_jax.random import stream
 
 
 @pytest.fixture(scope='module')
@@ -38,7 +40,6 @@ def step_of(changes, data, change=lambda shared: shared):
 
 
 def test_fedsr_adds_the_divergence_from_the_class(data):
-    """Its step from both terms less its step without the second goes down the divergence."""
     value = {
         cmi: float(step_of({'algorithm': 'fedsr', 'fedsr.cmi': cmi}, data)[2][0][0])
         for cmi in (1e-9, 1.0)
@@ -110,11 +111,7 @@ def test_hyperfedzero_s_penalties_are_lowered(data, field, terms):
 
 
 def embeddings(changes, phi, image):
-    from fedgen_jax.algorithms.local import init_model
-    from fedgen_jax.baselines.hyperfedzero import Heads, head_shape
-    from fedgen_jax.models.roles import roles_of
-    from fedgen_jax.random import stream
-
+    """Those of a first step, [B, E]."""
     c = configured(changes)
     _, local = make_algorithm(c, 16, synthetic.CLASSES, 3)
     template = jax.eval_shape(lambda k: init_model(local, k), KEY)
