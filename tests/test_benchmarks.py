@@ -1,9 +1,7 @@
 """The scripts of `benchmarks/` run: what they measure is of no concern here."""
 
-import pathlib
-import subprocess
-import sys
 
+import launched
 import pytest
 
 from benchmarks import modalities
@@ -26,10 +24,7 @@ from fedgen_jax.modality import choose_modality
 )
 def test_a_benchmark_runs(command):
     name, *flags = command.split()
-    done = subprocess.run(
-        [sys.executable, '-m', f'benchmarks.{name}', *flags],
-        cwd=pathlib.Path(__file__).parents[1], capture_output=True, text=True,
-    )
+    done = launched.call(f'benchmarks.{name}', *flags)
     assert done.returncode == 0 and done.stdout, done.stderr
 
 

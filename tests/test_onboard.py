@@ -3,17 +3,15 @@
 import csv
 import datetime
 import json
-import os
 import shutil
-import subprocess
-import sys
 from typing import NamedTuple
 
+import launched
 import numpy as np
 import pytest
 from drawn import cells_folder, newcomer_folder
 from PIL import Image
-from processes import ONE_DEVICE, ROOT
+from processes import ONE_DEVICE
 from rolling import assert_same
 
 from configs.common import base
@@ -184,11 +182,8 @@ def test_a_command_writes_what_a_new_center_s_model_says(run, cells, tmp_path):
     folder = center_folder(cells, tmp_path / 'new', labelled=False)
 
     def call(*args):
-        command = [sys.executable, '-m', 'launch.predict', f'--workdir={run}', *args]
-        return subprocess.run(
-            [*command, f'--to={tmp_path / "out"}'], cwd=ROOT, env={**os.environ, **ONE_DEVICE},
-            capture_output=True, text=True,
-        )
+        command = ['launch.predict', f'--workdir={run}', f'--to={tmp_path / "out"}', *args]
+        return launched.call(*command, **ONE_DEVICE)
 
     done = call(f'--data={folder}', '--overlays')
     assert done.returncode == 0, done.stderr

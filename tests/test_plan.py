@@ -1,11 +1,8 @@
 """Settings from the data: what is planned, what a person's own fields change, and the commands."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
+import launched
 import numpy as np
 import pytest
 from drawn import cells_folder, dense_folder
@@ -19,8 +16,6 @@ from fedgen_jax.modality import MODALITIES, choose_modality, of_pixels, unpadded
 from fedgen_jax.named import make_model, make_task
 from fedgen_jax.plan import Facts, configured, first_size, make_plan
 from fedgen_jax.program import build
-
-ROOT = pathlib.Path(__file__).parents[1]
 
 
 def gray(rng):
@@ -176,10 +171,7 @@ def test_left_and_right_turn_flips_off(quick, masks, tmp_path):
 
 
 def call(*args, cache):
-    return subprocess.run(
-        [sys.executable, '-m', 'launch.train', *args], capture_output=True, text=True,
-        cwd=ROOT, env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'FEDGEN_CACHE': str(cache)},
-    )
+    return launched.call('launch.train', *args, FEDGEN_CACHE=str(cache))
 
 
 def test_what_one_network_alone_has_can_be_set_without_a_file():

@@ -7,7 +7,9 @@ What a run releases has shares of noise that are fixed beforehand: the descripto
 import math
 from collections.abc import Callable, Sequence
 
-from fedgen_jax.privacy.accounting import Charge, epsilon, epsilon_rdp
+from scipy.optimize import brentq
+
+from fedgen_jax.privacy.accounting import COARSE, INTERVAL, Charge, epsilon, epsilon_rdp
 
 TINY = 1e-300  # a cost that is too small for a float counts as this
 TOLERANCE = 1e-3  # part of the target that may stay unspent
@@ -38,34 +40,27 @@ def calibrate(
 
     plan: sigma -> all charges; their cost must fall with sigma.
     """
-    def gap(log_sigma):
-        cost = epsilon(plan(math.exp(log_sigma)), delta, relation)
+    def gap(log_sigma, interval):
+        cost = epsilon(plan(math.exp(log_sigma)), delta, relation, interval)
         return math.log(max(cost, TINY) / (target * (1 - TOLERANCE / 2)))
 
-    # Cost falls about as a power of sigma, so that a secant in logarithms needs few steps.
-    high = math.log(_first_below(lambda s: epsilon_rdp(plan(s), delta, relation), target))
-    low, at_low, at_high = high - 0.1, gap(high - 0.1), gap(high)
+    def coarse(log_sigma):
+        return gap(log_sigma, COARSE)
+
+    low = high = math.log(_first_below(lambda s: epsilon_rdp(plan(s), delta, relation), target))
+    while coarse(low) < 0:
+        low -= 0.2
+    while coarse(high) > 0:  # the quick bound knows no truncation
+        high += 0.1
+    x = brentq(coarse, low, high, xtol=TOLERANCE / 10) if low < high else high
+    # Cost falls about as a power of sigma: the slope of the coarse one serves the tight one.
+    slope = (coarse(x + 0.01) - coarse(x)) / 0.01
     for _ in range(60):
-        if at_low <= 0:
-            high, at_high, low = low, at_low, low - 0.3
-            at_low = gap(low)
-            continue
-        if at_high > 0:  # the quick bound knows no truncation
-            low, at_low, high = high, at_high, high + 0.1
-            at_high = gap(high)
-            continue
-        if at_high >= -TOLERANCE / 2:
-            break
-        share = min(max(at_low / (at_low - at_high), 0.02), 0.98)
-        x = low + share * (high - low)
-        value = gap(x)
-        if abs(value) < TOLERANCE / 2:
-            high = x
-            break
-        low, at_low, high, at_high = (x, value, high, at_high) if value > 0 else (
-            low, at_low, x, value
-        )
-    return math.exp(high)
+        value = gap(x, INTERVAL)
+        if abs(value) <= TOLERANCE / 2:
+            return math.exp(x)
+        x -= value / slope
+    raise ValueError(f'privacy.epsilon={target}: no noise was found that costs as much')
 
 
 def _first_below(cost, target):

@@ -2,11 +2,9 @@
 
 import csv
 import json
-import pathlib
 import shutil
-import subprocess
-import sys
 
+import launched
 import numpy as np
 import pytest
 from drawn import newcomer, newcomer_folder
@@ -26,8 +24,6 @@ from fedgen_jax.summary import evaluate_run
 from fedgen_jax.train import prepare_to_train, train
 
 pytest.importorskip('dp_accounting', reason='the extra `privacy`')
-
-ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_centers_that_join_change_and_leave_are_charged(cells, run, tmp_path):
@@ -94,15 +90,12 @@ def test_what_a_private_run_begins_with_tells_no_more_than_it(run, tmp_path):
         ['launch.evaluate', f'--predictions={public / "said"}'],
         ['launch.evaluate', '--by=patient'],
     ):
-        command = [sys.executable, '-m', *command, f'--workdir={public}']
-        refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        refused = launched.call(*command, f'--workdir={public}')
         assert refused.returncode and 'private run begins with this one' in refused.stderr, command
         assert 'Traceback' not in refused.stderr
     assert not [x for name in ('export*', 'audit*', 'said') for x in public.glob(name)]
-    command = [sys.executable, '-m', 'launch.evaluate', f'--predictions={run / "said"}']
-    refused = subprocess.run(
-        [*command, f'--workdir={run}'], capture_output=True, text=True, cwd=ROOT
-    )
+    command = ['launch.evaluate', f'--predictions={run / "said"}', f'--workdir={run}']
+    refused = launched.call(*command)
     assert refused.returncode and 'pass --predictions with a place at' in refused.stderr
     assert not (run / 'said').exists()
 
@@ -194,19 +187,18 @@ def test_what_no_patient_is_known_of_is_told_before_anything_is_spent(cells, tmp
 
 def test_an_audit_of_a_private_run_lies_outside_of_it(finished, tmp_path):
     """It shows images, and numbers of them that nobody paid for."""
-    command = [sys.executable, '-m', 'launch.audit', f'--workdir={finished.workdir}']
-    command.append('--which=differencing')
-    refused = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    command = ['launch.audit', f'--workdir={finished.workdir}', '--which=differencing']
+    refused = launched.call(*command)
     assert refused.returncode and 'pass --to' in refused.stderr
     assert refused.stderr.strip().count('\n') == 0
-    subprocess.run([*command, f'--to={tmp_path / "own"}'], check=True, cwd=ROOT)
+    assert launched.call(*command, f'--to={tmp_path / "own"}').returncode == 0
     assert {x.name for x in (tmp_path / 'own').iterdir()} == {'audit.json', 'audit.html'}
     assert not list(finished.workdir.glob('audit*'))
 
 
 def test_what_canaries_bound_stands_in_the_runs_own_summary(run, tmp_path):
-    command = [sys.executable, '-m', 'launch.audit', f'--workdir={run}', '--which=canaries']
-    subprocess.run([*command, f'--to={tmp_path / "own"}'], check=True, cwd=ROOT)
+    command = ['launch.audit', f'--workdir={run}', '--which=canaries']
+    assert launched.call(*command, f'--to={tmp_path / "own"}').returncode == 0
     privacy = json.loads((run / 'summary.json').read_text())['privacy']
     numbers = json.loads((tmp_path / 'own' / 'audit.json').read_text())['canaries']
     found = privacy['audit']

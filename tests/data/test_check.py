@@ -1,8 +1,7 @@
 """What a person is told of a data set before a model learns from it."""
 
-import subprocess
-import sys
 
+import launched
 import numpy as np
 import pytest
 
@@ -148,9 +147,7 @@ def test_images_on_disk_are_looked_at_alike(small_folder, target):
 
 
 def check(root, *args):
-    command = [sys.executable, '-m', 'launch.check', f'--data={root}', f'--cache={root}/cache']
-    done = subprocess.run([*command, *args], capture_output=True, text=True, timeout=120)
-    return done.returncode, done.stdout, done.stderr
+    return launched.call('launch.check', f'--data={root}', f'--cache={root}/cache', *args)
 
 
 def test_the_command(small_folder, manifest_writer):

@@ -3,9 +3,8 @@
 import hashlib
 import io
 import pathlib
-import subprocess
-import sys
 
+import launched
 import numpy as np
 import pytest
 from published import laid, read, refused
@@ -141,10 +140,8 @@ def test_the_command(tmp_path):
     counts = medmnist_sets.OF['retinamnist'].counts
     save_npz(tmp_path / 'x.npz', counts, 28, lambda n: np.arange(n)[:, None] % 5)
     root = tmp_path / 'made'
-    done = subprocess.run(
-        [sys.executable, '-m', 'launch.prepare', '--set=retinamnist', f'--root={root}',
-         f'--source={tmp_path / "x.npz"}'],
-        cwd=ROOT, capture_output=True, text=True,
+    done = launched.call(
+        'launch.prepare', '--set=retinamnist', f'--root={root}', f'--source={tmp_path / "x.npz"}'
     )
     assert done.returncode == 0 and done.stderr == ''
     assert f'python -m launch.check --data={root}' in done.stdout and 'Cite Yang' in done.stdout

@@ -1,7 +1,5 @@
 """The commands as a person calls them: a mistake is one line, and exit code 2."""
 
-import os
-import pathlib
 import pwd
 import re
 import shutil
@@ -9,20 +7,12 @@ import subprocess
 import sys
 
 import pytest
+from launched import ROOT, call
 from processes import small_run
 
 from fedgen_jax import config
 from fedgen_jax.data.store import cache_folder, writable
 from launch import cli, usage
-
-ROOT = pathlib.Path(__file__).parents[2]
-
-
-def call(*args, **environment):
-    env = {**os.environ, 'JAX_PLATFORMS': 'cpu', **environment}
-    return subprocess.run(
-        [sys.executable, '-m', *args], cwd=ROOT, env=env, capture_output=True, text=True
-    )
 
 
 @pytest.mark.parametrize(
