@@ -23,6 +23,7 @@ import pytest  # noqa: E402
 
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_traceback_in_locations_limit', 0)  # which nobody reads; lowering is quicker
 
 # Programs that several tests compile are compiled once, in a folder of this process alone: JAX's
 # cache writes in place, so that another process could read half a program.
@@ -36,6 +37,14 @@ gc.freeze()
 gc.set_threshold(100_000, 20, 50)
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _programs_of_this_file_alone():
+    """A process that keeps thousands of compiled programs compiles ten times slower."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 def pytest_unconfigure():

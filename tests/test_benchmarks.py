@@ -28,6 +28,7 @@ def test_a_benchmark_runs(command):
     assert done.returncode == 0 and done.stdout, done.stderr
 
 
+@pytest.mark.extended
 def test_drawn_folders_are_what_a_user_s_would_be(tmp_path, monkeypatch):
     monkeypatch.setattr(modalities, 'EACH', 12)
     modalities.write_modalities(tmp_path)

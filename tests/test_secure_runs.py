@@ -141,6 +141,7 @@ def test_a_simulation_says_that_anybody_can_sign(root, tmp_path):
         train(config, tmp_path / 'other', progress=False)
 
 
+@pytest.mark.extended
 def test_drawn_centers_and_cohorts_train_under_masks(root, tmp_path):
     mixed = config_of(root, algorithm='fedavg', **{
         'data.virtual': 9, 'data.virtual_share': 0.5, 'data.virtual_examples': 8})

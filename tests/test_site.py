@@ -43,6 +43,7 @@ def test_docstrings_keep_their_layout(site):
     assert 'sum_only:      False' in re.sub('<[^>]+>', '', page)
 
 
+@pytest.mark.extended
 def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('FEDGEN_CACHE', str(tmp_path / 'cache'))

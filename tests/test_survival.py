@@ -199,9 +199,8 @@ def long(config, tmp_path_factory):
     return c, workdir
 
 
-@pytest.mark.parametrize(
-    'sent', [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.extended)]
-)
+@pytest.mark.extended
+@pytest.mark.parametrize('sent', [signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_told_to_stop_saves_and_goes_on_to_the_same_end(
     long, tmp_path, sent, hears_ctrl_c
 ):

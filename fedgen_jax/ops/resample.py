@@ -5,6 +5,8 @@ Such matrices multiply before they meet an image, and two small matrix products 
 faster than a gather on every backend.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ EDGES = ('reflect', 'nearest')
 MIN_SCALE = 0.25
 
 
+@functools.partial(jax.jit, static_argnames=('size', 'edge'))  # traced once, for many networks
 def resample_matrix(size: int, scale: jax.Array | float, edge: str = 'reflect') -> jax.Array:
     """The matrix that magnifies a signal by `scale` about its center.
 

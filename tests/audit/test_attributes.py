@@ -1,6 +1,7 @@
 """A regression finds what is in descriptors, and nothing in those of others."""
 
 import numpy as np
+import pytest
 
 from fedgen_jax.audit.attributes import audit, r2
 
@@ -14,6 +15,7 @@ def test_r2_of_what_is_there_and_of_what_is_not():
     assert r2(RNG.permutation(x), y).max() < 0.1
 
 
+@pytest.mark.extended
 def test_noise_hides_the_scanner_and_a_shuffle_all(subject):
     found = audit(subject, centers=25, sigmas=(8.0,))
     of = found.numbers['r2']

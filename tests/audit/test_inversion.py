@@ -38,6 +38,7 @@ def test_matching_finds_an_image_whose_gradient_tells_it():
     assert cosine > 0.9 > 0.3 > abs(np.corrcoef(np.ravel(prior), np.ravel(IMAGE))[0, 1])
 
 
+@pytest.mark.extended
 def test_of_a_run(subject):
     found = audit(subject, steps=3, count=1)
     assert found.holds and len(found.pictures) == 8

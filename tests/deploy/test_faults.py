@@ -218,6 +218,7 @@ def test_a_malformed_greeting_is_met_as_such(more):
     assert greet(net, '', {})[1].name == 'a'
 
 
+@pytest.mark.extended
 def test_a_second_node_of_a_name_stops_nobody(scaffold, tmp_path, capsys):
     h, config = scaffold
     sites = sites_in(h, tmp_path, scores=False)
@@ -243,6 +244,7 @@ def test_a_center_with_a_wish_is_not_there_to_train(scaffold, tmp_path):
         server.train(config, tmp_path / 'run', NAMES, net_of(sites), 0.0)
 
 
+@pytest.mark.extended
 def test_a_server_that_is_told_to_stop_goes_on_where_it_was(scaffold, tmp_path):
     h, config = scaffold
     stop = types.SimpleNamespace(is_set=lambda: 1 in rounds)
@@ -260,6 +262,7 @@ def test_a_server_that_is_told_to_stop_goes_on_where_it_was(scaffold, tmp_path):
     assert_same(state_in(tmp_path / 'a', config), state_in(tmp_path / 'b', config))
 
 
+@pytest.mark.extended
 def test_a_page_says_how_many_centers_told_scores(scaffold, tmp_path):
     h, config = scaffold
     silent, *others = sites_in(h, tmp_path)
