@@ -35,9 +35,19 @@ TOLERANCE = 1e-5  # of what a file says, relative to the largest number
 ROUNDED = 2e-3
 
 SQUARE = (
-    'RGB from 0 to 255, padded with black to a centered square and resized to {size} x {size} '
+    "RGB from 0 to 255, turned as the file's EXIF says, pixels made square where a file tells that "
+    'they are not, padded with black to a centered square and resized to {size} x {size} '
     "(Pillow's BICUBIC, antialiased)"
 )
+BESIDES = {
+    'canonical': 'the image is first moved to the appearance that the federation has in common, by '
+                 'the preset architecture.input.canonical: stablehlo and onnx do so themselves; of '
+                 'safetensors, canonical/... are what fedgen_jax.canonical moves it by',
+    'prior': "probabilities are reweighted to the center's class mix and add to 1 again: stablehlo "
+             'and onnx do so themselves; of safetensors, prior holds the logarithm of the factor '
+             'of each class',
+}
+OWN = '; gray files of more than 8 bits come to 8 by rules of their format: fedgen_jax.data.decode'
 DEEP = '; of gray files of more than 8 bits, {:g} and below is 0, {:g} and above 255'
 OUTPUTS = {
     'probability': 'of each class',
@@ -84,7 +94,7 @@ def about(model: Model, config: ConfigDict) -> dict[str, Any]:
     size, task = model.size, model.program.task
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     outputs = jax.eval_shape(function_of(model), image)
-    window = DEEP.format(*model.window) if model.window else ''
+    window = DEEP.format(*model.window) if model.window else OWN
     return {
         'center': model.center,
         'model': model.kind,
@@ -109,6 +119,7 @@ def about(model: Model, config: ConfigDict) -> dict[str, Any]:
             'input': config.input.to_dict(),
             'weights': {k: list(x.shape) for k, x in flat_variables(model.variables).items()},
         },
+        'besides_the_network': [BESIDES[k] for k in BESIDES if k in model.variables],
         'made_with': {'jax': jax.__version__},
     }
 

@@ -10,6 +10,7 @@
 import itertools
 import os
 import pathlib
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -221,10 +222,20 @@ class Loaded(NamedTuple):
         return self._model(center, 'refined', jax.device_get(variables), windows.text_of(window))
 
 
+def unfinished(workdir: pathlib.Path, done: int, rounds: int) -> str:
+    """What is told where a run's models are asked for before its end."""
+    return f'{workdir}: after {done} of {rounds} rounds: launch.train goes on with it'
+
+
 def load(workdir: str | pathlib.Path) -> Loaded:
-    """A finished run, from its folder alone.  Raises ValueError where it is none."""
+    """A finished run, from its folder alone.  Raises ValueError where it is none.
+
+    Of one that was stopped before its end the last checkpoint counts, with a warning.
+    """
     workdir = expand(workdir)
     done = restore(workdir)
+    if done.round < done.config.rounds:
+        warnings.warn(unfinished(workdir, done.round, done.config.rounds), stacklevel=2)
     names = list(done.seen)
     if done.program.describe and (workdir / 'statistics' / 'pooled.json').is_file():
         names = list(read_statistics(workdir).own)  # some may have joined, and some left

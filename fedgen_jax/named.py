@@ -45,6 +45,12 @@ def make_model(c: ConfigDict, task: Task) -> nn.Module:
     return model(num_outputs=task.num_outputs, **options)
 
 
+def norm_of(c: ConfigDict) -> str | None:
+    """The norm of the network: its own default where `model` names none; None: it has no such."""
+    default = options_of(look_up('model.name', c.model.name, MODELS)).get('norm')
+    return c.model.get('norm') or default
+
+
 def make_canonical(c: ConfigDict, edge: str, protection: Protection) -> Input | None:
     """The canonical input that a configuration names."""
     if c.input.canonical == 'none' and not c.input.size:

@@ -4,6 +4,7 @@ Works from a run's folder alone: checkpoint, configuration and statistics, no tr
 """
 
 import datetime
+import glob
 import json
 import pathlib
 import time
@@ -15,7 +16,7 @@ import numpy as np
 
 from fedgen_jax import checkpoint
 from fedgen_jax.budget import ledgers_in
-from fedgen_jax.data.check import tell
+from fedgen_jax.data.check import say, tell
 from fedgen_jax.data.examples import Center, Examples
 from fedgen_jax.data.folder.headers import for_others
 from fedgen_jax.data.source import load
@@ -225,6 +226,9 @@ def forget(workdir: pathlib.Path, center: str) -> None:
     """Removes what lies there of a center that left, or whose images are others now."""
     entry_of(workdir, center).unlink(missing_ok=True)
     remove_model(workdir, center)
+    for file in (workdir / 'export').glob(f'{glob.escape(file_name(center))}.*'):
+        file.unlink()
+        say(f'{file}: removed, for it was of the model before')
 
 
 def _describe(workdir, done: Restored, center: Center) -> tuple[Statistic, float]:

@@ -44,7 +44,7 @@ from fedgen_jax.privacy.robust import check_robust
 from fedgen_jax.privacy.units import cap_of
 from fedgen_jax.registry import choose, look_up
 from fedgen_jax.shifts import plain, virtual_centers
-from fedgen_jax.start import start_variables
+from fedgen_jax.start import content_of, start_variables
 from fedgen_jax.tasks import Task
 from fedgen_jax.tasks.prior import reweighted
 
@@ -129,7 +129,8 @@ def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Progr
         del shared['rounds']  # a longer run shares the program
     check_robust(config, a_round)
     secure, text = secure_of(config, num_clients, mix), json.dumps(shared, sort_keys=True)
-    return _build(text, image_size, tuple(classes), num_clients, secure)
+    start = content_of(config.start.weights)  # a run that was made longer starts another
+    return _build(text, image_size, tuple(classes), num_clients, secure, start)
 
 
 def seen_size(c: ConfigDict) -> int:
@@ -151,8 +152,10 @@ def mix_of_run(c: ConfigDict, num_seen: int) -> Mix | None:
 
 @functools.lru_cache(maxsize=4)
 def _build(
-    shared: str, image_size: int, classes: tuple[str, ...], num_clients: int, secure: Secure | None
+    shared: str, image_size: int, classes: tuple[str, ...], num_clients: int,
+    secure: Secure | None, start: str,
 ) -> Program:
+    del start  # of the key alone
     c = ConfigDict(json.loads(shared))
     c.client_map = client_map_of(c, image_size)
     algorithm, local = make_algorithm(c, image_size, classes, num_clients)

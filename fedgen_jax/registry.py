@@ -4,6 +4,8 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 
 def choose(field: str, value: str, options: dict[str, Any] | Sequence[str]) -> Any:
     """options[value] (of a sequence: the value), or one line that names the field."""
@@ -12,10 +14,10 @@ def choose(field: str, value: str, options: dict[str, Any] | Sequence[str]) -> A
     return options[value] if isinstance(options, dict) else value
 
 
-def check_counts(group: str, c: Mapping[str, int], *names: str) -> None:
-    """Raises ValueError where a field of the group is below 1."""
+def check_counts(group: str, c: Mapping[str, Any], *names: str) -> None:
+    """Raises ValueError where a field of the group, or one of its several numbers, is below 1."""
     for name in names:
-        if c[name] < 1:
+        if np.min(c[name], initial=1) < 1:
             raise ValueError(f'{group}.{name}={c[name]}: at least 1'.removeprefix('.'))
 
 

@@ -31,6 +31,7 @@ from fedgen_jax.program import Program, build, mix_of_run
 from fedgen_jax.registry import choose
 from fedgen_jax.resolution import SIZES
 from fedgen_jax.settings import check_numbers
+from fedgen_jax.start import check_content
 
 # What a seen center's own model may be (`own.own_model`).
 CHOICES = ('refined', 'finetuned', 'local_only')
@@ -303,6 +304,7 @@ def restore(workdir: str | pathlib.Path) -> Restored:
     config.devices = 1  # whatever it was trained on
     if workdir.name == 'public' and (workdir.parent / 'privacy').is_dir():
         config.privacy.discreet = True  # made before the field was
+    check_content(config, workdir)
     federation = read_federation(workdir)
     num_clients = federation.get('clients', len(federation['seen']))  # `deploy.handed` has one
     program = build(config, federation['classes'], num_clients)

@@ -14,6 +14,7 @@ from fedgen_jax.evaluate import evaluate
 from fedgen_jax.feed import training_examples
 from fedgen_jax.files import expand
 from fedgen_jax.guard import reopened
+from fedgen_jax.named import norm_of
 from fedgen_jax.newcomer import check_adapt, score_adapted
 from fedgen_jax.oracle import score_oracle
 from fedgen_jax.own import own_models, score_own
@@ -129,7 +130,7 @@ def at_unseen(c: ConfigDict, algorithm: Algorithm) -> list[str]:
     if not algorithm.server_model:
         return ["nothing: seen centers' models"]
     own = c.statistics in OF_OWN
-    normalized = c.model.get('norm') == 'batch' or c.model.get('last', 'none') != 'none'
+    normalized = norm_of(c) == 'batch' or c.model.get('last', 'none') != 'none'
     found = {
         'canonical input': c.input.canonical != 'none', 'batch statistics': own and normalized,
         algorithm.unseen: bool(algorithm.unseen),

@@ -48,6 +48,7 @@ from fedgen_jax.run import (
     write_reference,
 )
 from fedgen_jax.settings import refusal, settings_of
+from fedgen_jax.start import hold_content
 from fedgen_jax.statistics import check_unchanged, save_statistics
 from fedgen_jax.summary import summarize, title_of
 from fedgen_jax.terminal import Display, display
@@ -109,6 +110,7 @@ def _train(run: Run, workdir, progress, stop, title):
                 run = guard.checked(run, workdir, first)
             if first < run.config.rounds:
                 check_unchanged(workdir, [center.name for center in run.seen])
+            hold_content(run.config, workdir)
             write_json(workdir / 'config.json', run.config.to_dict())
             write_json(workdir / 'federation.json', federation)
             write_reference(workdir, run)

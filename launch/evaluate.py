@@ -6,8 +6,10 @@
 from absl import flags
 
 from fedgen_jax.answers import MOST_VALUES, answers_of, scores_by
+from fedgen_jax.data.check import say
 from fedgen_jax.evaluate import metrics_in
 from fedgen_jax.files import expand, write_json
+from fedgen_jax.loaded import unfinished
 from fedgen_jax.predictions import write_predictions
 from fedgen_jax.schema import ByColumn
 from fedgen_jax.summary import evaluate_run
@@ -42,6 +44,8 @@ def main():
         evaluation = evaluate_run(workdir, _DATA.value, tell)
     if by:
         evaluation['by'] = by
+    if evaluation['rounds'] < (wanted := evaluation['config']['rounds']):
+        say(unfinished(workdir, evaluation['rounds'], wanted))
     write_json(workdir / 'evaluation.json', evaluation)
     print(cli.show(evaluation))
     if by:

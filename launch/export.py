@@ -25,13 +25,18 @@ _COLUMNS = flags.DEFINE_string(
     'columns', None, "headers of --data, as data.columns; default: the run's"
 )
 _FORMAT = flags.DEFINE_enum('format', 'stablehlo', list(FORMATS), 'of the file')
-_TO = flags.DEFINE_string('to', None, 'the file; default: RUN/export/CENTER.FORMAT')
+_TO = flags.DEFINE_string('to', None, 'the file; default, of --center: RUN/export/CENTER.FORMAT')
 
 
 def main():
     run = load(_WORKDIR.value)
-    name = file_name(_CENTER.value or 'new')
+    if _DATA.value and not _TO.value:
+        raise ValueError("--to is missing: the file that a new center's model is written to")
+    name = file_name(_CENTER.value or '')
     file = expand(_TO.value or run.workdir / 'export' / f'{name}.{_FORMAT.value}')
+    if file.suffix[1:] in FORMATS and file.suffix[1:] != _FORMAT.value:
+        raise ValueError(f'--to={_TO.value}: pass --format={file.suffix[1:]}, or another name: the '
+                         f'format is {_FORMAT.value}')
     check_outside(run.workdir, run.config, file)
     model = asked_model(run, _CENTER.value, _DATA.value, _COLUMNS.value)
     beside, difference = export_model(model, run.config, file, _FORMAT.value)

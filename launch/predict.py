@@ -56,6 +56,9 @@ def main():
                 source=picture.source,
             )
 
+    if others := sorted({x.center for x in asked} - {'', model.center}):
+        whose = repr(model.center) if model.center else 'a new center'
+        say(f'images of {", ".join(map(repr, others))} are answered by the model of {whose}')
     task = run.done.program.task
     for path in write_predictions(
         folder, answers(), task, model.classes, overlays=_OVERLAYS.value

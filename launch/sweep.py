@@ -89,7 +89,7 @@ def main():
     waiting = unfinished(config, runs, _WORKDIR.value, common.base(), known)
     if _PRINT.value:
         plan = [f'--plan={_WORKDIR.value}/plan.json'] if flags.FLAGS['data'].value else []
-        own = jobs.without(given, 'sweep', 'held_out', 'methods', 'seeds', 'workdir')
+        own = jobs.without(given, 'sweep', 'held_out', 'methods', 'seeds', 'workdir', 'known')
         for run in waiting:
             print(jobs.train_command([*own, *plan], run.overrides, run.workdir))
         return

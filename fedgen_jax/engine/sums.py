@@ -88,7 +88,7 @@ def secure_of(c: ConfigDict, num_seen: int, mix: Mix | None) -> Secure | None:
     if not 0 < s.bits < s.word - 2:
         raise ValueError(f'secure.bits={s.bits}: from 1 to {s.word - 3}, of a word of {s.word}')
     own = mix.size - (mix.drawn or 0) if mix else num_seen
-    threshold = math.ceil(s.threshold * own)
+    threshold = math.ceil(s.threshold * own - 1e-9)  # .55 of 20 is 11, and a bit in floats
     check_numbers(own, threshold, s.min_honest, s.colluding)
     return Secure(
         own, (mix.drawn or 0) if mix else 0, num_seen, threshold, s.min_honest, s.colluding,

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedgen_jax.models.roles import by_name
+from fedgen_jax.registry import choose
 
 MODES = ('input', 'film', 'lowrank', 'features', 'head', 'full')
 _FAN_LIMIT = 64
@@ -47,6 +48,7 @@ def check_modes(modes: Sequence[str], roles: Sequence[str | None]) -> None:
     """Raises ValueError where a mode selects no weight."""
     found = {mode_of(role, modes) for role in roles}
     for mode in modes:
+        choose('fedgen.modes', mode, MODES)
         if mode not in found and 'full' not in modes:
             role = next(role for role, of in MODE_OF_ROLE.items() if of == mode)
             raise ValueError(

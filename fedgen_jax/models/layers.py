@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fedgen_jax.ops.convolution import convolution
-from fedgen_jax.ops.resample import resample_matrix
+from fedgen_jax.ops.resample import MIN_SCALE, resample_matrix
 
 NORMS = ('group', 'batch', 'instance')
 
@@ -156,7 +156,8 @@ class Input(nn.Module):
         matrix_3x3 = self.param('kernel', lambda key: jnp.eye(3))
         bias_3 = self.param('bias', nn.initializers.zeros, (3,))
         if self.magnified:
-            x = magnify(x, jnp.exp(self.param('log_zoom', nn.initializers.zeros, ())))
+            log_zoom = self.param('log_zoom', nn.initializers.zeros, ())
+            x = magnify(x, jnp.maximum(jnp.exp(log_zoom), MIN_SCALE))
         x = x @ matrix_3x3 + bias_3[None, None, None]
         if self.has_variable('context', 'map'):
             x += self.get_variable('context', 'map')[None]

@@ -5,6 +5,8 @@ References:
 """
 
 import pathlib
+import zipfile
+import zlib
 from typing import Any
 
 import flax
@@ -69,9 +71,9 @@ def read_weights(weights: str) -> dict[str, np.ndarray]:
     if path.suffix == '.safetensors':
         return resnet(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, 'rb') as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f'start.weights={weights!r}: cannot be read ({error}): an .npz of named arrays, '
             'a .safetensors of a ResNet, or module:function'
@@ -85,6 +87,10 @@ def merge(
 
     drawn: of the others, shapes are enough.
     """
+    for beginning in keep:
+        if beginning != 'batch_stats' and not chosen(drawn, (beginning,)):
+            raise ValueError(f'start.keep: the model has no weight whose name begins with '
+                             f'{beginning!r}; names are such as {max(drawn, default="")!r}')
     kept = chosen(drawn, keep).keys()
     found = {name: x for name, x in found.items() if not name.startswith(keep)}
     for name in sorted(drawn.keys() ^ found.keys() ^ kept):

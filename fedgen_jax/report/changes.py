@@ -49,10 +49,10 @@ def changes_of(workdir: pathlib.Path, seen: Sequence[str]) -> Changes | None:
         for name in own if (file := entry_of(workdir, name)).is_file()
     }
     entries = {**last['centers'], **told}
-    at = _last_times(workdir)
+    at, left = _last_times(workdir), _left(workdir)
     joined = tuple(name for name in own if name not in seen)
     updated = tuple(name for name in own if name in seen and name in entries)
-    gone = [*(name for name in seen if name not in own), *at, last['removed']]
+    gone = [*(name for name in seen if name not in own), *left, last['removed']]
     removed = tuple(dict.fromkeys(name for name in gone if name and name not in own))
     changed = (*joined, *updated)
     files = {name: file_of(workdir, name) for name in changed}
@@ -72,6 +72,12 @@ def _last_times(workdir) -> dict[str, str]:
         for name in line['centers']:
             found[name] = line['at'][:16].replace('T', ' ')
     return found
+
+
+def _left(workdir) -> list[str]:
+    """Centers whose last change was to leave; one that joined and was forgotten has not left."""
+    last = {name: line['action'] for line in history(workdir) for name in line['centers']}
+    return [name for name, action in last.items() if action == 'remove']
 
 
 def clouds_of(changes: Changes, unseen: Sequence[str]) -> list[Cloud]:

@@ -5,9 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
-from fedgen_jax.models import CNN
+from fedgen_jax.config import base
+from fedgen_jax.models import CNN, ResNet
 from fedgen_jax.models.start import read_weights, start_of
+from fedgen_jax.named import norm_of
+from fedgen_jax.program import build
+from fedgen_jax.settings import check_numbers
+from fedgen_jax.start import PUBLISHED, _check_reads_as, check_content, hold_content
 
 MODEL = CNN(3, widths=(8,), norm='batch')
 
@@ -65,3 +71,82 @@ def test_what_is_not_explained_is_one_line(tmp_path, change, message):
 def test_no_file_is_one_line(tmp_path):
     with pytest.raises(ValueError, match='start.weights=.*cannot be read'):
         read_weights(str(tmp_path / 'none.npz'))
+
+
+@pytest.mark.parametrize('damage', [
+    lambda raw: raw[:len(raw) // 2],
+    lambda raw: raw[:200] + bytes([raw[200] ^ 255]) + raw[201:],
+    lambda raw: b'',
+])
+def test_a_damaged_file_is_one_line(tmp_path, damage):
+    file = tmp_path / 'weights.npz'
+    np.savez(file, **flat(variables()))
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match='start.weights=.*cannot be read') as error:
+        read_weights(str(file))
+    assert '\n' not in str(error.value)
+    np.save(tmp_path / 'one.npy', np.zeros(3))
+    with pytest.raises(ValueError, match='start.weights=.*cannot be read'):
+        read_weights(str(tmp_path / 'one.npy'))
+
+
+def test_a_beginning_that_no_weight_has_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no weight whose name begins with 'head'.*'params/"):
+        start(tmp_path, flat(variables()), keep=('head',))
+    start(tmp_path, flat(variables()), keep=('batch_stats',))
+
+
+def run_with(tmp_path, **changes):
+    """A small run's configuration, that starts from a file of all ones."""
+    c = base()
+    c.model = ConfigDict({'name': 'cnn', 'widths': (8,), 'norm': 'batch'})
+    c.start.weights, c.statistics = str(tmp_path / 'weights.npz'), 'frozen'
+    c.update_from_flattened_dict(changes)
+    return c
+
+
+def test_other_weights_in_the_same_file_are_another_program(tmp_path):
+    found = flat(variables())
+    for fill in (1.0, 2.0):
+        ones = {k: np.full_like(x, fill) for k, x in found.items()}
+        np.savez(tmp_path / 'weights.npz', **ones)
+        algorithm = build(run_with(tmp_path), ('a', 'b', 'c'), 2).algorithm
+        theta = jax.jit(algorithm.init)(jax.random.key(0)).shared['theta']
+        assert np.all(theta['head']['bias'] == fill)
+
+
+def test_a_run_holds_to_what_it_started_from(tmp_path):
+    c, run = run_with(tmp_path), tmp_path / 'run'
+    run.mkdir()
+    np.savez(tmp_path / 'weights.npz', **flat(variables()))
+    for _ in range(2):
+        hold_content(c, run)
+    np.savez(tmp_path / 'weights.npz', **flat(variables(2)))
+    with pytest.raises(ValueError, match='holds other weights than as this run began') as error:
+        check_content(c, run)
+    assert '\n' not in str(error.value)
+    check_content(c, tmp_path)  # of before this was kept
+
+
+def test_a_published_network_is_fed_as_it_was_trained():
+    net, wrong = ResNet(4, layout='torchvision', standardize='none'), 'model.layout'
+    _check_reads_as('x.safetensors', net)
+    _check_reads_as('x.npz', ResNet(4))
+    for other, name in ((ResNet(4), wrong), (net.clone(standardize='image'), 'standardize')):
+        with pytest.raises(ValueError, match=name):
+            _check_reads_as('x.safetensors', other)
+    with pytest.raises(ValueError, match='model.standardize'):
+        _check_reads_as(f'{PUBLISHED}efficientnet_lite0', net.clone(standardize='image'))
+
+
+def test_a_network_s_own_norm_counts():
+    c = base()
+    c.model = ConfigDict({'name': 'efficientnet_lite0'})
+    assert norm_of(c) == 'batch'
+    c.model.norm = 'group'
+    assert norm_of(c) == 'group'
+    c.model = ConfigDict({'name': 'resnet', 'depth': (3, 4, 6, 3)})
+    check_numbers(c)
+    c.model.depth = (3, 0, 6, 3)
+    with pytest.raises(ValueError, match='model.depth'):
+        check_numbers(c)

@@ -101,6 +101,13 @@ def test_who_came_and_went_is_shown(run):
     assert 'newcomer: joined' in text
 
 
+def test_one_that_joined_and_is_to_join_again_has_not_left(run):
+    """A run that is trained longer forgets who joined."""
+    line = {'at': '2026-05-01T09:30:00+00:00', 'action': 'join', 'centers': ['guest']}
+    (run / HISTORY).write_text(json.dumps(line) + '\n')
+    assert changes_of(run, ['synthetic-0', 'synthetic-1']).removed == ()
+
+
 def test_one_that_joined_and_left_again_is_named(run):
     write_json(run / 'onboard.json', {'centers': {}, 'removed': 'guest'})
     changes = changes_of(run, ['synthetic-0', 'synthetic-1'])

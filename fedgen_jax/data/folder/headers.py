@@ -13,7 +13,8 @@ IF_THERE = '?'  # begins columns that other data need not have
 class Columns(dict):
     """{our column: the header that stands for it}.
 
-    strict: whether all must be there; else those that a table can do without need not.
+    strict: whether all must be there; else those need not that a table can do without, or has by
+        our name.
     """
 
     strict = True
@@ -42,7 +43,8 @@ def parse(columns: str) -> Columns:
 def check(file: pathlib.Path | str, headers: Collection[str], columns: Columns) -> None:
     """Refuses names of `data.columns` that are no headers of a table."""
     for ours, theirs in columns.items():
-        if theirs not in headers and (columns.strict or ours in REQUIRED):
+        needed = columns.strict or (ours in REQUIRED and ours not in headers)
+        if theirs not in headers and needed:
             raise DataError(
                 f'{file}: data.columns={ours}:{theirs}: no such column: use one of '
                 f'{listed(list(headers), 40)}, by --columns'
