@@ -6,8 +6,10 @@ must let that user in, and the socket is for its owner and its group.
 """
 
 import contextlib
+import errno
 import json
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, Listener
 
@@ -40,11 +42,18 @@ def listening(folder: pathlib.Path) -> Iterator[Listener]:
 
 
 def answer_all(listener: Listener, answer: Callable[[bytes], bytes]) -> None:
-    """Answers requests one after another, until the process ends."""
+    """Answers requests one after another, until the listener is closed."""
     # A size that cannot be, which who connects may state, ends that connection alone.
     ended = (EOFError, OSError, MemoryError, OverflowError)
     while True:
-        with contextlib.suppress(*ended), listener.accept() as pipe:
+        try:
+            pipe = listener.accept()
+        except OSError as error:
+            if error.errno in (None, errno.EBADF, errno.EINVAL):  # closed: none will ever connect
+                return
+            time.sleep(0.1)  # too many files are open, say: it may pass
+            continue
+        with contextlib.suppress(*ended), pipe:
             pipe.send_bytes(answer(pipe.recv_bytes(LARGEST)))
 
 

@@ -230,6 +230,9 @@ def test_other_data_need_not_have_all_headers_of_a_run(tmp_path, read):
     assert 'center:site: no such column' in error_of(
         read, write_table(tmp_path / 'other', 'list.csv', 'image,place', 'n'), columns=inherited
     )
+    ours = write_table(tmp_path / 'ours', 'list.csv', 'image,center', 'a', 'a')
+    (center,) = read(ours, columns=for_others('image:file,center:site')).centers
+    assert center.name == 'a'
     assert for_others('') == '' and for_others(inherited) == inherited
 
 
