@@ -41,7 +41,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 @pytest.fixture(scope='module', autouse=True)
 def _programs_of_this_file_alone():
-    """A process that keeps thousands of compiled programs compiles ten times slower."""
+    """A worker would keep the programs of all files, 5 GB in the end."""
     yield
     jax.clear_caches()
     gc.collect()
