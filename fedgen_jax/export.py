@@ -47,7 +47,7 @@ BESIDES = {
              'and onnx do so themselves; of safetensors, prior holds the logarithm of the factor '
              'of each class',
 }
-OWN = '; gray files of more than 8 bits come to 8 by rules of their format: fedgen_jax.data.decode'
+OWN = '; deep gray files come to 8 bits by rules of their format (fedgen_jax.data.folder.decode)'
 DEEP = '; of gray files of more than 8 bits, {:g} and below is 0, {:g} and above 255'
 OUTPUTS = {
     'probability': 'of each class',

@@ -69,8 +69,8 @@ def _named_start(c, model, classes, image_size):
     found = checkpoint.server_weights(folder)
     known = read_json(folder / 'federation.json')['classes']
     last = tuple(x for x in found if x.startswith('params/') and _role(model, x) == 'head')
-    if list(known) != list(classes) and not all(x.startswith(keep) for x in last):
-        layers = tuple(dict.fromkeys(x.rpartition('/')[0] for x in last))
+    if list(known) != list(classes) and not (last and all(x.startswith(keep) for x in last)):
+        layers = tuple(dict.fromkeys(x.rpartition('/')[0] for x in last)) or ('LAST LAYER',)
         raise ValueError(
             f'start.weights={c.start.weights!r}: its classes are {", ".join(known)}, here they are '
             f'{", ".join(classes)}: pass --config.start.keep={layers} for a new last layer'
@@ -117,14 +117,14 @@ def _check_reads_as(weights, model):
 def hold_content(c: ConfigDict, workdir: pathlib.Path) -> None:
     """Writes what `start.weights` held as the run began; raises ValueError if it is other now."""
     if c.start.weights and not (workdir / CONTENT).is_file():
-        write_json(workdir / CONTENT, {'sha256': content_of(c.start.weights)})
+        write_json(workdir / CONTENT, {'content': content_of(c.start.weights)})
     check_content(c, workdir)
 
 
 def check_content(c: ConfigDict, workdir: pathlib.Path) -> None:
     """Raises ValueError where `start.weights` is no longer what the run in `workdir` began with."""
     file = workdir / CONTENT
-    if file.is_file() and read_json(file)['sha256'] != content_of(c.start.weights):
+    if file.is_file() and read_json(file)['content'] != content_of(c.start.weights):
         raise ValueError(
             f'{workdir}: start.weights={c.start.weights!r} holds other weights than as this run '
             'began: put those back, or train in a new workdir'
