@@ -52,11 +52,12 @@ def choose_own(
         found = [predict_seen(trained, i, 'val', models[k][i]) for k in kinds]
         best.append(kinds[best_of(trained.program.task, found)])
     chosen = [models[kind][i] for i, kind in enumerate(best)]
+    candidates = {k: score_seen(trained, split, models[k]) for k in kinds}
     return {
         'seen': score_seen(trained, split, chosen, with_intervals),
-        'generated': score_seen(trained, split),
+        'generated': candidates.get('refined') or score_seen(trained, split),
         'chosen': {c.name: kind for c, kind in zip(trained.seen, best)},
-        'candidates': {k: score_seen(trained, split, models[k]) for k in kinds},
+        'candidates': candidates,
     }
 
 

@@ -1,5 +1,6 @@
 """Canonical input of whole centers, on the host."""
 
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 
 CHUNK = 64
+KEPT = 4096  # chunks whose moments are kept, some 5 kB each
+_KNOWN: dict[tuple, np.ndarray] = {}
 
 
 class Input(NamedTuple):
@@ -59,9 +62,24 @@ def mean_moments(made: Input, clients: Iterable[Examples]) -> np.ndarray:
 
 
 def moments_of(made: Input, examples: Examples) -> np.ndarray:
-    """float32 [N, M]: each image's moments."""
-    own = [jax.device_get(made.moments(x.image)) for x in _chunks(examples)]
+    """float32 [N, M]: each image's moments.
+
+    They are kept by the images' content: each model of a center begins with those of all its
+    images, and they take longer than many a model's answers.
+    """
+    own = [_moments_of_chunk(made, np.ascontiguousarray(x.image)) for x in _chunks(examples)]
     return np.concatenate(own)[: len(examples.weight)]
+
+
+def _moments_of_chunk(made, image_NxHxWx3):
+    key = made.moments, image_NxHxWx3.shape, hashlib.blake2b(image_NxHxWx3.data).digest()
+    found = _KNOWN.get(key)
+    if found is None:
+        found = jax.device_get(made.moments(image_NxHxWx3))
+        while len(_KNOWN) >= KEPT:
+            _KNOWN.pop(next(iter(_KNOWN)), None)  # the oldest; another thread may have been here
+        _KNOWN[key] = found
+    return found
 
 
 def own_change(made: Input | None, reference_M, unlabelled: Examples) -> Change | None:

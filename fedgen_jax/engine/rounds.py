@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from fedgen_jax.algorithms.base import Algorithm, State
 from fedgen_jax.data.examples import Examples
-from fedgen_jax.engine.clients import group_size, map_clients
+from fedgen_jax.engine.clients import group_size, map_clients, traced_once
 from fedgen_jax.engine.processes import place
 from fedgen_jax.privacy import Message, Protection, nothing
 from fedgen_jax.random import address, stream
@@ -87,7 +87,7 @@ def make_rounds(
     """
     protection = protection or nothing()
     gathered = gathered or not algorithm.sum_only
-    one_round = round_of_clients(algorithm, mesh, client_map, protection, gathered)
+    one_round = traced_once(round_of_clients(algorithm, mesh, client_map, protection, gathered))
     move = round_of_server(algorithm, protection, gathered)
 
     def rounds(state, private_C, data_C, id_C, key, first, last):
@@ -98,11 +98,8 @@ def make_rounds(
             state, mean = move(state, message, key, r)
             return state, private_C, mean, left_out + left, worst
 
-        def metrics_of_one():
-            private, data = jax.tree.map(lambda x_C: x_C[0], (private_C, data_C))
-            return algorithm.client_update(state.shared, private, data, key)[2]
-
-        shapes = jax.eval_shape(metrics_of_one)
+        message, _, _ = jax.eval_shape(one_round, state, private_C, data_C, id_C, key, first)
+        shapes = jax.eval_shape(lambda x: move(state, x, key, first)[1], message)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         none = jnp.zeros(())
         state, private_C, means, left_out, worst = jax.lax.fori_loop(
