@@ -1,9 +1,11 @@
 """Center folders of drawn cells, for tests to read as they would read a hospital's."""
 
 import csv
+import functools
 import json
 import shutil
 
+import jax
 import numpy as np
 from PIL import Image
 
@@ -11,10 +13,19 @@ from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import SPLITS
 
 
+@functools.cache
+def centers(num_centers, num_examples, size):
+    """`synthetic.centers` of seed 0, drawn once in a process; its arrays cannot be written to."""
+    drawn = synthetic.centers(num_centers, num_examples, size, seed=0)
+    for center in drawn:
+        jax.tree.map(lambda x: x.setflags(write=False), center.examples)
+    return drawn
+
+
 def cells_folder(root, num_centers, num_examples, size):
     """A folder of drawn centers with labels, 'synthetic-0' and so on; returns `root`."""
     rows = []
-    for center in synthetic.centers(num_centers, num_examples, size, seed=0):
+    for center in centers(num_centers, num_examples, size):
         for i, path in enumerate(center.path):
             _save(root / f'{path}.png', center.examples.image[i])
             label = synthetic.CLASSES[int(center.examples.target['label'][i])]
@@ -44,7 +55,7 @@ def newcomer_folder(root, center, folder, as_name=None, labelled=True, limit=40,
 def dense_folder(root, target, num_centers, num_examples, size):
     """The same with masks or boxes (target 'mask', 'box'), its files in images/CENTER/."""
     rows, images, annotations = [], [], []
-    for center in synthetic.centers(num_centers, num_examples, size, seed=0):
+    for center in centers(num_centers, num_examples, size):
         for i in range(num_examples):
             name = f'images/{center.name}/{i:02d}.png'
             mask = name.replace('images', 'masks') if target == 'mask' else ''

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+from drawn import centers
 
 from fedgen_jax.config import base
 from fedgen_jax.data import synthetic
@@ -26,7 +27,7 @@ def configured(changes):
 
 def drawn_clients():
     """Three drawn centers and one without examples, [4, 8, ...]."""
-    drawn = [c.examples for c in synthetic.centers(3, 8, 16, seed=0)]
+    drawn = [c.examples for c in centers(3, 8, 16)]
     drawn = [e._replace(target={'label': e.target['label']}) for e in drawn]
     nobody = jax.tree.map(np.zeros_like, drawn[0])
     return stack([*drawn, nobody])

@@ -126,6 +126,7 @@ def check_summary(task, folder, workdir, summary):
     assert evaluate_run(workdir)['seen'] == seen
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize('run', ['segmentation'], indirect=True)
 def test_two_runs_stand_side_by_side(run, tmp_path):
     _, _, workdir, _ = run

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from drawn import cells_folder, newcomer_folder
+from drawn import cells_folder, centers, newcomer_folder
 from families import configured
 
 from configs.common import base
@@ -133,7 +133,7 @@ def test_no_step_is_the_plain_model_to_the_bit(run, new):
     plain, zero = joined(run, new), joined(run, new, adapt=0)
     assert {**zero, 'seconds': 0} == {**plain, 'seconds': 0}
     done = restore(run)
-    center = synthetic.centers(4, 40, 16, seed=0)[3].examples
+    center = centers(4, 40, 16)[3].examples
     data = (done.state.shared, center, jax.random.key(0), None)
     variables, objective = done.program.adapt(*data, steps=0)
     made = done.program.personalize(data[0], None, center, None, *data[2:])
@@ -160,7 +160,7 @@ def test_masks_are_adapted_to_and_boxes_are_refused(run):
     # The generator's last layers begin at zero, and the code moves nothing there.
     phi = jax.tree.map(lambda x: x + 0.1 * jnp.sign(jnp.cos(jnp.arange(x.size)).reshape(x.shape)),
                        state.shared['phi'])
-    images = synthetic.centers(1, 8, 16, seed=0)[0].examples
+    images = centers(1, 8, 16)[0].examples
     adapt = jax.jit(functools.partial(algorithm.adapt, reach=0.1), static_argnums=4)
     _, objective = adapt({**state.shared, 'phi': phi}, images, jax.random.key(1), None, 4)
     assert objective.shape == (5,) and objective[-1] < objective[0]
@@ -301,7 +301,7 @@ def test_without_a_label_to_learn_from_nothing_is_written(run, half):
 
 
 def test_images_without_boxes_teach_that_they_show_nothing_and_it_is_told(capsys):
-    (center,) = synthetic.centers(1, 20, 16, seed=0)
+    (center,) = centers(1, 20, 16)
     train_N = center.split == SPLITS.index('train')
     box_class_NxM = np.where(np.arange(20)[:, None] == np.flatnonzero(train_N)[0],
                              center.examples.target['box_class'], -1)

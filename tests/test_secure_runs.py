@@ -217,6 +217,7 @@ def test_a_rule_that_could_not_hold_is_refused(root, tmp_path, changes, message)
     assert not (tmp_path / 'run').exists()
 
 
+@pytest.mark.extended
 def test_private_steps_go_under_masks(root, tmp_path, monkeypatch):
     """Noise of each center's own, and a sum that hides whose: neither changes the other."""
     pytest.importorskip('dp_accounting', reason='the extra `privacy`')

@@ -4,6 +4,7 @@ Everything about devices is here: `shard_map` over a `clients` axis, the sum ove
 several rounds in one dispatch.  What a client sends passes a `Protection` on both sides of the sum.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -239,14 +240,22 @@ def init_run(
     protection: Protection | None = None,
 ) -> tuple[State, Tree]:
     """The first state, replicated, and every client's private state, sharded."""
-    init = jax.jit(_first_state(algorithm, protection), out_shardings=NamedSharding(mesh, P()))
+    protect = (protection or nothing()).init
+    init = jax.jit(_first_state(algorithm.init, protect), out_shardings=NamedSharding(mesh, P()))
     state = init(stream(key, 'init'))
     return state, init_private(algorithm, mesh, state, id_C)
 
 
-def _first_state(algorithm, protection):
-    protection = protection or nothing()
-    return lambda key: algorithm.init(key)._replace(protection=protection.init())
+# JAX finds a program again by its function: these are the same ones at each call, so that all runs
+# and centers of a process compile their first states once.
+@functools.lru_cache(maxsize=8)
+def _first_state(init, protect):
+    return lambda key: init(key)._replace(protection=protect())
+
+
+@functools.lru_cache(maxsize=8)
+def _private_of_all(init_private):
+    return jax.vmap(init_private, in_axes=(None, 0))
 
 
 def shapes_of_run(
@@ -257,8 +266,9 @@ def shapes_of_run(
 ) -> tuple[State, Tree]:
     """What `init_run` gives, as shapes alone: the state's with their places, the private states'
     as empty arrays on the host."""
-    state = jax.eval_shape(_first_state(algorithm, protection), jax.random.key(0))
-    of_all = jax.vmap(algorithm.init_private, in_axes=(None, 0))
+    protect = (protection or nothing()).init
+    state = jax.eval_shape(_first_state(algorithm.init, protect), jax.random.key(0))
+    of_all = _private_of_all(algorithm.init_private)
     private_C = jax.eval_shape(of_all, state, jnp.zeros(num_clients, jnp.int32))
     everywhere = NamedSharding(mesh, P())
     placed = jax.tree.map(
@@ -269,5 +279,5 @@ def shapes_of_run(
 
 def init_private(algorithm: Algorithm, mesh, state: State, id_C: np.ndarray) -> Tree:
     """The first private states of clients, sharded."""
-    of_all = jax.vmap(algorithm.init_private, in_axes=(None, 0))
+    of_all = _private_of_all(algorithm.init_private)
     return jax.jit(of_all, out_shardings=by_client(mesh))(state, shard_clients(id_C, mesh))

@@ -5,6 +5,7 @@ descriptor's statistic, which leaves once training has ended.  Protections chain
 transformations do.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -91,6 +92,7 @@ def chain(*parts: Protection) -> Protection:
     return Protection(init, client, server, statistic, spent)
 
 
+@functools.cache
 def nothing() -> Protection:
     """No protection: the chain of no parts."""
     return chain()

@@ -30,6 +30,7 @@ NAMES = {
     'scaffold': {'algorithm': 'scaffold'},
     'ditto': {'algorithm': 'ditto'},
 }
+REST = ('scaffold', 'ditto')
 
 
 def test_all_that_a_finished_model_is_made_from_is_averaged():
@@ -65,7 +66,9 @@ def states(name, average, *stops):
     return rolling.run(make_rounds(algorithm, mesh, 'map'), started, *stops)[0]
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+    'name', ['fedavg', 'fedgen', *(pytest.param(x, marks=pytest.mark.extended) for x in REST)]
+)
 def test_it_is_the_mean_of_the_states_and_training_goes_on_as_without(name):
     plain, mean = (states(name, average, 0, 1, 2, 3, 4) for average in (0.0, 0.5))
     for (before, private_C), (now, private_too) in zip(plain[:-1], mean[:-1]):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import centers
 from families import KEY, NEEDS, C, assert_close, assert_same, configured, drawn_clients, roll
 
 from fedgen_jax.algorithms import ALGORITHMS
@@ -64,7 +65,7 @@ def test_it_reads_no_other_algorithm_s_fields(name):
 
 def test_a_client_without_examples_sends_exact_zeros_and_keeps_its_state(rolled):
     name, algorithm, _ = rolled
-    data = jax.tree.map(jnp.zeros_like, stack([synthetic.centers(1, 4, 16, 0)[0].examples]))
+    data = jax.tree.map(jnp.zeros_like, stack([centers(1, 4, 16)[0].examples]))
     data = jax.tree.map(lambda x: x[0], data._replace(target={'label': data.target['label']}))
     state = jax.jit(algorithm.init)(KEY)
     private = algorithm.init_private(state, jnp.int32(1))

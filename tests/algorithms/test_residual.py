@@ -13,7 +13,7 @@ from fedgen_jax.models import MODELS
 from fedgen_jax.models.cnn import CNN
 from fedgen_jax.program import make_algorithm
 
-BASES = ('fedavg', 'scaffold')
+BASES = ('fedavg', pytest.param('scaffold', marks=pytest.mark.extended))
 
 
 @pytest.fixture(scope='module')

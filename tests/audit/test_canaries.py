@@ -46,6 +46,7 @@ def test_who_takes_part_moves_his_weight_by_the_clip_each_time():
     assert not scores.outside.any() and len(scores.outside) > 0
 
 
+@pytest.mark.extended
 def test_a_run_without_privacy_has_no_epsilon_to_test(subject):
     found = audit(subject)
     assert found.holds is None and 'privacy.unit' in found.missing

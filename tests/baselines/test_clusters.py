@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import centers
 from families import KEY, assert_same, configured, drawn_clients, of_unequal_sizes, roll
 
 from fedgen_jax.baselines import ifca
@@ -36,7 +37,7 @@ def test_one_cluster_is_fedavg_to_the_bit(clients):
 
 def test_clients_of_opposite_labels_find_different_clusters():
     """Two sorts of clients, whose labels for the same images differ."""
-    one = [c.examples for c in synthetic.centers(1, 16, 16, seed=0)][0]
+    one = [c.examples for c in centers(1, 16, 16)][0]
     one = one._replace(target={'label': np.where(one.target['label'] > 1, 1, 0).astype(np.int32)})
     other = one._replace(target={'label': 1 - one.target['label']})
     data_C = stack([one, other, one, other])

@@ -20,6 +20,8 @@ from fedgen_jax.program import make_algorithm
 from fedgen_jax.random import stream
 from fedgen_jax.tasks import TASKS
 
+pytestmark = pytest.mark.extended
+
 SMALL = {'hidden': 8, 'layers': 1, 'decay': 0.0}
 
 

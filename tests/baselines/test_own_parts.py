@@ -16,6 +16,8 @@ from fedgen_jax.models import CNN
 from fedgen_jax.program import make_algorithm
 from fedgen_jax.random import stream
 
+pytestmark = pytest.mark.extended
+
 BATCH = {'model.norm': 'batch'}
 
 

@@ -12,6 +12,8 @@ from fedgen_jax.baselines.heads import features_of, head_of
 from fedgen_jax.data import synthetic
 from fedgen_jax.program import make_algorithm
 
+pytestmark = pytest.mark.extended
+
 RNG = np.random.default_rng(0)
 D, K = 4, 3
 MEAN = RNG.normal(size=(K, D)).astype(np.float32)

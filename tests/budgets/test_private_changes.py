@@ -143,6 +143,7 @@ def test_a_newcomer_of_another_unit_is_told_before_it_is_charged(cells, run, tmp
     assert not ledger_file(run, 'synthetic-3').exists()
 
 
+@pytest.mark.extended
 def test_noise_under_other_weights_is_refused(cells, finished, tmp_path):
     """Their difference would be that of the sums without noise."""
     start = shutil.copytree(finished.workdir / 'public', tmp_path / 'start')
@@ -196,6 +197,7 @@ def test_an_audit_of_a_private_run_lies_outside_of_it(finished, tmp_path):
     assert not list(finished.workdir.glob('audit*'))
 
 
+@pytest.mark.extended
 def test_what_canaries_bound_stands_in_the_runs_own_summary(run, tmp_path):
     command = ['launch.audit', f'--workdir={run}', '--which=canaries']
     assert launched.call(*command, f'--to={tmp_path / "own"}').returncode == 0

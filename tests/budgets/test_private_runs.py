@@ -273,9 +273,8 @@ CLIENT = {
 }
 
 
-@pytest.mark.parametrize(
-    'algorithm', ['fedgen', pytest.param('fedavg', marks=pytest.mark.extended)]
-)
+@pytest.mark.extended
+@pytest.mark.parametrize('algorithm', ['fedgen', 'fedavg'])
 def test_clients_as_units(cells, tmp_path, algorithm):
     """One ledger, of all clients; cohorts are Poisson's, and nothing is released of a center."""
     c = configured(cells, tmp_path, algorithm=algorithm, **CLIENT)

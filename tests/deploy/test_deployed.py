@@ -49,7 +49,9 @@ class Both(NamedTuple):
     log: list
 
 
-@pytest.fixture(scope='module', params=['fedavg', 'fedgen'])
+@pytest.fixture(
+    scope='module', params=[pytest.param('fedavg', marks=pytest.mark.extended), 'fedgen']
+)
 def both(request, tmp_path_factory, drawn_hospitals):
     folder, log = tmp_path_factory.mktemp(request.param), []
     config = tiny(request.param, folder / 'store')

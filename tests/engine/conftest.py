@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from drawn import centers
 
 from configs.common import base
-from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import stack, take
 from fedgen_jax.data.source import load
 
@@ -29,7 +29,7 @@ SIZES = (12, 9, 7, 10, 5)
 @pytest.fixture(scope='session')
 def cells():
     """5 to 12 drawn images of each of five centers, 16 pixels, stacked [5, 12, ...]."""
-    drawn = synthetic.centers(5, max(SIZES), 16, seed=0)
+    drawn = centers(5, max(SIZES), 16)
     only_labels = [c.examples._replace(target={'label': c.examples.target['label']}) for c in drawn]
     return stack([take(e, np.arange(n)) for e, n in zip(only_labels, SIZES)])
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from drawn import centers
 from families import KEY, configured
 
 from fedgen_jax.algorithms.draws import images_of
@@ -22,7 +23,7 @@ pytest.importorskip('jax_privacy', reason='the extra `privacy`')
 N, PATIENTS = 24, 10
 UNIT = [str(i % 7) if i < 21 else f'{i}' for i in range(N)]  # seven of three images, three of one
 TABLE = patient_table(UNIT, 4)
-DATA = next(iter(synthetic.centers(1, N, 16, seed=0))).examples
+DATA = next(iter(centers(1, N, 16))).examples
 DATA = jax.tree.map(jnp.asarray, DATA._replace(target={'label': DATA.target['label']}))
 
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from drawn import centers
 from families import KEY, configured
 
 from fedgen_jax.algorithms.draws import images_of
@@ -79,7 +80,7 @@ def test_a_descriptor():
 
 def test_the_moments_of_canonical_input():
     """Of real drawn cells, and of a patient whose seven images are white."""
-    drawn = next(iter(synthetic.centers(1, len(UNIT), 16, seed=0))).examples
+    drawn = next(iter(centers(1, len(UNIT), 16))).examples
     image, radius = np.array(drawn.image), 0.2
     image[30:] = 255
     canonical = brightfield(0.25)
@@ -129,7 +130,7 @@ def steps():
     c = configured({})
     local = make_algorithm(c, 16, synthetic.CLASSES, 1)[1]
     params = init_model(local, KEY)
-    drawn = next(iter(synthetic.centers(1, len(UNIT), 16, seed=0))).examples
+    drawn = next(iter(centers(1, len(UNIT), 16))).examples
     image = jnp.asarray(drawn.image)
     label = jnp.asarray(drawn.target['label'])
 

@@ -44,6 +44,7 @@ def run(runs, tmp_path):
     return shutil.copytree(runs / 'fedgen', tmp_path / 'run')
 
 
+@pytest.mark.extended
 def test_a_run_without_a_shared_model_stands_beside(runs):
     text = report_run(runs / 'fedgen', runs / 'local_only').read_text()
     assert 'Local only: the centers share no model' in text
