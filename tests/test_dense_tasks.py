@@ -301,6 +301,7 @@ def test_a_kept_model_answers_in_the_pixels_of_a_larger_picture(run, tmp_path):
         assert {r['category_id'] for r in results} <= ids[1]
 
 
+@pytest.mark.extended
 def test_a_fourth_task_is_one_file(tmp_path, monkeypatch):
     (tmp_path / 'brightness.py').write_text('''
 import jax.numpy as jnp

@@ -65,6 +65,7 @@ def test_a_run_under_masks_ends_as_the_plain_one_and_tells_what_the_server_saw(
     assert min(told['a_round'].values()) > 0
 
 
+@pytest.mark.extended
 def test_a_run_that_is_called_again_ends_to_the_bit(root, whole, tmp_path):
     train(config_of(root, rounds=2, **{'client.schedule': 'constant'}), tmp_path / 'a',
           progress=False)

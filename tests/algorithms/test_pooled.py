@@ -30,6 +30,7 @@ def of_one_client(name, rounds=3):
     return jax.device_get((state.shared, private_1))
 
 
+@pytest.mark.extended
 def test_with_one_client_it_is_local_to_the_bit():
     (shared, _), (_, alone_1) = of_one_client('pooled'), of_one_client('local_only')
     alone = jax.tree.map(lambda x: x[0], alone_1)

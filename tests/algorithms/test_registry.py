@@ -24,7 +24,7 @@ from fedgen_jax.shifts import gamma
 from fedgen_jax.train import train
 
 # `make test` has these, `make test-extended` all.
-ALWAYS = ('fedgen', 'fedavg', 'local_only', 'ditto')
+ALWAYS = ('fedgen', 'fedavg')
 ENTRIES = [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.extended) for x in ALGORITHMS]
 
 

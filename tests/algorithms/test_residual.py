@@ -14,6 +14,7 @@ from fedgen_jax.models.cnn import CNN
 from fedgen_jax.program import make_algorithm
 
 BASES = ('fedavg', pytest.param('scaffold', marks=pytest.mark.extended))
+LONGER = ('tent', 'atp', 'ditto')
 
 
 @pytest.fixture(scope='module')
@@ -57,7 +58,9 @@ def test_controls_share_the_base(changes, based, clients):
         assert_same(state.shared['theta'], alone.shared['theta'])
 
 
-@pytest.mark.parametrize('base', ['tent', 't3a', 'atp', 'fedbn', 'ditto'])
+@pytest.mark.parametrize(
+    'base', ['t3a', 'fedbn', *(pytest.param(x, marks=pytest.mark.extended) for x in LONGER)]
+)
 def test_refined_weights_end_as_the_bases_do(base, clients):
     """What a base makes of its server's model for a center, it makes of the refined one."""
     c = configured({'fedgen.base': base, 'model.norm': 'batch'})

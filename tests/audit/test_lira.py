@@ -58,6 +58,7 @@ def test_each_shadow_is_attacked_by_the_others():
         assert lira.tpr_at(0.01, *nothing) < 0.05 and lira.area(*nothing) < 0.56
 
 
+@pytest.mark.extended
 def test_models_that_learned_by_heart_are_found(subject):
     """At a low rate of false alarms, where the run's own model is not."""
     # One layer of eight channels cannot learn images by heart.

@@ -16,6 +16,8 @@ from fedgen_jax.data import synthetic
 from fedgen_jax.program import make_algorithm
 from fedgen_jax.random import stream
 
+pytestmark = pytest.mark.extended
+
 FIELDS = {'model.norm': 'batch', 'statistics': 'running'}
 
 

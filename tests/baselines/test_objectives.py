@@ -17,6 +17,8 @@ from fedgen_jax.models.roles import roles_of
 from fedgen_jax.program import make_algorithm
 from fedgen_jax.random import stream
 
+pytestmark = pytest.mark.extended
+
 
 @pytest.fixture(scope='module')
 def data():
@@ -47,7 +49,6 @@ def test_fedsr_adds_the_divergence_from_the_class(data):
     assert value[1.0] > value[1e-9] + 1  # a divergence is above 0
 
 
-@pytest.mark.extended
 def test_elcfs_s_episode_is_ahead_of_a_step_down_hill(data):
     changes = {'algorithm': 'elcfs', 'elcfs.band': 0.2, 'elcfs.inner_lr': 0.5, 'elcfs.meta': 2.0,
                'elcfs.most': 1.0}
@@ -156,10 +157,7 @@ def test_a_prior_is_not_taken_out_of_batches_that_have_another_mix():
             )
 
 
-@pytest.mark.parametrize('base', [
-    'fedavg', 'ditto', 'apfl', 'fedbn',
-    *(pytest.param(x, marks=pytest.mark.extended) for x in ('pfedme', 'fedrep')),
-])
+@pytest.mark.parametrize('base', ['fedavg', 'ditto', 'apfl', 'fedbn', 'pfedme', 'fedrep'])
 def test_a_generated_change_reaches_what_a_base_keeps_at_a_center(data, base):
     c = configured({'fedgen.base': base, 'model.norm': 'batch'})
     algorithm, _ = make_algorithm(c, 16, synthetic.CLASSES, 3)

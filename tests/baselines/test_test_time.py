@@ -15,6 +15,8 @@ from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import pad
 from fedgen_jax.program import make_algorithm
 
+pytestmark = pytest.mark.extended
+
 NORMS = {'model.norm': 'batch', 'model.last': 'batch'}
 
 

@@ -27,7 +27,6 @@ from fedgen_jax.train import train
 
 pytest.importorskip('dp_accounting', reason='the extra `privacy`')
 
-LOCAL = pytest.param('local_only', marks=pytest.mark.extended)
 
 
 def test_it_spends_what_it_may_and_says_so(finished):
@@ -238,7 +237,8 @@ def test_private_weights_are_no_public_start_by_way_of_another_run(cells, finish
         train(c, tmp_path / 'run', progress=False)
 
 
-@pytest.mark.parametrize('algorithm', ['fedavg', LOCAL])
+@pytest.mark.extended
+@pytest.mark.parametrize('algorithm', ['fedavg', 'local_only'])
 def test_other_methods_under_the_same_ledger(cells, finished, tmp_path, algorithm):
     public = finished.workdir / 'public'
     c = configured(cells, tmp_path, algorithm=algorithm, **{

@@ -231,6 +231,7 @@ def state_in(folder, config):
     return checkpoint.read(folder / 'run' / 'server', like)
 
 
+@pytest.mark.extended
 def test_a_center_whose_message_is_lost_goes_on_from_the_state_that_counted(scaffold, tmp_path):
     h, config = scaffold
 

@@ -34,6 +34,7 @@ from fedgen_jax.report.gather import report_run
 from fedgen_jax.run import Trained
 
 
+@pytest.mark.extended
 def test_a_run_goes_on_from_the_checkpoint_before_the_last(scaffold, tmp_path):
     h, config = scaffold
 

@@ -13,6 +13,7 @@ from fedgen_jax.program import make_algorithm
 SIZE, WIDTHS, BATCH, STEPS, CLASSES = 32, (32, 64), 16, 3, 5
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(('client_map', 'devices'), [('map', 1), ('vmap', 1), ('2', 2)])
 def test_flops_are_those_of_the_convolutions_and_little_more(client_map, devices):
     c = base()

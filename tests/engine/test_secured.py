@@ -78,6 +78,7 @@ def test_the_sum_is_that_of_the_encoded_messages_to_the_bit(cells, num_devices):
     assert metrics['left_out'] == metrics_plain['left_out'] == 0 and metrics['finite']
 
 
+@pytest.mark.extended
 def test_fedgen_under_masks_steps_as_it_does_without():
     """Its sum is the exact one within C 2^-(bits+1), and so the server's step is the plain one."""
     algorithm, _ = make_algorithm(configured({}), 16, synthetic.CLASSES, 3)
