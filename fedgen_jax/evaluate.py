@@ -80,9 +80,7 @@ def model_of(
         m_E = descriptor.mean(statistic_of(trained, unlabelled))
     name = None if client is None else trained.seen[client].name
     padded = pad(canonical(trained, unlabelled, unlabelled, name), trained.length)
-    if labelled is unlabelled:
-        labelled = padded
-    elif labelled is not None:
+    if labelled is not None:
         labelled = pad(canonical(trained, unlabelled, labelled, name), trained.length)
     variables = trained.program.personalize(
         trained.shared, private, padded, labelled, trained.key, m_E
