@@ -13,7 +13,7 @@ from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
 
 CHUNK = 64
-KEPT = 4096  # chunks whose moments are kept, some 5 kB each
+KEPT = 4096  # chunks whose moments are kept, some 3 kB each
 _KNOWN: dict[tuple, np.ndarray] = {}
 
 

@@ -240,16 +240,19 @@ def init_run(
     protection: Protection | None = None,
 ) -> tuple[State, Tree]:
     """The first state, replicated, and every client's private state, sharded."""
-    protect = (protection or nothing()).init
-    init = jax.jit(_first_state(algorithm.init, protect), out_shardings=NamedSharding(mesh, P()))
+    init = jax.jit(_first_state(algorithm, protection), out_shardings=NamedSharding(mesh, P()))
     state = init(stream(key, 'init'))
     return state, init_private(algorithm, mesh, state, id_C)
+
+
+def _first_state(algorithm, protection):
+    return _same_first_state(algorithm.init, (protection or nothing()).init)
 
 
 # JAX finds a program again by its function: these are the same ones at each call, so that all runs
 # and centers of a process compile their first states once.
 @functools.lru_cache(maxsize=8)
-def _first_state(init, protect):
+def _same_first_state(init, protect):
     return lambda key: init(key)._replace(protection=protect())
 
 
@@ -266,8 +269,7 @@ def shapes_of_run(
 ) -> tuple[State, Tree]:
     """What `init_run` gives, as shapes alone: the state's with their places, the private states'
     as empty arrays on the host."""
-    protect = (protection or nothing()).init
-    state = jax.eval_shape(_first_state(algorithm.init, protect), jax.random.key(0))
+    state = jax.eval_shape(_first_state(algorithm, protection), jax.random.key(0))
     of_all = _private_of_all(algorithm.init_private)
     private_C = jax.eval_shape(of_all, state, jnp.zeros(num_clients, jnp.int32))
     everywhere = NamedSharding(mesh, P())
