@@ -18,6 +18,7 @@ import numpy as np
 
 from fedgen_jax.canonical import Change, change_from, on_canonical, own_change
 from fedgen_jax.data.examples import SPLITS, Center, Examples, of_split, pad, take
+from fedgen_jax.frozen import with_features
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.intervals import of_block
 from fedgen_jax.resolution import at_own_size
@@ -82,8 +83,11 @@ def model_of(
     padded = pad(canonical(trained, unlabelled, unlabelled, name), trained.length)
     if labelled is not None:
         labelled = pad(canonical(trained, unlabelled, labelled, name), trained.length)
-    variables = trained.program.personalize(
-        trained.shared, private, padded, labelled, trained.key, m_E
+
+    personalize, shared, key = trained.program.personalize, trained.shared, trained.key
+    variables = with_features(
+        trained.program.frozen, personalize, padded,
+        lambda x: personalize(shared, private, x, labelled, key, m_E),
     )
     return with_own_change(trained, unlabelled, variables, name)
 

@@ -20,6 +20,7 @@ from fedgen_jax.evaluate import (
     statistic_of,
     with_own_change,
 )
+from fedgen_jax.frozen import with_features
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.program import Program
 from fedgen_jax.run import Restored, Trained, read_federation
@@ -151,8 +152,10 @@ def adapted_model(
     if m_E is None and trained.program.describe:
         m_E = descriptor.mean(statistic_of(trained, unlabelled))
     padded = pad(canonical(trained, unlabelled, unlabelled), trained.length)
-    variables, objective = trained.program.adapt(
-        trained.shared, padded, trained.key, m_E, steps=steps
+    adapt, shared, key = trained.program.adapt, trained.shared, trained.key
+    variables, objective = with_features(
+        trained.program.frozen, adapt, padded,
+        lambda x: adapt(shared, x, key, m_E, steps=steps), lambda made: made[0],
     )
     if not np.isfinite(objective).all():
         raise ValueError(f'adapt.steps={steps}: the objective is not finite at a new center')

@@ -30,6 +30,7 @@ from fedgen_jax.engine.cohorts import Mix, mix_of
 from fedgen_jax.engine.rounds import client_mesh, suitable_devices
 from fedgen_jax.engine.secured import Halves, rounds_of
 from fedgen_jax.engine.sums import Secure, secure_of
+from fedgen_jax.frozen import Frozen, frozen_below, predicted
 from fedgen_jax.models.roles import roles_of
 from fedgen_jax.named import (
     make_canonical,
@@ -74,11 +75,11 @@ class Program(NamedTuple):
 
     input:       the canonical input of its centers; None: images as they are.
     describe:    (shared, image uint8 [N, H, W, 3]) -> [N, E] on the host; None as in `Algorithm`.
-    answer:      (variables, image uint8 [N, H, W, 3]) -> predictions, to be called within a larger
-                 function.  Where the variables have 'canonical', a `Change`, the images go through
-                 it first, and what is predicted is carried back to their own places.  Where they
-                 have 'prior', a `tasks.prior.log_ratio`, the probabilities are those under the
-                 center's class mix.
+    answer:      (variables, image uint8 [N, H, W, 3], or features [N, F] of the frozen layers) ->
+                 predictions, to be called within a larger function.  Where the variables have
+                 'canonical', a `Change`, the images go through it first, and what is predicted is
+                 carried back to their own places.  Where they have 'prior', a
+                 `tasks.prior.log_ratio`, the probabilities are those under the center's class mix.
     predict:     the same of any number of images, on the host.
     personalize: `Algorithm.personalize`.
     secure:      how sums are taken under masks; None: in the clear.
@@ -90,6 +91,7 @@ class Program(NamedTuple):
     adapt:       (shared, unlabelled, key, m_E or None, steps) -> what `adaptation.descent` returns,
                  of a stranger's model and what `adapt.what` names; None: the task has no
                  probabilities to be sure of, or a stranger no model, or more than one's weights.
+    frozen:      the layers that no model of it changes; None: there are none.
     """
 
     task: Task
@@ -108,6 +110,7 @@ class Program(NamedTuple):
     adapt: Callable | None = None
     secure: Secure | None = None
     base: 'Program | None' = None
+    frozen: Frozen | None = None
 
 
 def build(config: ConfigDict, classes: Sequence[str], num_clients: int) -> Program:
@@ -167,18 +170,22 @@ def _build(
     outputs_of = algorithm.apply or functools.partial(local.model.apply, train=False)
 
     @jax.jit
-    def answer(variables, image_BxHxWx3):
+    def answer(variables, image):
         variables = dict(variables)
         change, prior = (variables.pop(k, None) for k in ('canonical', 'prior'))
         if change is not None:
-            examples = Examples(image_BxHxWx3, {}, jnp.ones(image_BxHxWx3.shape[0]))
-            image_BxHxWx3 = canonical.move(change, examples).image
-        found = local.task.predict(outputs_of(variables, images_of(image_BxHxWx3)))
+            examples = Examples(image, {}, jnp.ones(image.shape[0]))
+            image = canonical.move(change, examples).image
+        x = images_of(image) if image.ndim == 4 else image
+        found = local.task.predict(outputs_of(variables, x))
         if prior is not None:
             found = {**found, 'probability': reweighted(found['probability'], prior)}
         if change is None:
             return found
-        return carried_back(change, found, image_BxHxWx3.shape[1:3], canonical.edge)
+        return carried_back(change, found, image.shape[1:3], canonical.edge)
+
+    frozen = frozen_below(local.model, local.start)
+    through = None if algorithm.apply else frozen
 
     describe = algorithm.describe and functools.partial(in_chunks, jax.jit(algorithm.describe))
     program = Program(
@@ -190,13 +197,14 @@ def _build(
         canonical,
         describe,
         answer,
-        functools.partial(in_chunks, answer),
+        functools.partial(predicted, answer, canonical, through),
         jax.jit(algorithm.personalize),
         jax.jit(functools.partial(alone, local)),
         jax.jit(functools.partial(fitted, local), static_argnames='roles'),
         roles_of(local.model),
         make_adapt(c, algorithm, local),
         secure,
+        frozen=frozen,
     )
     if not algorithm.base:
         return program

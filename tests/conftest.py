@@ -40,6 +40,22 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
 gc.freeze()
 gc.set_threshold(100_000, 20, 50)
 
+# Files that share what a folder's `conftest` makes, which takes a minute: one worker has them all.
+TOGETHER = ('tests/budgets/',)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            folder = [x for x in TOGETHER if nodeid.startswith(x)]
+            return folder[0] if folder else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
+
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 

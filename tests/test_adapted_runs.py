@@ -43,6 +43,7 @@ def test_an_adapted_model_is_scored_beside_the_zero_shot_one(fedgen):
         assert of['adapted']['centers'][name]['n'] == of['unseen']['centers'][name]['n']
 
 
+@pytest.mark.extended
 def test_the_base_is_adapted_as_its_algorithm_alone(fedgen, folder):
     alone = train(tiny(**ON, algorithm='fedavg'), folder / 'fedavg', False)
     assert alone['adapted'] == fedgen['base']['adapted']

@@ -85,6 +85,7 @@ def virtual(tmp_path):
     return c
 
 
+@pytest.mark.extended
 def test_virtual_centers_train_and_leave_nothing(virtual, tmp_path):
     run = prepare(virtual)
     rounds = [c.number_K for c in feed.cohorts(run, 0)]

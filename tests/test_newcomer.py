@@ -149,6 +149,7 @@ def test_the_most_sure_and_most_various_answers_are_the_best():
     assert uncertainty(pixels) == pytest.approx(np.log(4) / 2)
 
 
+@pytest.mark.extended
 def test_masks_are_adapted_to_and_boxes_are_refused(run):
     def made(task, name):
         classes = synthetic.CLASSES_OF['mask' if task == 'segmentation' else 'box']

@@ -249,6 +249,7 @@ def shared_noise(root, tmp_path, **changes):
     })
 
 
+@pytest.mark.extended
 def test_centers_add_the_noise_of_a_sum_by_themselves(root, tmp_path, monkeypatch):
     """A round's noise is sigma C of three honest centers, and 4 / 3 of its variance of all four."""
     pytest.importorskip('dp_accounting', reason='the extra `privacy`')

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from fedgen_jax.algorithms.base import Algorithm, Tree
-from fedgen_jax.algorithms.draws import draw_indices, images_of
+from fedgen_jax.algorithms.draws import draw_indices, images_of, inputs_of
 from fedgen_jax.algorithms.episodes import Hypernet, Parts, generated, own_descriptor
 from fedgen_jax.algorithms.finish import finish, statistics_under
 from fedgen_jax.algorithms.local import Local
@@ -66,10 +66,10 @@ def descent(
     probability = local.task.probability
     assert probability is not None
     index_B = draw_indices(local.task, unlabelled, stream(key, 'adapt'), IMAGES, None)
-    x_BxHxWx3 = images_of(jnp.asarray(unlabelled.image)[index_B])
+    x = inputs_of(unlabelled, index_B)
 
     def objective(offset):
-        return uncertainty(probability(local.model.apply(make(offset), x_BxHxWx3, train=False)))
+        return uncertainty(probability(local.model.apply(make(offset), x, train=False)))
 
     def step(offset, reach):
         value, gradient = jax.value_and_grad(objective)(offset)

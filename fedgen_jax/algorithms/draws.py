@@ -52,6 +52,13 @@ def class_shares(task: Task, data: Examples) -> jax.Array:
     return count_K / count_K.sum()
 
 
+def inputs_of(examples: Examples, index_B: jax.Array) -> jax.Array:
+    """What a model takes of the examples at `index_B`: their features where these are known."""
+    if examples.features is not None:
+        return jnp.asarray(examples.features)[index_B]
+    return images_of(jnp.asarray(examples.image)[index_B])
+
+
 def images_of(image_uint8: jax.Array) -> jax.Array:
     """uint8 -> float32 in [0, 1]."""
     return image_uint8.astype(jnp.float32) / 255

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fedgen_jax.algorithms.draws import draw_indices, images_of
+from fedgen_jax.algorithms.draws import draw_indices, inputs_of
 from fedgen_jax.algorithms.learning import Learning, learn
 from fedgen_jax.algorithms.local import (
     Local,
@@ -59,15 +59,15 @@ def own_statistics(local: Local, params, unlabelled: Examples, key, statistics: 
     index_B = draw_indices(local.task, unlabelled, stream(key, 'stats'), 256, None)
 
     def of(index_B):
-        x_BxHxWx3 = images_of(jnp.asarray(unlabelled.image)[index_B])
-        return x_BxHxWx3, statistics_under(local, params, x_BxHxWx3, statistics)
+        x = inputs_of(unlabelled, index_B)
+        return x, statistics_under(local, params, x, statistics)
 
-    x_BxHxWx3, found = of(index_B)
+    x, found = of(index_B)
     of_images = local.statistics not in ('running', 'frozen')
     if local.mix == 'natural' or not (of_images and jax.tree.leaves(found)):
         return found
     variables = {'params': params, 'batch_stats': found}
-    outputs: Any = local.model.apply(variables, x_BxHxWx3, train=False)
+    outputs: Any = local.model.apply(variables, x, train=False)
     probability_BxK = local.task.predict(outputs).get('probability')
     if probability_BxK is None:
         return found

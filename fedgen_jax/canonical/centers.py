@@ -1,6 +1,5 @@
 """Canonical input of whole centers, on the host."""
 
-import hashlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -11,10 +10,9 @@ from fedgen_jax.canonical.base import Canonical, Change, change_of, moments, mov
 from fedgen_jax.data.examples import Examples, pad, take
 from fedgen_jax.hypernet import descriptor
 from fedgen_jax.hypernet.descriptor import Statistic
+from fedgen_jax.recalled import recalled
 
 CHUNK = 64
-KEPT = 4096  # chunks whose moments are kept, some 3 kB each
-_KNOWN: dict[tuple, np.ndarray] = {}
 
 
 class Input(NamedTuple):
@@ -67,19 +65,8 @@ def moments_of(made: Input, examples: Examples) -> np.ndarray:
     They are kept by the images' content: each model of a center begins with those of all its
     images, and they take longer than many a model's answers.
     """
-    own = [_moments_of_chunk(made, np.ascontiguousarray(x.image)) for x in _chunks(examples)]
+    own = [recalled(made.moments, made.moments, x.image) for x in _chunks(examples)]
     return np.concatenate(own)[: len(examples.weight)]
-
-
-def _moments_of_chunk(made, image_NxHxWx3):
-    key = made.moments, image_NxHxWx3.shape, hashlib.blake2b(image_NxHxWx3.data).digest()
-    found = _KNOWN.get(key)
-    if found is None:
-        found = jax.device_get(made.moments(image_NxHxWx3))
-        while len(_KNOWN) >= KEPT:
-            _KNOWN.pop(next(iter(_KNOWN)), None)  # the oldest; another thread may have been here
-        _KNOWN[key] = found
-    return found
 
 
 def own_change(made: Input | None, reference_M, unlabelled: Examples) -> Change | None:
@@ -100,7 +87,7 @@ def on_canonical(made: Input | None, change: Change | None, examples: Examples) 
     """Examples of a center after its change, on the host."""
     if made is None:
         return examples
-    parts = [jax.device_get(made.move(change, x)) for x in _chunks(examples)]
+    parts = [recalled(made.move, made.move, change, x) for x in _chunks(examples)]
     return take(jax.tree.map(lambda *x: np.concatenate(x), *parts), slice(len(examples.weight)))
 
 

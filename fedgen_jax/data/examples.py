@@ -29,12 +29,15 @@ class Examples(NamedTuple):
     weight: float32 [N], 1 for an example and 0 for padding.
     own:    `privacy.dpsgd.Own`, what private steps need; () without them.  What makes other
             examples of these drops it.
+    features: [N, F], what the frozen layers make of the images (`frozen`), where that is known;
+            None, which it is of all examples that are made of these: it is not.
     """
 
     image: Array
     target: dict[str, Array]
     weight: Array
     own: Any = ()
+    features: Array = None
 
 
 class Original(NamedTuple):

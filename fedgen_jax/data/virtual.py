@@ -129,15 +129,15 @@ def without_class(drawing: Drawing) -> str:
 def draw_virtual(drawing: Drawing, i: int) -> Examples:
     """The drawn center i, on the host, in the arrays of the source."""
     d = drawing
-    image, target, weight, _ = jax.device_get(synthetic.draw_client(
+    drawn = jax.device_get(synthetic.draw_client(
         jax.random.key(d.seed), d.first + i, d.num_examples, d.image_size, spread=d.spread
     ))
-    of_class = TARGETS[d.target].arrays[-1]
+    target, of_class = drawn.target, TARGETS[d.target].arrays[-1]
     target[of_class] = d.number_K[target[of_class]].astype(target[of_class].dtype)
     if d.target == 'box':
         target['box'] = np.where(target['box_class'][..., None] < 0, 0, target['box'])
     target['volume'] = np.full(d.num_examples, -1, np.int32)
-    found = Examples(image, {name: target[name] for name in d.arrays}, weight)
+    found = Examples(drawn.image, {name: target[name] for name in d.arrays}, drawn.weight)
     return with_room(found, d.room)
 
 

@@ -78,12 +78,8 @@ class Trunk(nn.Module):
         return maps
 
 
-class EfficientNetLite0(nn.Module):
-    """A classifier whose head reads the means of several maps.
-
-    These are the maps of blocks 2, 4, 7, 10 and 14, where a stage ends, and the last one, of 1280
-    features, which alone the original's head reads: early maps know of color and texture.  The
-    five first are normalized (`norm_means`), for their squares sum to thousands.
+class OnTrunk(nn.Module):
+    """What stands on a trunk.
 
     trained: 'all'; 'pointwise' (all but depthwise kernels, whose gradients are slow on a CPU);
         'adapters' (normalizations, input layer and what stands on the trunk); 'head' (what stands
@@ -111,23 +107,35 @@ class EfficientNetLite0(nn.Module):
         kind = 'depthwise' if 'conv_depthwise' in path else by_name(path)
         return path[0] in PRETRAINED and kind in frozen
 
+
+class EfficientNetLite0(OnTrunk):
+    """A classifier whose head reads the means of several maps.
+
+    These are the maps of blocks 2, 4, 7, 10 and 14, where a stage ends, and the last one, of 1280
+    features, which alone the original's head reads: early maps know of color and texture.  The
+    five first are normalized (`norm_means`), for their squares sum to thousands.
+    """
+
+    @property
+    def takes_features(self) -> bool:
+        """Whether nothing below the last layers learns, or depends on the batch."""
+        return self.trained == 'head' and self.source_norms
+
     @nn.compact
-    def __call__(self, x_BxHxWx3: jax.Array, train: bool = False) -> jax.Array:
-        """float32 [B, H, W, 3] in [0, 1] -> [B, num_outputs]."""
-        choose('model.norm', self.norm, ('batch', 'group'))  # 'instance' would take the means away
-        x = Input(self.standardize, dtype=self.dtype, name='input')(x_BxHxWx3)
-        maps = trunk(self, x, train)
-        kept = train and not self.source_norms
-        last = nn.relu6(conv_norm(maps[-1], LAST, 1, self.norm, kept, 'end'))
-        means = jnp.concatenate([x.mean((1, 2)) for x in maps[1:-1]], -1)
-        means = norm(self.norm, kept, 'norm_means', x.dtype)(means)
-        features = jnp.concatenate([means, last.mean((1, 2))], -1)
+    def __call__(self, x: jax.Array, train: bool = False, below: bool = False) -> jax.Array:
+        """float32 [B, H, W, 3] in [0, 1], or features [B, F] -> [B, num_outputs].
+
+        below: whether to return the features of the images, [B, F], in place of it.
+        """
+        features = x if x.ndim == 2 else means_of_maps(self, x, train)
+        if below:
+            return features
         # Zero: of so many features, few examples move a part, and the rest would stay as drawn.
         features = last_norm(self.last, train, features)
         return head(self.num_outputs, features, nn.initializers.zeros)
 
 
-class EfficientNetLite0UNet(EfficientNetLite0):
+class EfficientNetLite0UNet(OnTrunk):
     """A U-Net whose way down is the trunk; outputs at the image's resolution.
 
     up: features of the way up, at 1/1, 1/2, 1/4, 1/8 and 1/16 of the image.
@@ -142,7 +150,7 @@ class EfficientNetLite0UNet(EfficientNetLite0):
         return head_1x1(self.num_outputs, x, nn.initializers.zeros)
 
 
-class EfficientNetLite0Detector(EfficientNetLite0):
+class EfficientNetLite0Detector(OnTrunk):
     """The same up to a quarter of the resolution: what `tasks.detection` reads.
 
     up: features of the way up, at 1/4, 1/8 and 1/16 of the image.
@@ -158,12 +166,24 @@ class EfficientNetLite0Detector(EfficientNetLite0):
         return detector_head(self.num_outputs, last_norm(self.last, train, x))
 
 
-def trunk(net: EfficientNetLite0, x: jax.Array, train: bool) -> list[jax.Array]:
+def means_of_maps(net: OnTrunk, x_BxHxWx3: jax.Array, train: bool) -> jax.Array:
+    """What the head reads, [B, F], before it is normalized."""
+    choose('model.norm', net.norm, ('batch', 'group'))  # 'instance' would take the means away
+    x = Input(net.standardize, dtype=net.dtype, name='input')(x_BxHxWx3)
+    maps = trunk(net, x, train)
+    kept = train and not net.source_norms
+    last = nn.relu6(conv_norm(maps[-1], LAST, 1, net.norm, kept, 'end'))
+    means = jnp.concatenate([x.mean((1, 2)) for x in maps[1:-1]], -1)
+    means = norm(net.norm, kept, 'norm_means', x.dtype)(means)
+    return jnp.concatenate([means, last.mean((1, 2))], -1)
+
+
+def trunk(net: OnTrunk, x: jax.Array, train: bool) -> list[jax.Array]:
     kept = train and not net.source_norms
     return Trunk(net.widths, net.repeats, net.norm, name='trunk')(x, kept)
 
 
-def climb(net: EfficientNetLite0, x_BxHxWx3: jax.Array, train: bool, level: int) -> jax.Array:
+def climb(net: OnTrunk, x_BxHxWx3: jax.Array, train: bool, level: int) -> jax.Array:
     """Down the trunk and up again to 1 / 2 ** level of the image."""
     check_size(x_BxHxWx3, 32)
     x = Input(net.standardize, False, net.dtype, name='input')(x_BxHxWx3)

@@ -280,7 +280,9 @@ def test_virtual_centers_of_one_s_own_are_named_by_their_module(clients):
 # ------------------------------------------------------- statistics that training keeps
 
 
-@pytest.mark.parametrize('name', ['fedgen', 'fedavg', 'ditto', 'local_only'])
+@pytest.mark.parametrize(
+    'name', [pytest.param('fedgen', marks=pytest.mark.extended), 'fedavg', 'ditto', 'local_only']
+)
 def test_running_statistics_are_those_of_training_not_of_the_center(clients, name):
     changes = {'algorithm': name, 'model.norm': 'batch', 'statistics': 'running'}
     state, private_C, _ = roll(changes, clients)

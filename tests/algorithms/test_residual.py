@@ -91,7 +91,10 @@ class HeadAlone(CNN):
 
 
 @pytest.mark.parametrize(
-    'changes', [{}, {'fedgen.theta': 'joint'}, {'fedgen.local': 'weights'}], ids=str
+    'changes',
+    [{}, *(pytest.param(x, marks=pytest.mark.extended)
+           for x in ({'fedgen.theta': 'joint'}, {'fedgen.local': 'weights'}))],
+    ids=str,
 )
 def test_the_generator_changes_what_training_leaves_alone(changes, clients, monkeypatch):
     monkeypatch.setitem(MODELS, 'cnn', HeadAlone)

@@ -38,6 +38,7 @@ def test_the_pool_s_change_is_the_newcomer():
     assert found.count == joins.count
 
 
+@pytest.mark.extended
 def test_a_join_tells_all_but_the_newcomer_s_own_noise(subject):
     """Controls each way: exact without noise or with the others' alone, else off by the noise."""
     found = differencing.audit(subject)

@@ -16,7 +16,7 @@ from fedgen_jax.train import train
 SEEN = ('synthetic-0', 'synthetic-1', 'synthetic-2')
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='package')
 def cells(tmp_path_factory):
     """A folder of four drawn centers, whose patients have two images each."""
     root = cells_folder(tmp_path_factory.mktemp('cells') / 'root', 4, 40, 16)
@@ -52,7 +52,7 @@ def configured(cells, tmp, **changes):
 Finished = collections.namedtuple('Finished', 'config workdir summary')
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='package')
 def finished(cells, tmp_path_factory):
     tmp = tmp_path_factory.mktemp('private')
     c = configured(cells, tmp, **{'privacy.updates': 1})

@@ -179,7 +179,9 @@ def test_only_sums_cross_devices(fedgen_4):
     assert collectives(rounds, begin())[0] == {'all-reduce'}
 
 
-@pytest.mark.parametrize('num_devices', [2, 4, 8])
+@pytest.mark.parametrize(
+    'num_devices', [4, *(pytest.param(x, marks=pytest.mark.extended) for x in (2, 8))]
+)
 def test_what_crosses_devices_is_one_contribution(tiny, cells, num_devices):
     """However many devices, clients and examples there are: no client's data travel."""
     algorithm, _ = make_algorithm(

@@ -32,7 +32,8 @@ X = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3))
         ('cnn', 'group'), ('cnn', 'batch'), ('cnn', 'instance'), ('resnet', 'batch'),
         ('unet', 'group'), ('unet', 'batch'), ('detector', 'group'), ('detector', 'batch'),
         ('efficientnet_lite0', 'group'), ('efficientnet_lite0', 'batch'),
-        ('efficientnet_lite0_unet', 'batch'), ('efficientnet_lite0_detector', 'batch'),
+        pytest.param('efficientnet_lite0_unet', 'batch', marks=pytest.mark.extended),
+        pytest.param('efficientnet_lite0_detector', 'batch', marks=pytest.mark.extended),
     ],
 )
 def test_every_norm_runs_and_is_named_for_the_generator(name, norm):
@@ -112,7 +113,10 @@ def test_a_detector_starts_with_little_heat():
     assert jax.nn.sigmoid(out[..., :3]).mean() < 0.2
 
 
-@pytest.mark.parametrize('name', [name for name in MODELS if name not in LARGER])
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.extended) if name in ('resnet', 'efficientnet_lite0') else name
+    for name in MODELS if name not in LARGER
+])
 def test_bfloat16_products_have_float32_weights_outputs_and_gradients(name):
     with jax.numpy_dtype_promotion('standard'):  # Flax's normalizations promote
         check_bfloat16(name)
