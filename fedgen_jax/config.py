@@ -42,6 +42,7 @@ def base() -> ConfigDict:
     c.data.held_out = ''  # unseen centers, comma-separated (names may hold commas); empty: none
     c.data.image_size = 48  # pixels, square
     c.data.cache = ''  # where decoded images are kept; empty: the user's cache folder
+    c.data.features = 'made'  # of frozen layers in steps: made | kept: in the cache, for other runs
     c.data.images = 'memory'  # memory | disk: read from the cache as cohorts and scores need them
     c.data.centers = 6  # synthetic only
     c.data.examples = 150  # synthetic only: images a center

@@ -20,6 +20,7 @@ from fedgen_jax.engine.processes import own_rows, place, place_own, to_host
 from fedgen_jax.engine.rounds import by_client, pad_clients, shard_clients
 from fedgen_jax.program import Program
 from fedgen_jax.run import Run, client_ids
+from fedgen_jax.step_features import step_features
 
 
 def all_steps(run: Run, state, private_C, first: int, telling: Callable[[], None]):
@@ -28,23 +29,35 @@ def all_steps(run: Run, state, private_C, first: int, telling: Callable[[], None
     advance(state, private_C, first, last) -> (state, private_C, metrics) of rounds first .. last-1.
     telling: called where the function is to be compiled first, and not at hand.
     """
-    del first
     mesh = run.program.mesh
     clients, length = clients_with_room(run)
-    id_C = shard_clients(client_ids(len(clients), run.program), mesh)
+    number_C = client_ids(len(clients), run.program)
+    id_C = shard_clients(number_C, mesh)
     data_C = stack(clients, length)
     if run.guard and run.guard.own_C:
         data_C = data_C._replace(own=run.guard.own_C)
-    data_C = shard_clients(pad_clients(data_C, mesh.size), mesh)
+    data_C = pad_clients(data_C, mesh.size)
+    add = step_features(run)
+    on_mesh_C = shard_clients(data_C, mesh) if add is None else None
 
-    def arguments(state, private_C):
-        return state, private_C, data_C, id_C, run.key
+    def arguments(state, private_C, round_):
+        here_C = on_mesh_C
+        if add:
+            here_C = shard_clients(add(data_C, number_C, round_), mesh)
+        return state, private_C, here_C, id_C, run.key
 
     def advance(state, private_C, first, last):
-        return rounds(*arguments(state, private_C), np.int32(first), np.int32(last))
+        if add and last != first + 1:
+            raise ValueError('rounds with features of their steps are dispatched one at a time')
+        return rounds(*arguments(state, private_C, first), np.int32(first), np.int32(last))
 
-    rounds = rounds_of_run(run, arguments(state, private_C), telling)
+    rounds = rounds_of_run(run, arguments(state, private_C, first), telling)
     return advance, rounds
+
+
+def one_by_one(run: Run) -> bool:
+    """Whether each round is dispatched by itself, for its clients or their features are its own."""
+    return bool(run.mix) or step_features(run) is not None
 
 
 def clients_with_room(run: Run) -> tuple[list[Examples], int]:
@@ -113,6 +126,7 @@ def cohorts(run: Run, first: int) -> Iterator[Cohort]:
     mix, sharding, examples_of = run.mix, by_client(run.program.mesh), keeping(run)
     length = max(run.length, run.drawing.num_examples if run.drawing else 0)
     num_own, num_drawn = len(run.seen), run.config.data.virtual
+    add = step_features(run)
 
     def cohort_of(round_):
         if run.guard and run.guard.cohort:
@@ -122,7 +136,10 @@ def cohorts(run: Run, first: int) -> Iterator[Cohort]:
     def fetch(round_):
         number_K = cohort_of(round_)
         here = [examples_of(int(i)) for i in number_K[own_rows(mix.size, sharding)]]
-        data_K = place_own(stack(here, length), mix.size, sharding)
+        data_K = stack(here, length)
+        if add:
+            data_K = add(data_K, number_K[own_rows(mix.size, sharding)], round_)
+        data_K = place_own(data_K, mix.size, sharding)
         own = number_K[number_K < len(run.seen)]
         return Cohort(number_K, own, place(number_K, sharding), data_K)
 

@@ -1,4 +1,4 @@
-"""What a network makes of images below its last layers, where all of that is frozen.
+"""What the frozen layers of a network make of images, where all others stand on these.
 
 Each model of a center would pass the same images through the same weights, which takes most of the
 time of making and scoring models: here it is done once.
@@ -8,52 +8,65 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fedgen_jax.algorithms.draws import images_of
+from fedgen_jax.algorithms.learning import key_of_steps, step_batch
+from fedgen_jax.algorithms.local import Local
 from fedgen_jax.canonical import Input, on_canonical
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.engine.chunks import in_chunks
-from fedgen_jax.models.roles import roles_of
+from fedgen_jax.models.roles import frozen_of
 from fedgen_jax.recalled import content_of, recalled
-
-ABOVE = ('head', 'features')  # roles of the last layers
 
 
 class Frozen(NamedTuple):
-    """The layers below the last ones.
+    """The layers below all that learns.
 
     of:        (variables, uint8 images [B, H, W, 3]) -> features [B, F], compiled.
+    of_steps:  (variables, a client's examples, its key in a round) -> features [T, B, F] of the
+               images of its steps, compiled.
     variables: theirs.
     content:   a hash of the variables.
     is_below:  of a variable's path, whether it is theirs.
     """
 
     of: Callable
+    of_steps: jax.stages.Wrapped
     variables: dict[str, Any]
     content: bytes
     is_below: Callable[[tuple[str, ...]], bool]
 
 
-def frozen_below(model: nn.Module, start: Mapping | None) -> Frozen | None:
-    """The frozen layers of a model that begins with the variables `start`; None: it has none.
+def frozen_below(local: Local) -> Frozen | None:
+    """The frozen layers of the model that `local` learns; None: it has none, or no start for them.
 
     A model that has them says so: `takes_features`, and the option `below` (as in
     `models.efficientnet`).
     """
+    model, start = local.model, local.start
     if start is None or not getattr(model, 'takes_features', False):
         return None
-    role_of = roles_of(model)
+    is_frozen = frozen_of(model)
 
     def is_below(path):
-        return path[0] in ('params', 'batch_stats') and role_of(path[1:]) not in ABOVE
+        return path[0] in ('params', 'batch_stats') and is_frozen(path[1:])
 
-    of = jax.jit(lambda variables, image: model.apply(variables, images_of(image), below=True))
+    def of(variables, image_BxHxWx3):
+        return model.apply(variables, images_of(image_BxHxWx3), below=True)
+
+    def of_steps(variables, data, key):
+        def of_step(t):
+            batch, _, _ = step_batch(local, data, key_of_steps(key), t)
+            return model.apply(variables, batch.image, below=True)
+
+        return jax.lax.map(of_step, jnp.arange(local.steps))
+
     variables = jax.tree.map(np.asarray, _parted(start, is_below)[0])
-    return Frozen(of, variables, content_of(variables), is_below)
+    return Frozen(jax.jit(of), jax.jit(of_steps), variables, content_of(variables), is_below)
 
 
 def features_of(frozen: Frozen, image_NxHxWx3: np.ndarray) -> np.ndarray:

@@ -184,7 +184,7 @@ def _build(
             return found
         return carried_back(change, found, image.shape[1:3], canonical.edge)
 
-    frozen = frozen_below(local.model, local.start)
+    frozen = frozen_below(local)
     through = None if algorithm.apply else frozen
 
     describe = algorithm.describe and functools.partial(in_chunks, jax.jit(algorithm.describe))

@@ -26,7 +26,7 @@ def settings_of(config: ConfigDict) -> dict[str, Any]:
         values = {k: v for k, v in values.items() if k in used or k not in ALGORITHMS}
     for field in ('devices', 'client_map', 'tracker'):
         values.pop(field, None)
-    where = ('root', 'cache', 'images')
+    where = ('root', 'cache', 'images', 'features')
     values['data'] = {k: v for k, v in values['data'].items() if k not in where}
     for field in ('secrets', 'discreet'):
         values['privacy'].pop(field, None)

@@ -1,58 +1,21 @@
 """Frozen layers: their features are made once, and models are the same as without them."""
 
 import functools
+import types
 
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
+from frozen_network import FIELDS, OTHER, configured
 
 from fedgen_jax import frozen, recalled
-from fedgen_jax.config import base
-from fedgen_jax.data import synthetic
 from fedgen_jax.data.examples import of_split
 from fedgen_jax.engine.chunks import in_chunks
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import model_of, predict_seen, predict_unseen
 from fedgen_jax.models import MODELS
-from fedgen_jax.models.start import flat
 from fedgen_jax.newcomer import adapted_model
 from fedgen_jax.run import after_training, prepare
-
-MODEL = {
-    'name': 'efficientnet_lite0', 'widths': (4, 4, 4, 8, 8, 8, 8), 'repeats': (1,) * 7,
-    'trained': 'head', 'source_norms': True, 'last': 'center', 'norm': 'batch',
-    'standardize': 'none',
-}
-OTHER = np.ones(111, np.float32)  # a descriptor
-FIELDS = {k: x for k, x in MODEL.items() if k != 'name'}
-
-
-def weights():
-    """Numbers of the right shapes: to draw them as a model's first would compile it."""
-    model = MODELS['efficientnet_lite0'](len(synthetic.CLASSES), **FIELDS)
-    blank = np.zeros((1, 32, 32, 3), np.float32)
-    shapes = flat(jax.eval_shape(model.init, jax.random.key(5), blank))
-    rng = np.random.default_rng(5)
-    return {
-        name: rng.uniform(0.5, 1.5, x.shape) if name.endswith(('var', 'scale'))
-        else rng.normal(0, 0.3, x.shape)
-        for name, x in shapes.items()
-    }
-
-
-def configured(tmp, **changes):
-    """Three drawn centers and a small network with weights of its own, its head zero."""
-    c = base()
-    c.model = ConfigDict(MODEL)
-    np.savez(tmp / 'weights.npz', **weights())
-    c.update_from_flattened_dict({
-        'start.weights': str(tmp / 'weights.npz'), 'data.source': 'synthetic', 'data.centers': 3,
-        'data.held_out': 'synthetic-2', 'data.examples': 24, 'data.image_size': 32, 'devices': 1,
-        'data.virtual': 0, 'local_steps': 1, 'batch_size': 4, 'rounds': 1,
-        'input.canonical': 'brightfield', 'fedgen.modes': ('features', 'head'), **changes,
-    })
-    return c
 
 
 def untrained(c):
@@ -162,8 +125,10 @@ def test_a_generator_that_changes_them_is_asked_with_images(tmp_path):
 
 @pytest.mark.parametrize('changes', [{'trained': 'adapters'}, {'source_norms': False}])
 def test_a_model_that_learns_below_its_last_layers_has_none(changes):
-    model = MODELS['efficientnet_lite0'](3, **{**FIELDS, **changes})
-    assert frozen.frozen_below(model, {'params': {}}) is None
+    local = types.SimpleNamespace(
+        model=MODELS['efficientnet_lite0'](3, **{**FIELDS, **changes}), start={'params': {}}
+    )
+    assert frozen.frozen_below(local) is None
 
 
 def test_what_was_made_of_the_same_content_is_recalled(monkeypatch):
@@ -178,6 +143,7 @@ def test_what_was_made_of_the_same_content_is_recalled(monkeypatch):
     for other in ({'a': np.arange(3.0)}, {'b': np.arange(3)}, {'a': np.arange(3)[None]}):
         recalled.recalled('test', lambda x: calls.append(x) or np.zeros(1), other)
     assert len(calls) == 4
+    assert recalled.content_of(np.float32([-0.0])) == recalled.content_of(np.float32([0]))
     monkeypatch.setattr(recalled, 'KEPT', 0)
     recalled.recalled('test', fn, {'a': np.arange(4)})  # the others go
     recalled.recalled('test', fn, {'a': np.arange(3)})

@@ -64,6 +64,9 @@ class Algorithm(NamedTuple):
                    server's in its model, at their paths; '': none does.
     unseen:        what its zero-shot model at an unseen center is made from, in a few words for
                    people, beside the server's weights, canonical input and batch statistics.
+    features:      whether its steps may have features of the model's frozen layers in place of
+                   images: they are those of `Local`, and pass a batch through the model alone,
+                   whose frozen layers are as they began.
     """
 
     init: Callable[[jax.Array], State]
@@ -83,6 +86,7 @@ class Algorithm(NamedTuple):
     down: Callable[[Tree], Tree] | None = None
     own: str = ''
     unseen: str = ''
+    features: bool = False
 
 
 def server_step(server: optax.GradientTransformation, state: State, total: Tree) -> State:

@@ -33,7 +33,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     name = 'FedAdam' if c.server.optimizer == 'fedadam' else 'FedAvg'
     if c.server.optimizer == 'sgd' and c.server.momentum:
         name = 'FedAvgM'
-    return fedavg(local, optimizer('server', c.server))._replace(title=name)
+    return fedavg(local, optimizer('server', c.server))._replace(title=name, features=True)
 
 
 def fedavg(

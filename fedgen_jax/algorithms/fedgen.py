@@ -38,7 +38,7 @@ from fedgen_jax.algorithms.learning import Update, metrics_of, side_by_side
 from fedgen_jax.algorithms.local import Local, client_weight, init_model, weigh, weighed
 from fedgen_jax.algorithms.optimizers import optimizer
 from fedgen_jax.hypernet.descriptor import Descriptor
-from fedgen_jax.hypernet.generator import MODES, Generator, Normal, shapes_of
+from fedgen_jax.hypernet.generator import MODES, Generator, Normal, above_frozen, shapes_of
 from fedgen_jax.models.roles import roles_of
 from fedgen_jax.random import stream
 from fedgen_jax.registry import check_counts, choose, look_up
@@ -180,6 +180,7 @@ def fedgen(
         sizes={**under.sizes, 'generator': 'phi', 'descriptor': 'psi'},
         adapt=functools.partial(code_adapted, parts, end) if hypernet.learned else None,
         unseen='descriptor' if hypernet.learned else '',
+        features=local_update == 'meta' and above_frozen(hypernet.modes),
     )
     return over(base, algorithm, after) if base else algorithm
 
@@ -216,6 +217,7 @@ def over(base: Algorithm, generator: Algorithm, after: bool) -> Algorithm:
         )
 
     return generator._replace(
+        features=generator.features and base.features,
         init=init,
         init_private=base.init_private,
         client_update=client_update_after if after else client_update,

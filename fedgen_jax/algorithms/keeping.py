@@ -91,6 +91,7 @@ def keeping(
         return finish(local, theta, unlabelled, labelled, key, statistics)
 
     return base._replace(
+        features=True,
         init=init, init_private=init_private, client_update=Update(begin),
         server_update=server_update, personalize=personalize, keeps=True, own='own',
         unseen='batch statistics' if private_statistics else '',

@@ -88,13 +88,27 @@ def side_by_side(
     if not all(isinstance(update, Update) for update in updates):
         return [update(shared, private, data, key) for update in updates]
     begun: Any = [update.begin(shared, private, data, key) for update in updates]  # type: ignore
-    learned = learn_together([x for x, _ in begun], data, stream(key, 'learn'))
+    learned = learn_together([x for x, _ in begun], data, key_of_steps(key))
     return [end(x) for (_, end), x in zip(begun, learned)]
 
 
+def key_of_steps(key: jax.Array) -> jax.Array:
+    """That of `learn`, where `key` is a client's in a round."""
+    return stream(key, 'learn')
+
+
+def step_batch(local: Local, data: Examples, key: jax.Array, t: jax.Array) -> tuple:
+    """(batch, tau, key) of step t, with the batch's features where `data` has those of steps."""
+    key_t = jax.random.fold_in(key, t)
+    batch, tau = query_batch(local, data, key_t)
+    if data.steps is not None:
+        batch = batch._replace(features=data.steps[t])
+    return batch, tau, key_t
+
+
 def learn(learning: Learning, data: Examples, key: jax.Array) -> Learned:
-    """T steps on one client."""
-    return learn_together([learning], data, key)[0]
+    """T steps on one client, on images: features of `data.steps` are those of a round's own key."""
+    return learn_together([learning], data._replace(steps=None), key)[0]
 
 
 def learn_together(
@@ -123,8 +137,7 @@ def _in_one_loop(learnings, data, key):
     }
 
     def step(carry, t):
-        key_t = jax.random.fold_in(key, t)
-        batch, tau = query_batch(local, data, key_t)
+        batch, tau, key_t = step_batch(local, data, key, t)
         stepped = []
         for x, model, (moving, opt) in zip(learnings, models, carry):
             own = batch._replace(last=last_of[id(model)])

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fedgen_jax.algorithms.draws import class_mix, class_shares, draw_indices, images_of
+from fedgen_jax.algorithms.draws import class_mix, class_shares, draw_indices, images_of, inputs_of
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.models.layers import LAST_NORM, last_features, statistics_of
 from fedgen_jax.models.roles import frozen_of
@@ -109,12 +109,19 @@ class Batch(NamedTuple):
     """float32 images [B, H, W, 3] in [0, 1], their target and weights [B].
 
     last: the center's statistics of the last features, where these are what normalizes them.
+    features: [B, F], what the model's frozen layers make of the images, where that is known.
     """
 
     image: jax.Array
     target: dict
     weight: jax.Array
     last: Tree = ()
+    features: jax.Array | None = None
+
+    @property
+    def inputs(self) -> jax.Array:
+        """What a model takes of it."""
+        return self.image if self.features is None else self.features
 
 
 def batch_at(local: Local, data: Examples, index_B: jax.Array, key: jax.Array, tau) -> Batch:
@@ -171,7 +178,7 @@ def center_statistics(local: Local, params: Tree, data: Examples, key: jax.Array
         return ()
     index = draw_indices(local.task, data, stream(key, 'stats'), SAMPLE, None)
     variables = training_variables(local, params)
-    features = last_features(local.model, variables, images_of(data.image[index]), True)[1]
+    features = last_features(local.model, variables, inputs_of(data, index), True)[1]
     assert features is not None  # `of_center`
     return statistics_of(features)
 
@@ -212,7 +219,7 @@ def start_statistics(local: Local) -> Tree:
 
 def batch_loss(local: Local, params: Tree, batch: Batch) -> tuple[jax.Array, Tree]:
     """The task's loss on a batch, and its statistics where they are kept from training, else ()."""
-    outputs, statistics = apply_model(local, params, batch.image, batch.last)
+    outputs, statistics = apply_model(local, params, batch.inputs, batch.last)
     loss = local.task.loss(outputs, batch.target, batch.weight)
     return loss, statistics if local.keeps_statistics else ()
 

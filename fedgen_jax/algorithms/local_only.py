@@ -52,4 +52,5 @@ def local_only(local: Local) -> Algorithm:
     return Algorithm(
         init, init_private, Update(begin), next_round, None, personalize,
         title='Local only', keeps=True, server_model=False, sizes={'base': 'first'},
+        features=True,
     )

@@ -50,6 +50,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         return finish(local, own['theta'], unlabelled, labelled, key, own.get('statistics'))
 
     return base._replace(
+        features=True,
         init_private=init_private, client_update=Update(begin), personalize=personalize,
         title='Ditto', keeps=True, own='theta',
     )

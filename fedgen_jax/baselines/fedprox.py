@@ -22,7 +22,7 @@ def defaults() -> ConfigDict:
 def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
     near = proximal(local, c.fedprox.mu, 'fedprox')
     algorithm = fedavg(local, optimizer('server', c.server), near)
-    return algorithm._replace(title='FedProx')
+    return algorithm._replace(title='FedProx', features=True)
 
 
 def proximal(local: Local, mu: float, name: str):

@@ -30,7 +30,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         raise ValueError(f'fedsam.rho={c.fedsam.rho}: at least 0')
     uphill = sharpness_aware(task_gradient(local), c.fedsam.rho)
     return fedavg(local, optimizer('server', c.server), lambda shared: uphill)._replace(
-        title='FedSAM'
+        title='FedSAM', features=True
     )
 
 

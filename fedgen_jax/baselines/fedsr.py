@@ -99,7 +99,7 @@ def fedsr(
         ), end
 
     return base._replace(
-        init=init, client_update=Update(begin), title='FedSR',
+        features=True, init=init, client_update=Update(begin), title='FedSR',
         server_update=lambda state, total: server_step(server, state, total),
         sizes={'base': 'theta', 'reference': 'reference'},
     )
@@ -139,7 +139,7 @@ def loss_of(local: Local, l2r: float, cmi: float) -> Callable:
             return mean + spread * noise
 
         def apply():
-            return apply_model(local, theta, batch.image, batch.last)
+            return apply_model(local, theta, batch.inputs, batch.last)
 
         (outputs, statistics), z = with_representation(local.model, theta, apply, draw)
         value = local.task.loss(outputs, batch.target, batch.weight)

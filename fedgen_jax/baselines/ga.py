@@ -127,6 +127,7 @@ def ga(
         return state._replace(optimizer={'step': state.optimizer, 'share': share})
 
     return base._replace(
+        features=True,
         init=init, init_private=init_private, client_update=Update(begin),
         server_update=server_update, keeps=True, sum_only=False,
     )

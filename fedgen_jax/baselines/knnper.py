@@ -95,7 +95,9 @@ def knnper(local: Local, base: Algorithm, own: ConfigDict) -> Algorithm:
         known = (variables['datastore']['label'] >= 0).any()
         return jnp.where(known, jnp.log(jnp.maximum(mixed_BxK, 1e-30)), logits_BxK)
 
-    return base._replace(personalize=personalize, apply=apply, title='kNN-Per')
+    return base._replace(
+        personalize=personalize, apply=apply, title='kNN-Per', features=True
+    )
 
 
 def votes(store: Tree, z_BxI: jax.Array, own: ConfigDict, classes: int) -> jax.Array:

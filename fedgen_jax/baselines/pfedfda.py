@@ -129,6 +129,7 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         return {**variables, 'params': head.put(variables['params'], *lda(gaussians))}
 
     return base._replace(
+        features=True,
         init=init, client_update=Update(begin), server_update=server_update,
         personalize=personalize, title='pFedFDA', unseen='Gaussians of its images',
         sizes={'base': 'theta', 'gaussians': 'gaussians'},

@@ -89,6 +89,7 @@ def scaffold(
         return state._replace(shared={**state.shared, 'variate': variate})
 
     return base._replace(
+        features=True,
         init=init, init_private=init_private, client_update=Update(begin),
         server_update=server_update, title='SCAFFOLD', keeps=True,
         sizes={'base': 'theta', 'variate': 'variate'},

@@ -54,7 +54,9 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         params = head.put(variables['params'], kernel_IxK, jnp.zeros_like(bias_K))
         return {**variables, 'params': params}
 
-    return base._replace(personalize=personalize, title='T3A', unseen='prototypes of its images')
+    return base._replace(
+        personalize=personalize, title='T3A', unseen='prototypes of its images', features=True
+    )
 
 
 def prototypes(

@@ -75,7 +75,7 @@ def test_time(
         params = adapt(shared['theta'], unlabelled, key, statistics)
         return finish(local, params, unlabelled, None, key, statistics)
 
-    return base._replace(personalize=personalize)
+    return base._replace(personalize=personalize, features=True)
 
 
 def check_steps(name: str, c: ConfigDict, local: Local, length: str = 'steps') -> None:

@@ -31,6 +31,7 @@ class Examples(NamedTuple):
             examples of these drops it.
     features: [N, F], what the frozen layers make of the images (`frozen`), where that is known;
             None, which it is of all examples that are made of these: it is not.
+    steps:  [T, B, F], the same of a round's batches (`step_features`), or None.
     """
 
     image: Array
@@ -38,6 +39,7 @@ class Examples(NamedTuple):
     weight: Array
     own: Any = ()
     features: Array = None
+    steps: Array = None
 
 
 class Original(NamedTuple):

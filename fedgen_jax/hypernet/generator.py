@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fedgen_jax.models.roles import by_name
+from fedgen_jax.models.roles import ABOVE, by_name
 from fedgen_jax.registry import choose
 
 MODES = ('input', 'film', 'lowrank', 'features', 'head', 'full')
@@ -42,6 +42,11 @@ def mode_of(role: str | None, modes: Sequence[str]) -> str | None:
         return 'full'
     own = MODE_OF_ROLE.get(role or '')
     return own if own in modes else None
+
+
+def above_frozen(modes: Sequence[str]) -> bool:
+    """Whether they change weights of the last layers alone (`models.roles.ABOVE`)."""
+    return set(modes) <= {MODE_OF_ROLE[role] for role in ABOVE}
 
 
 def check_modes(modes: Sequence[str], roles: Sequence[str | None]) -> None:

@@ -118,7 +118,7 @@ class EfficientNetLite0(OnTrunk):
 
     @property
     def takes_features(self) -> bool:
-        """Whether nothing below the last layers learns, or depends on the batch."""
+        """Whether nothing below the means of maps learns, or depends on the batch."""
         return self.trained == 'head' and self.source_norms
 
     @nn.compact
@@ -130,6 +130,10 @@ class EfficientNetLite0(OnTrunk):
         features = x if x.ndim == 2 else means_of_maps(self, x, train)
         if below:
             return features
+        kept = train and not self.source_norms
+        means, last = features[:, :-LAST], features[:, -LAST:]
+        means = norm(self.norm, kept, 'norm_means', means.dtype)(means)
+        features = jnp.concatenate([means, last], -1)
         # Zero: of so many features, few examples move a part, and the rest would stay as drawn.
         features = last_norm(self.last, train, features)
         return head(self.num_outputs, features, nn.initializers.zeros)
@@ -167,15 +171,13 @@ class EfficientNetLite0Detector(OnTrunk):
 
 
 def means_of_maps(net: OnTrunk, x_BxHxWx3: jax.Array, train: bool) -> jax.Array:
-    """What the head reads, [B, F], before it is normalized."""
+    """The means that the head reads, [B, F], before any is normalized."""
     choose('model.norm', net.norm, ('batch', 'group'))  # 'instance' would take the means away
     x = Input(net.standardize, dtype=net.dtype, name='input')(x_BxHxWx3)
     maps = trunk(net, x, train)
     kept = train and not net.source_norms
     last = nn.relu6(conv_norm(maps[-1], LAST, 1, net.norm, kept, 'end'))
-    means = jnp.concatenate([x.mean((1, 2)) for x in maps[1:-1]], -1)
-    means = norm(net.norm, kept, 'norm_means', x.dtype)(means)
-    return jnp.concatenate([means, last.mean((1, 2))], -1)
+    return jnp.concatenate([x.mean((1, 2)) for x in (*maps[1:-1], last)], -1)
 
 
 def trunk(net: OnTrunk, x: jax.Array, train: bool) -> list[jax.Array]:

@@ -8,6 +8,8 @@ from fedgen_jax.models.layers import LAST_NORM
 
 ROLES = ('input', 'norm', 'features', 'kernel', 'head')
 
+ABOVE = ('head', 'features')  # of the last layers, which stand on what may be frozen
+
 
 def by_name(path: tuple[str, ...]) -> str | None:
     """The role of the weight at `path`, by the names of our layers; None: it has none.

@@ -60,8 +60,8 @@ def drawn():
 
 def test_labels(drawn):
     drawing = drawing_beside('label', WBC, label=np.zeros(2, np.int32))
-    drawn = draw_virtual(drawing, 1)
-    image, target, weight = drawn.image, drawn.target, drawn.weight
+    found = draw_virtual(drawing, 1)
+    image, target, weight = found.image, found.target, found.weight
     np.testing.assert_array_equal(image, drawn.image)
     of = np.array([-1, 2, -1, 1, -1])  # neutrophil, lymphocyte and so on, among WBC
     np.testing.assert_array_equal(target['label'], of[drawn.target['label']])

@@ -23,6 +23,7 @@ OUT = {
     'cnn': (), 'resnet': (), 'unet': (16, 16), 'detector': (4, 4), 'efficientnet_lite0': (),
     'efficientnet_lite0_unet': (32, 32), 'efficientnet_lite0_detector': (8, 8),
 }
+DEEP = ('resnet', 'efficientnet_lite0')
 X = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3))
 
 
@@ -114,7 +115,7 @@ def test_a_detector_starts_with_little_heat():
 
 
 @pytest.mark.parametrize('name', [
-    pytest.param(name, marks=pytest.mark.extended) if name in ('resnet', 'efficientnet_lite0') else name
+    pytest.param(name, marks=pytest.mark.extended) if name in DEEP else name
     for name in MODELS if name not in LARGER
 ])
 def test_bfloat16_products_have_float32_weights_outputs_and_gradients(name):
