@@ -1,5 +1,7 @@
 """A small network whose layers below the last ones are frozen, and a run of it."""
 
+import math
+
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -24,11 +26,13 @@ def weights():
     blank = np.zeros((1, 32, 32, 3), np.float32)
     shapes = flat(jax.eval_shape(model.init, jax.random.key(5), blank))
     rng = np.random.default_rng(5)
-    return {
-        name: rng.uniform(0.5, 1.5, x.shape) if name.endswith(('var', 'scale'))
-        else rng.normal(0, 0.3, x.shape)
-        for name, x in shapes.items()
-    }
+
+    def of(name, shape):
+        if name.endswith(('var', 'scale')):
+            return rng.uniform(0.5, 1.5, shape)
+        return rng.normal(0, math.sqrt(2 / math.prod(shape[:-1])) if len(shape) > 1 else 0.1, shape)
+
+    return {name: of(name, x.shape) for name, x in shapes.items()}
 
 
 def configured(tmp, **changes):

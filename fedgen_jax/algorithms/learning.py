@@ -102,6 +102,7 @@ def step_batch(local: Local, data: Examples, key: jax.Array, t: jax.Array) -> tu
     key_t = jax.random.fold_in(key, t)
     batch, tau = query_batch(local, data, key_t)
     if data.steps is not None:
+        assert data.steps.shape[:2] == (local.steps, local.batch)  # else of another `Local`
         batch = batch._replace(features=data.steps[t])
     return batch, tau, key_t
 

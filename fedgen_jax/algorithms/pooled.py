@@ -71,5 +71,4 @@ def pooled(local: Local) -> Algorithm:
     return Algorithm(
         init, init_private, Update(begin), server_update, None, personalize,
         title='Pooled', keeps=False, server_model=True, sizes={'base': 'theta'}, sum_only=False,
-        features=True,
     )
