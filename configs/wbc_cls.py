@@ -6,6 +6,7 @@ Command:   python -m launch.train --config=configs/wbc_cls.py --config.data.root
                --config.data.held_out=cellavision --workdir=RUN
 Table:     python -m launch.sweep --config=configs/wbc_cls.py --sweep=main \\
                --config.data.root=FOLDER --workdir=runs/wbc_cls
+           --config.data.features=kept lets methods share what the network makes of their images
 Methods:   --sweep=methods_fixed, all at one rate; each at its own: --sweep=methods_inner, kept as
            results/wbc_cls_methods_inner.jsonl, then --sweep=methods
 Expected:  10 minutes a run of FedGen on a CPU core; scores in RESULTS.md.

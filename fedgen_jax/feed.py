@@ -55,11 +55,6 @@ def all_steps(run: Run, state, private_C, first: int, telling: Callable[[], None
     return advance, rounds
 
 
-def one_by_one(run: Run) -> bool:
-    """Whether each round is dispatched by itself, for its clients or their features are its own."""
-    return bool(run.mix) or step_features(run) is not None
-
-
 def clients_with_room(run: Run) -> tuple[list[Examples], int]:
     """What each client of a round learns from, and the length that they are padded to.
 

@@ -26,7 +26,7 @@ from fedgen_jax.engine.processes import any_of, from_first, is_first
 from fedgen_jax.engine.rounds import init_run
 from fedgen_jax.evaluate import score_seen
 from fedgen_jax.federation import other_data, other_names
-from fedgen_jax.feed import all_steps, cohort_steps, one_by_one
+from fedgen_jax.feed import all_steps, cohort_steps
 from fedgen_jax.files import alone_in, append_line, expand, read_json, write_json, write_text
 from fedgen_jax.interrupt import Failed, Stopped
 from fedgen_jax.kept import save_models
@@ -50,6 +50,7 @@ from fedgen_jax.run import (
 from fedgen_jax.settings import refusal, settings_of
 from fedgen_jax.start import hold_content
 from fedgen_jax.statistics import check_unchanged, save_statistics
+from fedgen_jax.step_features import step_features
 from fedgen_jax.summary import summarize, title_of
 from fedgen_jax.terminal import Display, display
 
@@ -258,7 +259,7 @@ def train_rounds(
         run, state, private_C, first, workdir, progress, shown
     )
     score = functools.partial(score_rounds, run, workdir=workdir, shown=shown)
-    round_seconds, left_out, length, alone = [], 0, 1, one_by_one(run)
+    round_seconds, left_out, length, kept = [], 0, 1, step_features(run) is not None
     secure: list[dict] = []
     shown.begin(first, c.rounds)
     while first < c.rounds:
@@ -273,7 +274,7 @@ def train_rounds(
         secure += metrics.get('secure', [])
         check_metrics(metrics, c.max_left_out, first, last, workdir)
         round_seconds.append((time.monotonic() - sent) / (last - first))
-        if not alone:
+        if not (run.mix or kept):
             length = from_first(max(1, int(_DISPATCH / round_seconds[-1])))
         first = last
         shown.advance(first, loss)
@@ -297,7 +298,7 @@ def train_rounds(
             raise Stopped(f'{workdir}: stopped and saved at round {first}: run again to go on')
     shown.end()
     timing = {
-        'round_seconds': statistics.median(round_seconds),
+        'round_seconds': None if kept else statistics.median(round_seconds),  # less than a round's
         'compile_seconds': compile_seconds,
         **({'secure': secure} if secure else {}),
     }
