@@ -255,9 +255,8 @@ def train_rounds(
     if any_of(stop.is_set()):
         raise Stopped(f'{workdir}: stopped at round {first}: run again to go on')
     started = time.monotonic()
-    advance, compile_seconds = compile_rounds(
-        run, state, private_C, first, workdir, progress, shown
-    )
+    made = compile_rounds(run, state, private_C, first, workdir, progress, shown)
+    advance, compile_seconds = made
     score = functools.partial(score_rounds, run, workdir=workdir, shown=shown)
     round_seconds, left_out, length, kept = [], 0, 1, step_features(run) is not None
     secure: list[dict] = []
