@@ -65,7 +65,8 @@ def frozen_below(local: Local) -> Frozen | None:
 
         return jax.lax.map(of_step, jnp.arange(local.steps))
 
-    variables = jax.tree.map(np.asarray, _parted(start, is_below)[0])
+    below, _ = _parted(start, is_below)
+    variables = unflatten_dict({path: np.asarray(x) for path, x in below.items()})
     return Frozen(jax.jit(of), jax.jit(of_steps), variables, content_of(variables), is_below)
 
 
@@ -118,12 +119,16 @@ def predicted(
 def above(frozen: Frozen, variables: Mapping) -> dict[str, Any] | None:
     """A model's variables without those of the frozen layers; None: its own are others."""
     below, rest = _parted(variables, frozen.is_below)
-    return rest if content_of(below) == frozen.content else None
+    began = flatten_dict(frozen.variables)
+    same = below.keys() == began.keys() and all(
+        np.array_equal(x, began[path]) for path, x in below.items()
+    )
+    return unflatten_dict(rest) if same else None
 
 
 def _parted(variables, is_one):
     flat = flatten_dict(dict(variables))
-    return tuple(
-        unflatten_dict({path: x for path, x in flat.items() if is_one(path) == wanted})
-        for wanted in (True, False)
+    return (
+        {path: x for path, x in flat.items() if is_one(path)},
+        {path: x for path, x in flat.items() if not is_one(path)},
     )
