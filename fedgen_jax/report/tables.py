@@ -331,14 +331,15 @@ def _cost(rows):
     parts = list(dict.fromkeys(p for runs in rows.values() for p in runs[0]['cost']['parameters']))
     body = []
     for row, runs in rows.items():
-        sizes, seconds = runs[0]['cost']['parameters'], median(runs, 'round_seconds')
+        sizes, devices = runs[0]['cost']['parameters'], sorted({r['device'] for r in runs})
+        seconds = median(runs, 'round_seconds') if len(devices) == 1 else None
         sent = [kilobytes(median(runs, f)) for f in ('bytes_up', 'bytes_down')]
         body.append([
             row,
             *(f'{sizes[p]:,}' if p in sizes else NONE for p in parts),
             *sent,
             NONE if seconds is None else f'{seconds:.2f}',
-            ', '.join(sorted({r['device'] for r in runs})),
+            ', '.join(devices),
             ', '.join(runs[0].get('at_unseen', [])) or NONE,
             _needed(runs[0]),
         ])

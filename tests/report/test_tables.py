@@ -164,3 +164,9 @@ def test_an_oracle_is_a_table_of_its_own(summaries, make):
         s['oracle'] = {'input': make('m', 'x', 0, 0.1, 0.71)['unseen']}
     text = tables.tables(summaries)
     assert 'with labels: a bound' in text and '71.0' in text
+
+
+def test_seconds_of_several_devices_are_no_median(make):
+    runs = [make('m', x, 0, 0.5, 0.4) for x in 'xy']
+    assert '| 0.50 | cpu |' in tables.tables(runs)
+    assert '| – | cpu, other |' in tables.tables([runs[0], {**runs[1], 'device': 'other'}])
