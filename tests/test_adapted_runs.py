@@ -49,6 +49,7 @@ def test_the_base_is_adapted_as_its_algorithm_alone(fedgen, folder):
     assert alone['adapted'] == fedgen['base']['adapted']
 
 
+@pytest.mark.extended
 def test_a_finished_run_is_scored_again_with_other_steps(fedgen, folder):
     again = train(tiny(**{**ON, 'adapt.steps': 0}), folder / 'fedgen', False)
     assert 'adapted' not in again and again['unseen'] == fedgen['unseen']

@@ -12,6 +12,7 @@ from fedgen_jax.run import restore
 from fedgen_jax.train import train
 
 
+@pytest.mark.extended
 def test_a_cosine_begins_anew_in_a_run_that_is_made_longer(tmp_path):
     c = small_run(tmp_path)
     c.rounds, c.eval_every, c.checkpoint_every, c.devices = 4, 3, 2, 1

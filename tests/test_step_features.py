@@ -6,8 +6,9 @@ import pytest
 from frozen_network import configured
 
 from fedgen_jax import step_features
+from fedgen_jax.data.examples import stack
 from fedgen_jax.engine.rounds import init_run
-from fedgen_jax.feed import all_steps, cohort_steps
+from fedgen_jax.feed import all_steps, clients_with_room, cohort_steps
 from fedgen_jax.run import prepare
 from fedgen_jax.settings import settings_of
 
@@ -19,7 +20,6 @@ NEEDS = {
     'silobn': {'model.last': 'batch', 'statistics': 'last'},
     'fedgen': {'fedgen.support': 4},
 }
-ALWAYS = ('fedavg',)
 
 
 @pytest.fixture(scope='module')
@@ -57,9 +57,8 @@ def moved(begun, done):
     return max(np.abs(a - b).max(initial=0) for a, b in pairs if a.dtype == np.float32)
 
 
-@pytest.mark.parametrize(
-    'name', [x if x in ALWAYS else pytest.param(x, marks=pytest.mark.extended) for x in USING]
-)
+@pytest.mark.extended
+@pytest.mark.parametrize('name', USING)
 def test_training_on_kept_features_is_training_on_images(folder, name):
     changes = {'algorithm': name, **NEEDS.get(name, {})}
     begun, kept, run = trained(folder, 'kept', **changes)
@@ -67,22 +66,33 @@ def test_training_on_kept_features_is_training_on_images(folder, name):
     assert_trained_alike(begun, kept, trained(folder, 'made', **changes)[1])
 
 
-def test_another_rate_finds_all_features_and_another_seed_or_shift_none(folder):
+@pytest.mark.extended
+def test_cohorts_with_drawn_centers_train_alike(folder):
     changes = {'algorithm': 'fedavg', 'data.virtual': 2, 'data.virtual_share': 0.5}
+    begun, kept, _ = trained(folder, 'kept', cohort_steps, **changes)
+    assert_trained_alike(begun, kept, trained(folder, 'made', cohort_steps, **changes)[1])
 
-    def files():
-        return sorted((folder / 'cache' / step_features.FOLDER).iterdir())
 
-    begun, first, _ = trained(folder, 'kept', cohort_steps, **changes)
-    kept = files()
-    assert_trained_alike(begun, first, trained(folder, 'made', cohort_steps, **changes)[1])
-    other = trained(folder, 'kept', cohort_steps, **changes, **{'client.lr': 0.2})[1]
-    assert files() == kept
-    assert moved(begun, other) > 1.5 * moved(begun, first)
+def test_another_rate_finds_all_features_and_another_seed_or_shift_none(tmp_path):
+    def made(**changes):
+        """Names of the files after a round's features were asked for, and these."""
+        c = configured(tmp_path, **{
+            'algorithm': 'fedavg', 'data.features': 'kept', 'data.cache': str(tmp_path / 'cache'),
+            **changes,
+        })
+        run = prepare(c)
+        data_C = stack(clients_with_room(run)[0], run.length)
+        found = step_features.step_features(run)(data_C, np.arange(len(run.seen)), 0)
+        return {x.name for x in (tmp_path / 'cache' / step_features.FOLDER).iterdir()}, found.steps
+
+    files, steps = made()
+    again, same = made(**{'client.lr': 0.2, 'algorithm': 'fedprox'})
+    assert again == files and len(files) == 2
+    np.testing.assert_array_equal(same, steps)
     for change in ({'seed': 1}, {'shifts.acquisition': 0.5}, {'prevalence': 'balanced'}):
-        before = len(files())
-        trained(folder, 'kept', cohort_steps, **{**changes, **change})
-        assert len(files()) > before
+        more, _ = made(**change)
+        assert len(more - files) == 2
+        files |= more
 
 
 def test_the_choice_is_no_setting_of_a_run(tmp_path):

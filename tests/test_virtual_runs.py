@@ -40,6 +40,7 @@ def whole(root, tmp_path_factory):
     return workdir, train(config_of(root), workdir, progress=False)
 
 
+@pytest.mark.extended
 def test_a_round_has_every_center_and_its_share_of_drawn_ones(root):
     run = prepare(config_of(root))
     rounds = list(feed.cohorts(run, 0))

@@ -88,6 +88,7 @@ def test_it_is_the_mean_of_the_states_and_training_goes_on_as_without(name):
         assert_same(last.shared[entry], fourth.shared[entry])
 
 
+@pytest.mark.extended
 def test_fedgen_s_base_is_fedavg_s_averaged_model_to_the_bit():
     (over, _), (alone, _) = (states(n, 0.5, 0, 1, 2, 3, 4)[-1] for n in ('fedgen', 'fedavg'))
     for entry in ('theta', 'statistics'):
@@ -122,6 +123,7 @@ class OnceAsked:
         return self.left <= 0
 
 
+@pytest.mark.extended
 def test_a_stopped_run_resumes_bit_identically_and_describes_centers_by_the_mean(tmp_path):
     c = configured({
         'rounds': ROUNDS, 'eval_every': 1, 'checkpoint_every': 1, 'data.source': 'synthetic',

@@ -120,6 +120,7 @@ def products(changes, clients, client_map='map'):
     return lowered.compile().as_text().count(' dot(')
 
 
+@pytest.mark.extended
 def test_base_and_generator_pass_a_frozen_network_once(clients, monkeypatch):
     of_head = {'fedgen.modes': ('head',)}
     trained = products(of_head, clients) - products({'algorithm': 'fedavg'}, clients)

@@ -48,6 +48,7 @@ def test_a_join_tells_all_but_the_newcomer_s_own_noise(subject):
     assert 0.85 < own['in_noise'] < 2 and own['error'] > 0.01
 
 
+@pytest.mark.extended
 def test_the_audit_of_joins_fails_where_a_release_has_no_noise(subject, monkeypatch):
     exact = differencing.described(subject).exact
     monkeypatch.setattr(

@@ -78,6 +78,7 @@ def test_a_descriptor():
     check(release, sensitivity_of(radius, size), lambda table: release(table, 1.9))
 
 
+@pytest.mark.extended
 def test_the_moments_of_canonical_input():
     """Of real drawn cells, and of a patient whose seven images are white."""
     drawn = next(iter(centers(1, len(UNIT), 16))).examples
