@@ -70,7 +70,7 @@ def model_of(
     client: the number of a seen center; None: a stranger.  m_E: replaces the images' descriptor.
     whole: whether it is the one model for all, whose `m_E`, the pool's, is taken as it is.
     """
-    private = None
+    private, name = None, None if client is None else trained.seen[client].name
     if client is not None:
         private = jax.tree.map(lambda x: x[client], trained.private_C)
     elif whole and trained.program.describe:
@@ -79,17 +79,14 @@ def model_of(
         m_E = descriptor.mean(trained.released[trained.seen[client].name])
     if m_E is None and trained.program.describe:
         m_E = descriptor.mean(statistic_of(trained, unlabelled))
-    name = None if client is None else trained.seen[client].name
     padded = pad(canonical(trained, unlabelled, unlabelled, name), trained.length)
     if labelled is not None:
         labelled = pad(canonical(trained, unlabelled, labelled, name), trained.length)
-
-    personalize, shared, key = trained.program.personalize, trained.shared, trained.key
-    variables = with_features(
-        trained.program.frozen, personalize, padded,
-        lambda x: personalize(shared, private, x, labelled, key, m_E),
-    )
-    return with_own_change(trained, unlabelled, variables, name)
+    program, shared, key = trained.program, trained.shared, trained.key
+    made = with_features(program.frozen, program.personalize, padded, lambda x: (
+        program.personalize(shared, private, x, labelled, key, m_E)
+    ))
+    return with_own_change(trained, unlabelled, made, name)
 
 
 def with_own_change(
