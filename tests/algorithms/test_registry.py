@@ -244,6 +244,7 @@ def test_ditto_s_global_model_is_fedavg_s_to_the_bit_and_its_own_are_others(clie
     assert all((x[0] != x[1]).any() for x in theta_C if x.any())
 
 
+@pytest.mark.extended
 def test_ditto_s_own_model_is_local_without_its_term_and_near_the_sent_one_with_it(clients):
     def own(mu, away):
         changes = {'algorithm': 'ditto', 'ditto.mu': mu, 'client.clip': 0.0, 'client.momentum': 0.0}
