@@ -6,6 +6,7 @@ rates of one method: a run of the same images, seed and steps finds the features
 """
 
 import hashlib
+import operator
 import os
 import pathlib
 import tempfile
@@ -49,7 +50,7 @@ def step_features(run: Run) -> Callable[[Examples, np.ndarray, int], Examples] |
         return _kept(file, lambda: frozen.of_steps(frozen.variables, data, key))
 
     def add(data_K, id_K, round_):
-        clients = [jax.tree.map(lambda x: x[k], data_K) for k in range(len(id_K))]  # noqa: B023
+        clients = [jax.tree.map(operator.itemgetter(k), data_K) for k in range(len(id_K))]
         steps = [of_client(data, id_, round_) for data, id_ in zip(clients, id_K)]
         features = [features_of(frozen, data.image) for data in clients]
         return data_K._replace(features=np.stack(features), steps=np.stack(steps))

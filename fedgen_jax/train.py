@@ -249,15 +249,15 @@ def train_rounds(
     Returns the last state and private states, and {'round_seconds', 'compile_seconds'}, with sums
     under masks 'secure' too: what each of them cost.
     """
-    c = run.config
+    c, score = run.config, functools.partial(score_rounds, run, workdir=workdir, shown=shown)
     if first == c.rounds:
         return state, private_C, {'round_seconds': None, 'compile_seconds': 0.0}
     if any_of(stop.is_set()):
         raise Stopped(f'{workdir}: stopped at round {first}: run again to go on')
     started = time.monotonic()
-    made = compile_rounds(run, state, private_C, first, workdir, progress, shown)
-    advance, compile_seconds = made
-    score = functools.partial(score_rounds, run, workdir=workdir, shown=shown)
+    advance, compile_seconds = compile_rounds(
+        run, state, private_C, first, workdir, progress, shown
+    )
     round_seconds, left_out, length, kept = [], 0, 1, step_features(run) is not None
     secure: list[dict] = []
     shown.begin(first, c.rounds)

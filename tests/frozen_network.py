@@ -36,7 +36,7 @@ def weights():
 
 
 def configured(tmp, **changes):
-    """Three drawn centers and a small network with weights of its own, its head zero."""
+    """Three drawn centers and a small network that begins with `weights`."""
     c = base()
     c.model = ConfigDict(MODEL)
     np.savez(tmp / 'weights.npz', **weights())
