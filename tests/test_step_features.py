@@ -73,26 +73,30 @@ def test_cohorts_with_drawn_centers_train_alike(folder):
     assert_trained_alike(begun, kept, trained(folder, 'made', cohort_steps, **changes)[1])
 
 
-def test_another_rate_finds_all_features_and_another_seed_or_shift_none(tmp_path):
-    def made(**changes):
-        """Names of the files after a round's features were asked for, and these."""
-        c = configured(tmp_path, **{
-            'algorithm': 'fedavg', 'data.features': 'kept', 'data.cache': str(tmp_path / 'cache'),
-            **changes,
-        })
-        run = prepare(c)
-        data_C = stack(clients_with_room(run)[0], run.length)
-        found = step_features.step_features(run)(data_C, np.arange(len(run.seen)), 0)
-        return {x.name for x in (tmp_path / 'cache' / step_features.FOLDER).iterdir()}, found.steps
+def names_and_steps(folder, **changes):
+    """Names of the files after a round's features were asked for, and these."""
+    c = configured(folder, **{
+        'algorithm': 'fedavg', 'data.features': 'kept', 'data.cache': str(folder / 'cache'),
+        **changes,
+    })
+    run = prepare(c)
+    data_C = stack(clients_with_room(run)[0], run.length)
+    found = step_features.step_features(run)(data_C, np.arange(len(run.seen)), 0)
+    return {x.name for x in (folder / 'cache' / step_features.FOLDER).iterdir()}, found.steps
 
-    files, steps = made()
-    again, same = made(**{'client.lr': 0.2, 'algorithm': 'fedprox'})
+
+@pytest.mark.parametrize('change', [
+    {'seed': 1},
+    pytest.param({'shifts.acquisition': 0.5}, marks=pytest.mark.extended),
+    pytest.param({'prevalence': 'balanced'}, marks=pytest.mark.extended),
+])
+def test_another_rate_finds_all_features_and_another_seed_or_shift_none(tmp_path, change):
+    files, steps = names_and_steps(tmp_path)
+    again, same = names_and_steps(tmp_path, **{'client.lr': 0.2, 'algorithm': 'fedprox'})
     assert again == files and len(files) == 2
     np.testing.assert_array_equal(same, steps)
-    for change in ({'seed': 1}, {'shifts.acquisition': 0.5}, {'prevalence': 'balanced'}):
-        more, _ = made(**change)
-        assert len(more - files) == 2
-        files |= more
+    more, _ = names_and_steps(tmp_path, **change)
+    assert len(more - files) == 2
 
 
 def test_the_choice_is_no_setting_of_a_run(tmp_path):
