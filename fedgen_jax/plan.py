@@ -28,8 +28,7 @@ from fedgen_jax.data.targets import target_of
 from fedgen_jax.files import expand
 from fedgen_jax.modality import MODALITIES, choose_modality
 from fedgen_jax.named import make_model, make_task
-from fedgen_jax.registry import choose
-from fedgen_jax.run import load_source, names_in, some_seen
+from fedgen_jax.run import apart, load_source
 from fedgen_jax.settings import check_numbers
 
 PREVIEW = 64  # pixels at which the data are looked at
@@ -180,11 +179,7 @@ def facts_of(c: ConfigDict, modality: str) -> Facts:
     c = c.copy_and_resolve_references()
     c.data.image_size, c.data.images = PREVIEW, 'memory'
     source = load_source(c)
-    names = [x.name for x in source.centers]
-    held_out = names_in(c.data.held_out, names)
-    for name in held_out:
-        choose('data.held_out', name, names)
-    seen = some_seen(source.centers, held_out)
+    seen, _ = apart(c, source)
     lengths = [max(map(int, s.split(' x '))) for x in seen for s in x.size if s]
     target = {k: np.concatenate([x.examples.target[k] for x in seen])
               for k in seen[0].examples.target}

@@ -150,12 +150,7 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
     source = load_source(config, classes)
     if config.data.source == 'folder' and is_first():
         tell(source, flips=config.shifts.flips)
-    names = [c.name for c in source.centers]
-    held_out = names_in(config.data.held_out, names)
-    for name in held_out:
-        choose('data.held_out', name, names)
-    seen = some_seen(source.centers, held_out)
-    unseen = tuple(c for c in source.centers if c.name in held_out)
+    seen, unseen = apart(config, source)
     program = build(config, source.classes, len(seen))
     check_cohort(config, len(seen), program)
     length = max(len(c.split) for c in source.centers)
@@ -174,12 +169,19 @@ def prepare(config: ConfigDict, classes: Sequence[str] | None = None) -> Run:
     )
 
 
-def some_seen(centers: Sequence[Center], held_out: Sequence[str]) -> tuple[Center, ...]:
-    """Those that train.  Raises ValueError where all are held out."""
-    seen = tuple(center for center in centers if center.name not in held_out)
+def apart(config: ConfigDict, source: Source) -> tuple[tuple[Center, ...], tuple[Center, ...]]:
+    """The centers that train, and those that are held out.
+
+    Raises ValueError where one that is held out is none, and where all are.
+    """
+    names = [c.name for c in source.centers]
+    held_out = names_in(config.data.held_out, names)
+    for name in held_out:
+        choose('data.held_out', name, names)
+    seen = tuple(c for c in source.centers if c.name not in held_out)
     if not seen:
         raise ValueError('data.held_out holds out every center: leave at least one to train')
-    return seen
+    return seen, tuple(c for c in source.centers if c.name in held_out)
 
 
 def reference_images(c: ConfigDict, seen: Sequence[Center]) -> Iterable[Examples]:
@@ -342,7 +344,7 @@ def reopen(workdir: str | pathlib.Path, data: str | None = None) -> tuple[Restor
             'they told, and launch.predict works on SITE/model at a center'
         )
     run = prepare(done.config, done.classes)._replace(reference=done.reference)
-    was, now = read_federation(workdir), data_of(run)
+    was, now = read_federation(workdir), told_of(done.config, run.classes, run.seen, run.unseen)
     if found := other_names(was, now):
         raise ValueError(
             f'{place_of(run)}: {found} ({workdir}): pass the folder that it was trained on'
@@ -378,11 +380,12 @@ def is_discreet(c: ConfigDict) -> bool:
     return bool(c.privacy.unit) or c.privacy.discreet
 
 
-def data_of(run: Run) -> dict[str, Any]:
+def told_of(
+    c: ConfigDict, classes: Sequence[str], seen: Sequence[Center], unseen: Sequence[Center]
+) -> dict[str, Any]:
     """What data a run is made on, as `federation` has it."""
-    from_files = run.config.data.source == 'folder'
-    found = federation_of(run.classes, run.seen, run.unseen, from_files)
-    if is_discreet(run.config):  # how many of a class a center has, and whether an image is its own
+    found = federation_of(classes, seen, unseen, from_files=c.data.source == 'folder')
+    if is_discreet(c):  # how many of a class a center has, and whether an image is its own
         hidden = {'labels': None, 'content': None}
         found['data'] = {name: {**of, **hidden} for name, of in found['data'].items()}
     return found

@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.data.check import say
 from fedgen_jax.engine.processes import any_of, is_first
+from fedgen_jax.federation import other_data, other_names
 from fedgen_jax.files import expand, file_name, is_plain, read_json
 from fedgen_jax.interrupt import Failed, MayPass, Stopped, disk_is_full
 from fedgen_jax.registry import choose
-from fedgen_jax.run import load_source, names_in
+from fedgen_jax.run import apart, is_discreet, load_source, names_in, read_federation, told_of
 from fedgen_jax.schema import Summary
 from fedgen_jax.settings import differences, flat_settings, name_of, refusal, settings_of
 from fedgen_jax.train import prepare_to_train, train
@@ -183,11 +184,7 @@ def unfinished(
     """
     waiting = []
     of = {(x['method'], x['held_out'], x['seed']): x for x in known}
-    for overrides in runs:
-        c = config.copy_and_resolve_references()
-        c.update_from_flattened_dict(overrides)
-        held_out = file_name(c.data.held_out) if c.data.held_out else 'none'
-        folder = expand(workdir) / method_folder(c.method or c.algorithm) / held_out / str(c.seed)
+    for overrides, c, folder in _placed(config, runs, workdir):
         if made := of.get((c.method or c.algorithm, c.data.held_out, c.seed)):
             done = _is_of(made, c, defaults, name_of(c), 'leave --known out')
         else:
@@ -195,6 +192,36 @@ def unfinished(
         if not done:
             waiting.append(Waiting(overrides, c, folder))
     return waiting
+
+
+def _placed(config, runs, workdir):
+    """The runs, as if all waited."""
+    for overrides in runs:
+        c = config.copy_and_resolve_references()
+        c.update_from_flattened_dict(overrides)
+        held_out = file_name(c.data.held_out) if c.data.held_out else 'none'
+        method = method_folder(c.method or c.algorithm)
+        yield Waiting(overrides, c, expand(workdir) / method / held_out / str(c.seed))
+
+
+def check_finished_data(
+    config: ConfigDict, runs: Iterable[dict], workdir: str | pathlib.Path
+) -> None:
+    """Raises ValueError where a finished run was made on other data than are named now."""
+    read: dict[str, dict] = {}  # many runs are of the same data
+    for _, c, folder in _placed(config, runs, workdir):
+        if c.data.source != 'folder' or not (folder / 'summary.json').exists():
+            continue
+        of = f'{c.data} {c.task} {c.seed} {is_discreet(c)}'
+        if of not in read:
+            source = load_source(c)
+            read[of] = told_of(c, source.classes, *apart(c, source))
+        was = read_federation(folder)
+        if found := other_names(was, read[of]) or other_data(was, read[of]):
+            raise ValueError(
+                f'{c.data.root}: {found} ({folder}): pass the folder that it was trained on, '
+                'delete the run, or name a new workdir'
+            )
 
 
 def run_sweep(waiting: Sequence[Waiting], stop: threading.Event | None = None) -> None:

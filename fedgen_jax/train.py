@@ -38,13 +38,13 @@ from fedgen_jax.run import (
     Run,
     after_training,
     client_ids,
-    data_of,
     is_discreet,
     on_devices,
     own_states,
     place_of,
     prepare,
     read_federation,
+    told_of,
     write_reference,
 )
 from fedgen_jax.settings import refusal, settings_of
@@ -94,7 +94,7 @@ def train(
 
 
 def _train(run: Run, workdir, progress, stop, title):
-    federation = data_of(run)
+    federation = told_of(run.config, run.classes, run.seen, run.unseen)
     check_same_data(run, federation, workdir)
     if run.config.privacy.unit:
         check_secrets(run.config, workdir, [center.name for center in run.seen])

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import common
 from fedgen_jax.report.summaries import read_summaries
-from fedgen_jax.sweep import named_grid, part_of, run_sweep, unfinished
+from fedgen_jax.sweep import check_finished_data, named_grid, part_of, run_sweep, unfinished
 from launch import chosen, cli, jobs
 
 _SWEEP = flags.DEFINE_string('sweep', None, "the configuration file's sweep_NAME(); default: main")
@@ -93,6 +93,7 @@ def main():
         for run in waiting:
             print(jobs.train_command([*own, *plan], run.overrides, run.workdir))
         return
+    check_finished_data(config, runs, _WORKDIR.value)
     with cli.told_to_stop() as stop:
         run_sweep(waiting, stop)
     print(f'{len(runs)} runs are finished; tables: python -m launch.summarize {_WORKDIR.value}')

@@ -3,14 +3,17 @@
 import errno
 import json
 import re
+import shutil
 
 import pytest
+from PIL import Image
 from processes import small_run
 
 from configs.common import METHODS, NAMED, base
 from fedgen_jax import sweep
+from fedgen_jax.files import write_json
 from fedgen_jax.interrupt import Failed, MayPass
-from fedgen_jax.run import names_in
+from fedgen_jax.run import apart, load_source, names_in, told_of
 from fedgen_jax.settings import refusal, settings_of
 
 
@@ -122,6 +125,27 @@ def test_folders_of_runs_stay_in_the_sweep_s_and_apart(tmp_path):
 @pytest.fixture(scope='module')
 def config(tmp_path_factory):
     return small_run(tmp_path_factory.mktemp('data'))
+
+
+def test_a_finished_run_on_other_data_is_no_run_of_the_sweep(config, tmp_path):
+    runs = [{'method': 'local', 'algorithm': 'local_only'}]
+    c = config.copy_and_resolve_references()
+    c.data.root = str(shutil.copytree(config.data.root, tmp_path / 'images'))
+    [waiting] = sweep.unfinished(c, runs, tmp_path / 'runs', base())
+    source = load_source(waiting.config)
+    told = told_of(waiting.config, source.classes, *apart(waiting.config, source))
+    waiting.workdir.mkdir(parents=True)
+    write_json(waiting.workdir / 'federation.json', told)
+    made = {'config': settings_of(waiting.config)}
+    write_json(waiting.workdir / 'summary.json', made)
+    sweep.check_finished_data(c, runs, tmp_path / 'runs')
+    Image.new('RGB', (16, 16)).save(tmp_path / 'images' / 'west0.png')
+    assert sweep.unfinished(c, runs, tmp_path / 'runs', base()) == []
+    with pytest.raises(ValueError, match="of center 'west' than the run had .*name a new workdir"):
+        sweep.check_finished_data(c, runs, tmp_path / 'runs')
+    c.update({'data': {'root': str(tmp_path / 'gone')}})
+    with pytest.raises(ValueError, match='gone'):
+        sweep.check_finished_data(c, runs, tmp_path / 'runs')
 
 
 def test_a_grid_by_names(config):
