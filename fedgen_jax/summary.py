@@ -130,7 +130,8 @@ def at_unseen(c: ConfigDict, algorithm: Algorithm) -> list[str]:
     if not algorithm.server_model:
         return ["nothing: seen centers' models"]
     own = c.statistics in OF_OWN
-    normalized = norm_of(c) == 'batch' or c.model.get('last', 'none') != 'none'
+    of_all = norm_of(c) == 'batch' and not c.model.get('source_norms', False)
+    normalized = of_all or c.model.get('last', 'none') != 'none'
     found = {
         'canonical input': c.input.canonical != 'none', 'batch statistics': own and normalized,
         algorithm.unseen: bool(algorithm.unseen),

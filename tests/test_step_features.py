@@ -14,7 +14,8 @@ from fedgen_jax.settings import settings_of
 
 USING = (
     'fedgen', 'fedavg', 'fedprox', 'scaffold', 'ditto', 'fedbn', 'silobn', 'fedrep', 'fedsam', 'ga',
-    'fedsr', 'knnper', 'tent', 't3a', 'shot', 'pfedfda', 'local_only',
+    'fedsr', 'knnper', 'tent', 't3a', 'shot', 'pfedfda', 'local_only', 'apfl',
+    'pfedme', 'ifca', 'atp',
 )
 NEEDS = {
     'silobn': {'model.last': 'batch', 'statistics': 'last'},

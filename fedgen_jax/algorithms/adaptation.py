@@ -172,7 +172,7 @@ def minimized(
     key: jax.Array,
     statistics: Tree = None,
 ) -> Tree:
-    """The weights after steps on unlabelled images, each on a batch of others of them.
+    """The weights after steps on unlabelled images, each on a batch of them that is drawn anew.
 
     objective: of the batch's probabilities.  The images are as they are, not augmented, and in each
     step the model has the batch statistics that it would have were its batch all images

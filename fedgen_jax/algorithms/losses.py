@@ -21,7 +21,8 @@ def sample_of(local: Local, data: Examples, key: jax.Array) -> Batch:
     """At most 128 different images of a client as they are, without augmentation."""
     bare = local._replace(plain=chain(), shift=chain())
     index_B = draw_indices(local.task, data, stream(key, 'sample'), SAMPLE, None)
-    return batch_at(bare, data, index_B, key, bare.shift.sample(key))
+    batch = batch_at(bare, data, index_B, key, bare.shift.sample(key))
+    return batch._replace(features=None if data.features is None else data.features[index_B])
 
 
 def loss_on(

@@ -44,8 +44,9 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
 
 
 def mixed(alpha, own, shared):
-    """alpha own + (1 - alpha) shared."""
-    return jax.tree.map(lambda v, w: alpha * v + (1 - alpha) * w, own, shared)
+    """alpha own + (1 - alpha) shared, where these differ: others, as frozen ones, are not rounded.
+    """
+    return jax.tree.map(lambda v, w: jnp.where(v == w, w, alpha * v + (1 - alpha) * w), own, shared)
 
 
 def apfl(
@@ -100,5 +101,5 @@ def apfl(
 
     return base._replace(
         init_private=init_private, client_update=Update(begin), personalize=personalize,
-        title='APFL', keeps=True, own='own',
+        title='APFL', keeps=True, own='own', features=True,
     )

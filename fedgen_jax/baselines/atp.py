@@ -32,7 +32,7 @@ from ml_collections import ConfigDict
 
 from fedgen_jax.algorithms.adaptation import IMAGES, entropy
 from fedgen_jax.algorithms.base import Algorithm, State, Tree
-from fedgen_jax.algorithms.draws import draw_indices, images_of
+from fedgen_jax.algorithms.draws import draw_indices, inputs_of
 from fedgen_jax.algorithms.fedavg import fedavg
 from fedgen_jax.algorithms.finish import finish, statistics_under
 from fedgen_jax.algorithms.learning import Update
@@ -91,15 +91,15 @@ def build(c: ConfigDict, local: Local, num_clients: int) -> Algorithm:
         if labelled is not None:
             return base.personalize(shared, private, unlabelled, labelled, key, m_E)
         index_B = draw_indices(local.task, unlabelled, stream(key, 'adapt'), IMAGES, None)
-        x_BxHxWx3 = images_of(jnp.asarray(unlabelled.image)[index_B])
-        new = moved(shared['rates'], shared, slope(local, shared, x_BxHxWx3))
+        x_Bx = inputs_of(unlabelled, index_B)
+        new = moved(shared['rates'], shared, slope(local, shared, x_Bx))
         statistics = new.get('statistics', shared.get('statistics'))
         return finish(local, new['theta'], unlabelled, None, key, statistics)
 
     return base._replace(
         init=init, client_update=Update(begin), server_update=server_update,
         personalize=personalize, title='ATP', sizes={'base': 'theta', 'rates': 'rates'},
-        unseen='entropy of its images',
+        unseen='entropy of its images', features=True,
     )
 
 
@@ -109,27 +109,27 @@ def moving(local: Local, shared: Tree) -> Tree:
     return {k: shared[k] for k in names}
 
 
-def predicted(local: Local, new: Tree, shared: Tree, x_BxHxWx3: jax.Array) -> jax.Array:
+def predicted(local: Local, new: Tree, shared: Tree, x_Bx: jax.Array) -> jax.Array:
     """Outputs of the model that a center of these images would have, were its weights `new`."""
     statistics = new.get('statistics', shared.get('statistics'))
-    found = statistics_under(local, new['theta'], x_BxHxWx3, statistics)
+    found = statistics_under(local, new['theta'], x_Bx, statistics)
     variables = {'params': new['theta'], 'batch_stats': found}
-    outputs: jax.Array = local.model.apply(variables, x_BxHxWx3, train=False)  # type: ignore
+    outputs: jax.Array = local.model.apply(variables, x_Bx, train=False)  # type: ignore
     return outputs
 
 
-def slope(local: Local, shared: Tree, x_BxHxWx3: jax.Array) -> Tree:
+def slope(local: Local, shared: Tree, x_Bx: jax.Array) -> Tree:
     """h, of each tensor that has a rate: no label is in it."""
     probability = local.task.probability
     assert probability is not None
 
     def doubt(theta):
         new = {**moving(local, shared), 'theta': hold(theta, frozen_of(local.model))}
-        return entropy(probability(predicted(local, new, shared, x_BxHxWx3))).mean()
+        return entropy(probability(predicted(local, new, shared, x_Bx))).mean()
 
     found = {'theta': jax.grad(doubt)(shared['theta'])}
     if local.statistics == 'running':
-        _, own = apply_model(local, shared['theta'], x_BxHxWx3)
+        _, own = apply_model(local, shared['theta'], x_Bx)
         found['statistics'] = jax.tree.map(jnp.subtract, shared['statistics'], own)
     return found
 

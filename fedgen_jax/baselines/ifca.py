@@ -102,7 +102,7 @@ def ifca(local: Local, server: optax.GradientTransformation, clusters: int) -> A
         init=init, init_private=init_private, client_update=Update(begin),
         server_update=lambda state, total: each_moved(base, state, total),
         personalize=personalize, title='IFCA', keeps=True, unseen='entropy of its images',
-        sizes={'base': 'clusters'},
+        sizes={'base': 'clusters'}, features=True,
     )
 
 

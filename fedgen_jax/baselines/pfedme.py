@@ -115,5 +115,5 @@ def pfedme(local: Local, server, near: Callable, lam: float) -> Algorithm:
 
     return base._replace(
         init_private=init_private, client_update=Update(begin), personalize=personalize,
-        title='pFedMe', keeps=True, own='theta',
+        title='pFedMe', keeps=True, own='theta', features=True,
     )

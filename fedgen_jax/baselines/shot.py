@@ -11,7 +11,8 @@ Training is FedAvg's to the bit (the paper's source model has smoothed labels an
 heads, which no other method of a comparison has).  At any center, seen or unseen: its unlabelled
 images; an unseen one's model is scored on the half that it was not adapted on.
 
-What was chosen: epochs are those of the center's own number of images, which are not augmented.
+What was chosen: epochs are those of the center's own number of images, of which each batch is drawn
+anew, not augmented.
 Statistics are as `statistics` says, of each batch in each step.  Weights that training freezes
 stay.  The paper's rate is ten times smaller below the last layers of a pretrained network: with
 `start.weights`, pass shot.lr=0.001.  A model that is fine-tuned with labels is not adapted.

@@ -9,10 +9,10 @@ Training is FedAvg's to the bit.  At any center, seen or unseen: its unlabelled 
 
 What was chosen: the paper adapts online, on the images that it scores; here a model is adapted on
 one half of an unseen center's images, keeps still, and is scored on the other.  The default of 10
-steps is the paper's one pass over 640 images; a smaller center's are seen again.  Statistics are as
-`statistics` says: the paper's are those of each batch, 'own' here, under which the finished model
-has those of all its images.  Weights that training freezes move too where they are scale or bias of
-a normalization.  A model that is fine-tuned with labels is not adapted.
+steps of 64 is as many as the paper's one pass over 640 images; here each batch is drawn anew, so
+that some images come again and others never.  Statistics are as `statistics` says: the paper's are
+those of each batch, 'own' here, under which the finished model has those of all its images.
+Weights that training freezes move too where they are scale or bias of a normalization.  A model that is fine-tuned with labels is not adapted.
 """
 
 from collections.abc import Callable, Collection

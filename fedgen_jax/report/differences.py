@@ -7,9 +7,10 @@ own.  Centers and seeds are random and crossed; then the mean over both has the 
     V = V_c + V_s - V_e
 
 of the centers' means, of the seeds' means, and of what is left of either, and Satterthwaite's
-degrees of freedom.  A drawn center is another one with each seed, and the centers of a seed share
-its training: then it is Student's t over the means of seeds.  Where the seeds' means vary no more
-than the centers' would have them, or there is one seed, both are Student's t over centers.
+degrees of freedom; where the seeds' means vary no more than the centers' would have them, and with
+one seed, it is Student's t over centers.  A drawn center is another one with each seed, and the
+centers of a seed share its training: then it is Student's t over the means of seeds, however near
+each other these lie.
 
 References:
     Satterthwaite 1946, An approximate distribution of estimates of variance components.
@@ -102,7 +103,7 @@ def difference(
     for (center, seed), score in ours.items():
         gap_CxS[centers.index(center), seeds.index(seed)] = score - theirs[center, seed]
     nested &= len(seeds) > 1
-    mean, variance, freedom = over_seeds(gap_CxS) if nested else over_both(gap_CxS)
+    mean, variance, freedom = _of_means(np.nanmean(gap_CxS, 0)) if nested else over_both(gap_CxS)
     low = high = p = np.nan
     if (len(seeds) if nested else len(centers)) >= LEAST:
         error = variance**0.5
@@ -115,13 +116,6 @@ def difference(
     return Difference(
         float(mean), float(low), float(high), float(p), of, len(ours), better, len(seeds), nested
     )
-
-
-def over_seeds(gap_CxS: np.ndarray) -> tuple[float, float, float]:
-    """(mean, its variance, degrees of freedom) of centers that are others with each seed."""
-    mean, of_seeds, freedom = _of_means(np.nanmean(gap_CxS, 0))
-    _, of_centers, more = _of_means(gap_CxS[np.isfinite(gap_CxS)])
-    return (mean, of_seeds, freedom) if of_seeds > of_centers else (mean, of_centers, more)
 
 
 def over_both(gap_CxS: np.ndarray) -> tuple[float, float, float]:
@@ -148,6 +142,7 @@ def over_both(gap_CxS: np.ndarray) -> tuple[float, float, float]:
 
 
 def _of_means(mean_N: np.ndarray) -> tuple[float, float, float]:
+    """(mean, its variance, degrees of freedom) of independent means."""
     n = len(mean_N)
     variance = float(np.var(mean_N, ddof=1)) / n if n > 1 else np.nan
     return float(np.mean(mean_N)), variance, n - 1

@@ -27,6 +27,7 @@ from fedgen_jax.report.words import (
     headline,
     kilobytes,
     measure,
+    of_strangers,
     readable,
     titled,
 )
@@ -63,7 +64,8 @@ def tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
     several = len({s['seed'] for s in summaries}) > 1
     parts = [f'{count}. Scores are in points of 100{_spread(seeds, several)}.', *incomplete(rows)]
     parts += other_images(rows)
-    parts += list(dict.fromkeys(filter(None, map(at_size, summaries))))
+    for say in (at_size, of_strangers):
+        parts += list(dict.fromkeys(filter(None, map(say, summaries))))
     for name in names:
         own = measure(summaries, name)
         parts += [f'### {titled(name)}{_remark(own)}', *lacking(rows, name), _scores(rows, own)]
@@ -304,8 +306,8 @@ def how(found: Sequence[Difference]) -> str:
     over = 'centers, each the mean of its seeds, and seeds, by two-way random effects'
     if nested:
         over = (
-            'the means of seeds, whose centers are others each, or over all centers where these '
-            'means vary no more than chance would have them'
+            f'the means of {seeds} seeds, whose centers are others each, and may be narrow by '
+            'chance where these are few'
         )
     elif seeds == 1:
         over = 'centers, of one seed, and tells nothing of other training runs'

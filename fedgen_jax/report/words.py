@@ -69,6 +69,17 @@ def at_size(summary: Summary) -> str:
     return f"Masks are scored at the model's size, {pixels} x {pixels} pixels."
 
 
+def of_strangers(summary: Summary) -> str:
+    """How much of its own descriptor an unseen center has, a sentence; '' where all of it."""
+    share = summary['config'].get('fedgen', {}).get('stranger', 1.0)
+    if summary['algorithm'] != 'fedgen' or share == 1:
+        return ''
+    return (
+        f'At unseen centers FedGen takes {100 * share:.0f} % of the descriptor, and the rest of '
+        "training's mean one (`fedgen.stranger`): `shuffled` exchanges no more than that share."
+    )
+
+
 def kilobytes(size: float, decimals: int = 0) -> str:
     """A number of bytes in kB, which are 1000."""
     return f'{size / 1000:,.{decimals}f}'
