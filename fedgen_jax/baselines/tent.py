@@ -12,7 +12,8 @@ one half of an unseen center's images, keeps still, and is scored on the other. 
 steps of 64 is as many as the paper's one pass over 640 images; here each batch is drawn anew, so
 that some images come again and others never.  Statistics are as `statistics` says: the paper's are
 those of each batch, 'own' here, under which the finished model has those of all its images.
-Weights that training freezes move too where they are scale or bias of a normalization.  A model that is fine-tuned with labels is not adapted.
+Weights that training freezes move too where they are scale or bias of a normalization.  A model
+that is fine-tuned with labels is not adapted.
 """
 
 from collections.abc import Callable, Collection
