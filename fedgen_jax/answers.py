@@ -11,6 +11,7 @@ import numpy as np
 
 from fedgen_jax.data.examples import Center, take
 from fedgen_jax.data.folder.decode import file_of, open_image
+from fedgen_jax.data.folder.labels import BETWEEN
 from fedgen_jax.data.folder.words import listed
 from fedgen_jax.data.forms import folder_of
 from fedgen_jax.data.inputs import in_own_pixels
@@ -130,6 +131,11 @@ def _said(
     more = {'center': center}
     if np.ndim(target.get('label')) == 0 and 'label' in target:
         more['truth'] = classes[int(target['label'])] if target['label'] >= 0 else ''
+    if 'labels' in target and np.all(target['labels'] >= 0):
+        there = [name for name, on in zip(classes, target['labels']) if on]
+        more['truth'] = BETWEEN.join(there) or 'No Finding'
+    elif 'labels' in target:
+        more['truth'] = ''
     return Said(path, frame[:2], in_own_pixels(found, frame), None, more, source)
 
 

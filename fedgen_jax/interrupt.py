@@ -29,16 +29,17 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 def _end(exit_code):
-    os.write(2, b'stopped unsaved: the last checkpoint stands; run again to go on\n')
-    os._exit(exit_code)
+    told = 'stopped unsaved: the last checkpoint stands, if there is one; run again to go on\n'
+    os.write(2, told.encode())
+    os._exit(exit_code or 1)
 
 
 @contextlib.contextmanager
 def told_to_stop(exit_code: int = 0, grace: float = 25.0) -> Iterator[threading.Event]:
     """An event that SIGTERM or Ctrl-C sets; `grace` seconds later the process ends (`exit_code`).
 
-    Whoever sees it in time saves; else, as in a long compilation, the last checkpoint stands.  A
-    second Ctrl-C ends the process at once.
+    Whoever sees it in time saves; else, as in a long compilation, the last checkpoint stands, and
+    an exit code of 0 is 1.  A second Ctrl-C ends the process at once.
 
     A thread listens, for Python's own handlers wait until a compilation is over.  Outside the main
     thread the event is never set.

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fedgen_jax.data.examples import Examples
+from fedgen_jax.data.examples import Center, Examples, adapted_on
 from fedgen_jax.data.folder import windows
 from fedgen_jax.data.folder.headers import for_others
 from fedgen_jax.data.folder.reading import Window
@@ -88,11 +88,16 @@ class Model(NamedTuple):
             return jax.tree.map(lambda *y: np.stack(y), *each)
         return next(self.ask([of_array(x, self.size)]))[1]
 
-    def read(self, pictures: Sequence[Listed]) -> Iterator[Picture]:
-        """Reads files as the model's training did.  Raises ValueError where it cannot."""
+    def read(
+        self, pictures: Sequence[Listed], unread: list[str] | None = None
+    ) -> Iterator[Picture]:
+        """Reads files as the model's training did; unread: as of `data.inputs.read`.
+
+        Raises ValueError where it cannot.
+        """
         if self.blind:
             check_shallow(pictures, self.blind)
-        return read(pictures, self.size, self.window)
+        return read(pictures, self.size, self.window, unread)
 
     def ask(self, pictures: Iterable[Picture]) -> Iterator[tuple[Picture, Any]]:
         """Each picture, and what the model says of it in its own pixels."""
@@ -269,6 +274,25 @@ def stranger(done: Restored, length: int) -> Trained:
     """The run as a new center of `length` images meets it."""
     key = jax.random.key(done.config.seed)
     return Trained(done.program, done.state.shared, None, (), (), length, key, done.reference)
+
+
+def model_as_scored(
+    workdir: pathlib.Path, trained: Trained, center: Center, client: int | None
+) -> Any:
+    """The variables of a center's model of a finished run: of a seen one what it chose.
+
+    client: its number; None: a stranger.  What it chose is as the folder keeps it, or made again.
+    """
+    if client is None:
+        return jax.device_get(model_of(trained, adapted_on(center), None))
+    kind = chosen_of(workdir).get(center.name, 'refined')
+    file, program = file_of(workdir, center.name), trained.program
+    if file.is_file():
+        kept = read_model(file, program.input, trained.reference)
+        round_ = read_json(workdir / 'summary.json')['rounds']
+        if (kept.kind, kept.made, kept.round) == (kind, 'training', round_):
+            return kept.variables
+    return own_model(trained, client, kind)
 
 
 def chosen_of(workdir: pathlib.Path) -> dict[str, str]:

@@ -19,10 +19,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fedgen_jax.data.check import sided
-from fedgen_jax.data.examples import SPLITS, Center
+from fedgen_jax.data.examples import SPLITS, Center, Source
 from fedgen_jax.data.folder.decode import read_values
 from fedgen_jax.data.folder.dicom_gray import HOUNSFIELD, NO_WINDOW, OF_SERIES
-from fedgen_jax.data.folder.pictures import DIM, SUFFIXES
+from fedgen_jax.data.folder.pictures import DIM, NO_SCALE, SUFFIXES
 from fedgen_jax.data.forms import folder_of
 from fedgen_jax.data.targets import target_of
 from fedgen_jax.files import expand
@@ -178,7 +178,7 @@ def facts_of(c: ConfigDict, modality: str) -> Facts:
     """Loads the data at `PREVIEW` pixels and looks at them."""
     c = c.copy_and_resolve_references()
     c.data.image_size, c.data.images = PREVIEW, 'memory'
-    source = load_source(c)
+    source = _source_of(c)
     seen, _ = apart(c, source)
     lengths = [max(map(int, s.split(' x '))) for x in seen for s in x.size if s]
     target = {k: np.concatenate([x.examples.target[k] for x in seen])
@@ -197,6 +197,17 @@ def facts_of(c: ConfigDict, modality: str) -> Facts:
         int(np.median(lengths)) if lengths else 0, smallest, uneven, name, why,
         next(filter(None, (unscaled(x, root) for x in source.centers)), ''),
     )
+
+
+def _source_of(c: ConfigDict) -> Source:
+    """The data; with a window of each center's own, where files have no scale to read them by."""
+    try:
+        return load_source(c)
+    except ValueError as error:
+        if c.data.window or NO_SCALE not in str(error):
+            raise
+        c.data.window = 'center'
+        return load_source(c)
 
 
 def unscaled(center: Center, root: pathlib.Path) -> str:

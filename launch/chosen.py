@@ -171,7 +171,7 @@ def text(plan: Plan, title: str) -> str:
     lines = [f'  {", ".join(of)}: {reason}' for reason, of in by_reason.items()]
     return '\n'.join([
         f'{title} (set any field by --config.FIELD=VALUE):', *lines,
-        f'  {_minutes(plan.minutes)} of training, '
+        f'  {_minutes(plan.minutes)} of training, and one or more of compiling the first time; '
         f'{plan.megabytes:.0f} of {room():.0f} MiB of memory',
     ])
 

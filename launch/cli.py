@@ -14,7 +14,7 @@ from fedgen_jax.data.store import cache_folder, writable
 from fedgen_jax.engine.processes import is_first, join
 from fedgen_jax.evaluate import metrics_in
 from fedgen_jax.files import expand
-from fedgen_jax.report.words import at_size
+from fedgen_jax.report.words import at_size, of_class, own_choice
 from launch import usage
 
 _CLUSTER = flags.DEFINE_string(
@@ -155,14 +155,20 @@ def show(summary: dict) -> str:
         scores = '  '.join(f'{k} {v:.3f}' for k, v in block['mean'].items())
         return f'{name:<22} {scores}'
 
-    lines = []
+    lines, own = [], summary.get('own')
     for group in ('seen', 'unseen'):
-        lines.append(line(f'{group}, refined', summary[group]))
+        if own and group == 'seen':
+            lines.append(line('seen, own choice', summary['seen']))
+        refined = own['generated'] if own and group == 'seen' else summary[group]
+        lines.append(line(f'{group}, refined', refined))
         for name, key in (('center model', 'center_model'), ('fine-tuned', 'finetuned')):
             lines.append(line(f'{group}, {name}', (summary.get(key) or {}).get(group)))
         pooled = {'mean': metrics_in(summary[group]['pooled'])} if group == 'seen' else None
         lines.append(line('seen, images pooled', pooled))
         shuffled = summary['controls']['shuffled']
         lines.append(line(f'{group}, shuffled', (shuffled or {}).get(group)))
+    lines.append(own_choice(summary))
+    rated = [k for k in summary['seen']['mean'] if of_class(summary, k)]
+    lines += [f'{" and ".join(rated)}:{of_class(summary, rated[0])}'] if rated else []
     lines.append(at_size(summary) if summary.get('resolution') else None)
     return '\n'.join(x for x in lines if x)

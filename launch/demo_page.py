@@ -1,5 +1,6 @@
 """The page of the demo: what `launch.demo` gathers, as a report's sections."""
 
+from fedgen_jax.loaded import model_as_scored
 from fedgen_jax.report.canonical import canonical_section, has_canonical
 from fedgen_jax.report.classes import class_sections
 from fedgen_jax.report.gather import cloud_of, read_lines, strip_of
@@ -57,7 +58,10 @@ def report(path, summaries, workdir, run, fedgen, fedavg, center, change, metric
     clouds.append(cloud_of(fedgen, center, 'updated'))
 
     def strip(c, kind, client=None):
-        models = {OURS: (fedgen, client), PUBLISHED: (fedavg, client)}
+        models = {
+            name: (done, model_as_scored(workdir / LINES[name], done, c, client))
+            for name, done in ((OURS, fedgen), (PUBLISHED, fedavg))
+        }
         return strip_of(models, c, kind, 'test')
 
     strips = [strip(c, 'seen', i) for i, c in enumerate(run.seen)]

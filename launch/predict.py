@@ -44,10 +44,10 @@ def main():
     columns = run.columns if _COLUMNS.value is None else _COLUMNS.value
     asked = listed(_IMAGES.value or _DATA.value, columns)
 
-    assumed = collections.defaultdict(list)
+    assumed, unread = collections.defaultdict(list), list[str]()
 
     def answers():
-        for picture, found in model.ask(model.read(asked)):
+        for picture, found in model.ask(model.read(asked, unread)):
             for text in picture.assumed:
                 assumed[text].append(picture.name)
             image = picture.image if _OVERLAYS.value else None
@@ -66,6 +66,9 @@ def main():
         print(f'written: {path}')
     for text, names in assumed.items():
         say(f'{len(names)} of {len(asked)} images, such as {names[0]!r}: {text}')
+    if unread:
+        more = f' (and {len(unread) - 1} more)' * (len(unread) > 1)
+        cli.fail(f'{len(unread)} of {len(asked)} images were left out: {unread[0]}{more}', 1)
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from fedgen_jax.export import about
 from fedgen_jax.loaded import load as load_run
 from fedgen_jax.onboard import onboard
 from fedgen_jax.plan import make_plan
+from fedgen_jax.run import load_source
 from fedgen_jax.train import train
 
 SIZE = 16
@@ -71,6 +72,20 @@ def test_the_plan_scales_what_no_file_scales(tmp_path):
     assert planned(mixed, tmp_path / 'cache', **changes)['data.window'][0] == 'center'
     stated = planned(deep, tmp_path / 'cache', **{'data.window': '0:4095'})
     assert stated['data.window'] == ('0:4095', 'as stated')
+
+
+def test_the_plan_scales_files_that_have_no_scale_at_all(tmp_path):
+    root = write(tmp_path / 'root', ['bytes', 'twelve'])
+    for path in root.glob('*.png'):
+        gray = np.asarray(Image.open(path)).astype(np.int32) - 1000
+        Image.fromarray(gray).save(path.with_suffix('.tif'))
+    table = root / 'manifest.csv'
+    table.write_text(table.read_text().replace('.png', '.tif'))
+    assert planned(root, tmp_path / 'cache')['data.window'][0] == 'center'
+    c = folder.get_config('classification')
+    c.data.update({'root': str(root), 'cache': ''})
+    with pytest.raises(ValueError, match='outside 0 to 65535: .*data.window=LOW:HIGH'):
+        load_source(c)
 
 
 def test_a_kept_model_reads_files_as_its_training_did(run):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedgen_jax.answers import answers_of
 from fedgen_jax.config import base
 from fedgen_jax.onboard import onboard
 from fedgen_jax.program import make_algorithm
@@ -67,6 +68,15 @@ def test_a_run_learns_each_label_and_scores_unseen_centers(made):
     assert low <= scores['auroc'] <= high
     again = evaluate_run(workdir)
     assert again['unseen'] == summary['unseen']
+
+
+def test_its_answers_stand_beside_the_truth(made):
+    workdir, _, root = made
+    rows = [line.split(',') for line in (root / 'manifest.csv').read_text().splitlines()[1:]]
+    cells = {path: set(cell.split('|')) for path, _, cell in rows}
+    said = list(answers_of(workdir).said)
+    assert {x.more['truth'] for x in said} >= {'red', 'blue', 'red|blue', 'No Finding'}
+    assert all(set(x.more['truth'].split('|')) == cells[x.name] for x in said)
 
 
 def test_the_page_shows_what_the_model_says(made):

@@ -11,7 +11,7 @@ from fedgen_jax import kept
 from fedgen_jax.answers import answers_of
 from fedgen_jax.data.examples import Examples
 from fedgen_jax.kept import file_of
-from fedgen_jax.loaded import load
+from fedgen_jax.loaded import load, model_as_scored
 from fedgen_jax.own import best_of
 from fedgen_jax.predictions import row_of, write_predictions
 from fedgen_jax.run import after_training, reopen
@@ -81,6 +81,11 @@ def test_the_chosen_model_is_kept_and_its_answers_are_those_that_are_scored(run)
         hidden = place.rename(place.with_suffix('.hidden'))
         assert_same(loaded.model(center).variables, model.variables)
         hidden.rename(place)
+    done, opened = reopen(workdir)
+    trained = after_training(opened, done.state, done.private_C)
+    for i, center in enumerate(opened.seen):  # the page's pictures are of these models too
+        shown = model_as_scored(workdir, trained, center, i)
+        assert_same(shown, loaded.model(center.name).variables)
     centers = {**summary['seen']['centers'], **summary['unseen']['centers']}
     for center, scores in centers.items():
         of = [x for x in said if x.more['center'] == center]

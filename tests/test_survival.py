@@ -230,7 +230,9 @@ def test_ctrl_c_while_compiling_and_a_second_one_end_in_a_line(config, tmp_path,
         time.sleep(0.2)
     out, err = process.communicate(timeout=10)
     assert process.returncode == 7 and out == ''
-    assert err == 'stopped unsaved: the last checkpoint stands; run again to go on\n'
+    assert err == (
+        'stopped unsaved: the last checkpoint stands, if there is one; run again to go on\n'
+    )
 
 
 def kill_on_its_way(config, workdir, draw, seconds):

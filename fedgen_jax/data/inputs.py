@@ -95,14 +95,16 @@ def listed(
 
 
 def read(
-    pictures: Iterable[Listed], size: int, window: Window | None = None
+    pictures: Iterable[Listed], size: int, window: Window | None = None,
+    unread: list[str] | None = None,
 ) -> Iterator[Picture]:
     """Reads pictures one by one; size: S, of the square that each is laid into.
 
     All images of a DICOM series that are listed share one gray scale, as in training.
     window: what is black and white of deep gray files, where training had `data.window`.
 
-    Raises ValueError, in one line, where a file does not read.
+    unread: takes a line for each file that does not read, which is then left out; None: that
+        raises ValueError.
     """
     pictures = list(pictures)
     of_series = collections.defaultdict(list)
@@ -114,7 +116,10 @@ def read(
             scale = scale_of(x.series) if x.series and not window else None
             image, assumed, aspect = decode.open_image(x.source, scale, window)
         except ValueError as error:
-            raise ValueError(f'{_place(x)}: {error}') from error
+            if unread is None:
+                raise ValueError(f'{_place(x)}: {error}') from error
+            unread.append(f'{_place(x)}: {error}')
+            continue
         source = x.source if isinstance(x.source, str) else ''
         yield Picture(x.name, image, Frame(*image.size, aspect, size), assumed, source, x.more)
 

@@ -25,6 +25,10 @@ from fedgen_jax.data.split import add_validation, assign_splits
 from fedgen_jax.data.store import Record, gather, stored
 from fedgen_jax.data.targets import MASK, TARGETS, Target, target_of
 
+TASK_OF = {
+    'label': 'classification', 'labels': 'multilabel', 'mask': 'segmentation', 'box': 'detection',
+}  # of a folder's targets
+
 
 def load(
     root: str | os.PathLike,
@@ -269,6 +273,9 @@ def _check_train(manifest, source, target, unseen):
                 'write train in the split of rows that have one' if np.any(known)
                 else 'fill it in, hold the center out (--held_out), or remove it'
             )
+            others = [TASK_OF[x] for x, of in TARGETS.items() if x != target and of.has(manifest)]
+            if others and not np.any(known):
+                way += f'; for what the folder has, pass --task={" or ".join(others)}'
             raise DataError(
                 f'{where}: center {center.name!r} has no {target} in any of its '
                 f'{int(train.sum())} training rows: {way}', kind_of(field, way),

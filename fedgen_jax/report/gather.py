@@ -11,8 +11,9 @@ from fedgen_jax import renamed
 from fedgen_jax.answers import finished
 from fedgen_jax.config import base
 from fedgen_jax.data.examples import Center, adapted_on, of_split, take
-from fedgen_jax.evaluate import canonical, metrics_in, model_of
+from fedgen_jax.evaluate import canonical, metrics_in
 from fedgen_jax.files import read_json, read_json_lines
+from fedgen_jax.loaded import model_as_scored
 from fedgen_jax.report.canonical import canonical_section, has_canonical
 from fedgen_jax.report.changes import Changes, changes_of, clouds_of, section_of
 from fedgen_jax.report.classes import class_sections
@@ -49,7 +50,7 @@ def cloud_of(done: Trained, center: Center, kind: str) -> Cloud:
 
 
 def strip_of(
-    models: Mapping[str, tuple[Trained, int | None]],
+    models: Mapping[str, tuple[Trained, Any]],
     center: Center,
     kind: str,
     split: str,
@@ -57,14 +58,13 @@ def strip_of(
 ) -> Strip:
     """The first images of a center's split, with what models say of them.
 
-    models: name -> (federation, the center's number in it; None: a stranger there).
+    models: name -> (federation, variables of the center's model there).
     named:  whether a caption begins with the model's name.
     """
     images = of_split(center, split)
     examples = take(images, np.arange(min(COLUMNS, len(images.weight))))
     columns: list[list[View]] = [[] for _ in examples.weight]
-    for name, (done, client) in models.items():
-        variables = model_of(done, adapted_on(center), client)
+    for name, (done, variables) in models.items():
         predictions = done.program.predict(variables, examples.image)
         for i, column in enumerate(columns):
             image, target, said = jax.tree.map(lambda x, i=i: x[i], (*examples[:2], predictions))
@@ -209,7 +209,8 @@ def report_run(
 
     def strip(center, kind, client):
         said_by = {
-            name: (fed, client) for name, (_, fed) in models.items()
+            name: (fed, model_as_scored(names[name], fed, center, client))
+            for name, (_, fed) in models.items()
             if client is not None or summaries[name]['server_model']
         }
         return strip_of(said_by, center, kind, run.config.score_on, len(models) > 1)

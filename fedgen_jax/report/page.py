@@ -13,7 +13,16 @@ from PIL import Image
 from fedgen_jax.report import figures
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.summaries import center_model_of
-from fedgen_jax.report.words import NONE, at_size, headline, kilobytes, readable, titled
+from fedgen_jax.report.words import (
+    NONE,
+    at_size,
+    headline,
+    kilobytes,
+    of_class,
+    own_choice,
+    readable,
+    titled,
+)
 from fedgen_jax.schema import Groups, Summary
 from fedgen_jax.tasks.base import View
 
@@ -90,13 +99,18 @@ def write_report(
     metric = headline(first)
     label = readable(metric)
     unseen = list(dict.fromkeys(c for s in summaries.values() for c in _centers(s['unseen'])))
+    colors = colors_of(summaries)
     scores = {
         method: {c: s[metric] for c, s in _merged(blocks).items() if metric in s}
-        for method, blocks in methods.items()
+        for method, blocks in methods.items() if method in colors
     }
-    colors = colors_of(summaries)
-    own = {_own_row(name, summaries[name]): x for name, x in lines.items()}
-    told = any(figures.scored_in(x, metric) or any(y.get('loss') for y in x) for x in own.values())
+    trained = {_trained_row(name, summaries[name]): x for name, x in lines.items()}
+    colors_trained = {
+        _trained_row(name, s): colors[_own_row(name, s)] for name, s in summaries.items()
+    }
+    told = any(
+        figures.scored_in(x, metric) or any(y.get('loss') for y in x) for x in trained.values()
+    )
     page = template('page.html.j2').render(
         title=title,
         lede=lede,
@@ -107,7 +121,7 @@ def write_report(
         unseen=_unseen_note(summaries) if unseen else '',
         bars=figures.bars(scores, colors, unseen, label),
         tables=[_scores_table(methods, summaries, m) for m in first['seen']['mean']],
-        curves=figures.curves(own, colors, metric, label) if told else '',
+        curves=figures.curves(trained, colors_trained, metric, label) if told else '',
         sections=[s._replace(strips=[shown(x) for x in s.strips]) for s in sections],
         map=figures.descriptor_map(clouds) if clouds else '',
         kinds={c.kind for c in clouds},
@@ -125,10 +139,13 @@ def methods_of(summaries: Mapping[str, Summary]) -> dict[str, Groups]:
     """{row: its 'seen' and 'unseen' blocks}.
 
     Each run has a row for its own models, and one for its center model where that is another one.
+    Where seen centers chose their own models by their labels, what they had without is a row too.
     """
     methods: dict[str, Any] = {}
     for name, s in summaries.items():
         methods[_own_row(name, s)] = s
+        if s.get('own'):
+            methods[_trained_row(name, s)] = {'seen': s['own']['generated'], 'unseen': s['unseen']}
         if center_model_of(s):
             methods[f'{name}, center model'] = center_model_of(s)
     return methods
@@ -143,7 +160,12 @@ def colors_of(summaries: Mapping[str, Summary]) -> dict[str, str]:
 
 
 def _own_row(name, summary):
-    return f'{name}, refined' if center_model_of(summary) else name
+    return f'{name}, own choice' if summary.get('own') else _trained_row(name, summary)
+
+
+def _trained_row(name, summary):
+    """Of the models that training gives a center, before a step of its own."""
+    return f'{name}, refined' if summary.get('own') or center_model_of(summary) else name
 
 
 def _unseen_note(summaries):
@@ -210,11 +232,14 @@ def _scores_table(methods, summaries, metric):
     first = metric == next(iter(next(iter(summaries.values()))['seen']['mean']))
     known = first and any(row[0] == INTERVAL for row in body)
     notes = [OF_INTERVALS] * known + _notes(controls, any(tuned.values()), counts)
+    if first:
+        notes += [f'{name}: {own_choice(s)}' for name, s in summaries.items() if s.get('own')]
     unit = next(iter(summaries.values()))['units'].get(metric)
-    told = titled(metric).endswith(f'in {unit}')
+    title = titled(metric) + of_class(next(iter(summaries.values())), metric)
+    told = title.endswith(f'in {unit}')
     said = [f'in {unit}'] * (bool(unit) and not told) + ['lower is better'] * lower
     return Table(
-        ': '.join([titled(metric), *([', '.join(said)] if said else [])]),
+        ': '.join([title, *([', '.join(said)] if said else [])]),
         ['', *(head[j] for j in kept)],
         [*body, ['images scored', *(numbers[j] for j in kept)]],
         ' '.join(notes),

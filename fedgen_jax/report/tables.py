@@ -27,6 +27,7 @@ from fedgen_jax.report.words import (
     headline,
     kilobytes,
     measure,
+    of_class,
     of_strangers,
     readable,
     titled,
@@ -68,7 +69,8 @@ def tables(summaries: Sequence[Summary], reference: str | None = None) -> str:
         parts += list(dict.fromkeys(filter(None, map(say, summaries))))
     for name in names:
         own = measure(summaries, name)
-        parts += [f'### {titled(name)}{_remark(own)}', *lacking(rows, name), _scores(rows, own)]
+        title = titled(name) + of_class(summaries[0], name)
+        parts += [f'### {title}{_remark(own)}', *lacking(rows, name), _scores(rows, own)]
     by_center = _per_center(rows, of)
     if by_center:
         parts += [f'### {titled(metric)} of each center as the unseen one', by_center]

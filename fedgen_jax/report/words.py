@@ -1,5 +1,6 @@
 """How metrics, scores and sizes are written, on the page and in the tables alike."""
 
+import collections
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,11 @@ ABBREVIATIONS = {
     'map': 'mAP', 'ap50': 'AP50', 'ap75': 'AP75', 'froc': 'FROC', 'iou': 'IoU', 'hd95': 'HD95',
     'hd95_mm': 'HD95 in mm', 'assd': 'ASSD', 'dice': 'Dice', 'dice_volume': 'Dice of volumes',
     'auroc': 'AUROC', 'f1': 'F1', 'ece': 'ECE',
+}
+OF_POSITIVE = ('sensitivity', 'specificity')  # of two classes, of the second
+CHOSEN = {  # of `run.CHOICES`
+    'refined': 'kept the refined model', 'finetuned': 'took it fine-tuned with their labels',
+    'local_only': 'took one that they learned alone',
 }
 NONE = '–'
 NO_SCORE = (
@@ -26,6 +32,23 @@ def titled(metric: str) -> str:
     """The same at the beginning of a line."""
     name = readable(metric)
     return name if metric in ABBREVIATIONS else name[0].upper() + name[1:]
+
+
+def of_class(summary: Summary, metric: str) -> str:
+    """' of NAME' behind a metric that is of one of two classes; else ''."""
+    if metric not in OF_POSITIVE:
+        return ''
+    named = (of.get('positive') for of in summary['seen']['centers'].values())
+    return next((f' of {name}' for name in named if name), '')
+
+
+def own_choice(summary: Summary) -> str:
+    """Which models the seen centers of a run chose, a sentence; '' where there was no choice."""
+    if not summary.get('own'):
+        return ''
+    kinds = collections.Counter(summary['own']['chosen'].values())
+    told = ', '.join(f'{n} {CHOSEN[kind]}' for kind, n in kinds.items())
+    return f'Own choice: of the seen centers {told}, by their validation images.'
 
 
 def headline(summary: Summary) -> str:

@@ -162,6 +162,16 @@ def test_a_damaged_file_is_named(tmp_path):
         list(read(listed(tmp_path), SIZE))
 
 
+def test_a_damaged_file_is_left_out_and_told_where_that_is_asked_for(tmp_path):
+    for name in ('a.png', 'c.png'):
+        Image.new('RGB', (5, 5)).save(tmp_path / name)
+    (tmp_path / 'b.png').write_bytes(b'\x89PNG\r\n\x1a\n')
+    unread = []
+    assert [x.name for x in read(listed(tmp_path), SIZE, unread=unread)] == ['a.png', 'c.png']
+    (told,) = unread
+    assert 'b.png: ' in told and told.endswith('replace the file, or leave it out')
+
+
 @pytest.mark.parametrize(
     'image',
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)],

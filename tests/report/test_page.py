@@ -8,7 +8,9 @@ import pytest
 
 from fedgen_jax.report.figures import Cloud
 from fedgen_jax.report.page import Section, Strip, Table, methods_of, write_report
+from fedgen_jax.report.words import of_class, own_choice
 from fedgen_jax.tasks.base import View
+from launch.cli import show
 
 NASTY = '<script>alert("x")</script> & $a_b$'
 CENTERS = ('north', NASTY)
@@ -101,6 +103,32 @@ def test_everything_is_shown(page):
     for number in ('0.876', '0.765', '0.543', '0.321', '0.654', '12,345', '0.111', '0.999'):
         assert number in page
     assert page.count('data:image/png;base64,') == 10
+
+
+def test_what_centers_chose_by_their_labels_is_told_apart_from_what_was_made_for_them(make):
+    refined = block(0.5, CENTERS)
+    chosen = {
+        'generated': refined, 'candidates': {}, 'chosen': {'a': 'finetuned', 'b': 'refined'},
+    }
+    both = make('plain', 'x', 0, 0.9, 0.4, own=chosen)
+    rows = methods_of({'Ours': both})
+    assert list(rows) == ['Ours, own choice', 'Ours, refined']
+    assert rows['Ours, refined'] == {'seen': refined, 'unseen': both['unseen']}
+    assert own_choice(both) == (
+        'Own choice: of the seen centers 1 took it fine-tuned with their labels, 1 kept the refined'
+        ' model, by their validation images.'
+    )
+    lines = [line.split() for line in show(both).splitlines()]
+    assert [line[:3] for line in lines[:2]] == [['seen,', 'own', 'choice'], ['seen,', 'refined',
+                                                                             'balanced_accuracy']]
+    assert lines[0][4] == '0.900' and lines[1][3] == '0.500'
+
+
+def test_a_rate_of_one_class_names_it(make):
+    one = make('plain', 'x', 0, 0.9, 0.4)
+    assert of_class(one, 'sensitivity') == ''
+    one['seen']['centers']['a']['positive'] = 'covid'
+    assert of_class(one, 'sensitivity') == ' of covid' and of_class(one, 'accuracy') == ''
 
 
 def test_a_row_that_repeats_another_is_left_out(page):

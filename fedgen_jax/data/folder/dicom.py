@@ -169,7 +169,7 @@ def _read(path, **keywords):
     """The dataset; that of a single frame that has groups as if it had none."""
     dcmread = extra('pydicom').dcmread
     if not is_dicom(path):
-        raise Problem('is no DICOM file: replace the file, or remove the row')
+        raise Problem('is no DICOM file: replace the file, or leave it out')
     dataset = dcmread(path, force=True, **keywords)
     if int(dataset.get('NumberOfFrames') or 1) > 1:
         raise Problem('several frames in one dicom file: save one slice a file')

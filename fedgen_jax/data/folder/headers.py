@@ -45,9 +45,10 @@ def check(file: pathlib.Path | str, headers: Collection[str], columns: Columns) 
     for ours, theirs in columns.items():
         needed = columns.strict or (ours in REQUIRED and ours not in headers)
         if theirs not in headers and needed:
+            hint = ', or separate cells with commas' * (len(headers) == 1)
             raise DataError(
                 f'{file}: data.columns={ours}:{theirs}: no such column: use one of '
-                f'{listed(list(headers), 40)}, by --columns'
+                f'{listed(list(headers), 40)}, by --columns{hint}'
             )
 
 

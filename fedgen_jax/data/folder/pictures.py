@@ -19,6 +19,9 @@ UNEQUAL = 'a resolution that differs between x and y was not used: pixels were t
 UNIT_FLOATS = 'floats of at most 1: 1 is white'
 BYTE_FLOATS = 'floats above 1: 255 is white'
 FEW_GRAYS = 32  # of 256: a file that says 16 bits and holds 12 has 16
+NO_SCALE = (  # a window is a scale
+    'save the image with 8 or 16 bits, or set data.window=LOW:HIGH, or center'
+)
 DIM = 'gray of more than 8 bits, of which few are left in 8: set data.window'
 FEWER_BITS = 'fewer bits than the file has room for, as its tags say: their largest number is white'
 
@@ -144,7 +147,7 @@ def _identify(file):
     except UnidentifiedImageError:
         raise Problem(
             'is no png, jpeg or tiff of a known kind (of 8, 12 or 16 bits, or floats): replace the '
-            'file, or remove the row'
+            'file, or leave it out'
         ) from None
 
 
@@ -182,7 +185,7 @@ def _significant_bits(path) -> int:
 def _gray_of_integers(image, bits, upper, tags):
     x = np.asarray(image).astype(np.int64)
     if x.min() < 0 or x.max() > 65535:
-        raise Problem('integers outside 0 to 65535: save the image with 8 or 16 bits')
+        raise Problem(f'integers outside 0 to 65535: {NO_SCALE}')
     if upper and bits < 16 and _fill_16(x, bits):
         bits = 16
     white = 2**bits - 1
@@ -213,7 +216,7 @@ def _gray_of_floats(image, tags):
     if not np.all(np.isfinite(x)):
         raise Problem('NaN or infinite pixels: correct the image')
     if x.min() < 0 or x.max() > 255:
-        raise Problem('floats outside [0, 1] and [0, 255]: save the image with 8 or 16 bits')
+        raise Problem(f'floats outside [0, 1] and [0, 255]: {NO_SCALE}')
     unit = x.max() <= 1
     gray = np.rint(x * (255 if unit else 1)).astype(np.uint8)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:

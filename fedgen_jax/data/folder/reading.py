@@ -50,8 +50,7 @@ def one_kind_of_error():
         raise
     except Exception as error:  # readers raise nearly every type on a malformed file
         raise ValueError(
-            f'does not decode ({type(error).__name__}: {error}): replace the file, or remove '
-            'the row'
+            f'does not decode ({type(error).__name__}: {error}): replace the file, or leave it out'
         ) from error
 
 
