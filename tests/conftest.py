@@ -2,6 +2,7 @@
 
 import gc
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import platform
@@ -59,12 +60,16 @@ def pytest_xdist_make_scheduler(config, log):
 ROOT = pathlib.Path(__file__).parent.parent
 
 
+_files = itertools.count(1)
+
+
 @pytest.fixture(scope='module', autouse=True)
-def _programs_of_this_file_alone():
-    """A worker would keep the programs of all files, 5 GB in the end."""
+def _programs_of_a_few_files():
+    """A worker would keep the programs of all files, 5 GB in the end; some serve several files."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    if next(_files) % 8 == 0:
+        jax.clear_caches()
+        gc.collect()
 
 
 def pytest_unconfigure():

@@ -189,6 +189,7 @@ RECOGNIZABLE = (
 
 
 @pytest.mark.real
+@pytest.mark.extended
 def test_real_images_stay_finite_and_recognizable(data_root):
     root = data_root / 'wbc_cls'
     if not root.is_dir():
