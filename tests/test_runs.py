@@ -382,6 +382,7 @@ def test_further_columns_go_with_predictions_and_tell_groups_of_scores(config, r
         {'rounds': summary['rounds'] + 1},
         {'config': {**summary['config'], 'score_on': 'val'}},
         {'config': {**summary['config'], 'seed': summary['seed'] + 1}},
+        {'seen': {**summary['seen'], 'mean': {'accuracy': 0.123}}},  # evaluated on other images
     ):
         assert by_section(run, 'FedGen', {**summary, **change}, 'balanced_accuracy') == []
 

@@ -136,6 +136,8 @@ def by_section(workdir: pathlib.Path, name: str, summary: Summary, metric: str) 
     by = told.get('by')
     if not by or any(told.get(k) != summary[k] for k in ('rounds', 'resolution')):
         return []
+    if not _alike(told['seen'], summary['seen']):  # launch.evaluate --data: of other images
+        return []
     made, now, default = summary['config'], renamed.config(told['config']), settings_of(base())
     if differences(made, now, default) or differences(now, made, default):
         return []
@@ -154,6 +156,13 @@ def by_section(workdir: pathlib.Path, name: str, summary: Summary, metric: str) 
         "table, taken together over centers, each under its own center's model.",
         Table('', ['', 'centers', 'images', *map(titled, metrics)], rows),
     )]
+
+
+def _alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two blocks of scores are of the same images, but for rounding."""
+    counts = [{name: of['n'] for name, of in x['centers'].items()} for x in (a, b)]
+    near = (abs(a['mean'].get(metric, np.inf) - x) < 0.005 for metric, x in b['mean'].items())
+    return counts[0] == counts[1] and all(near)
 
 
 def read_summary(folder: pathlib.Path) -> Summary:
