@@ -104,13 +104,6 @@ def write_report(
         method: {c: s[metric] for c, s in _merged(blocks).items() if metric in s}
         for method, blocks in methods.items() if method in colors
     }
-    trained = {_trained_row(name, summaries[name]): x for name, x in lines.items()}
-    colors_trained = {
-        _trained_row(name, s): colors[_own_row(name, s)] for name, s in summaries.items()
-    }
-    told = any(
-        figures.scored_in(x, metric) or any(y.get('loss') for y in x) for x in trained.values()
-    )
     page = template('page.html.j2').render(
         title=title,
         lede=lede,
@@ -121,7 +114,7 @@ def write_report(
         unseen=_unseen_note(summaries) if unseen else '',
         bars=figures.bars(scores, colors, unseen, label),
         tables=[_scores_table(methods, summaries, m) for m in first['seen']['mean']],
-        curves=figures.curves(trained, colors_trained, metric, label) if told else '',
+        curves=_curves(summaries, lines, colors, metric, label),
         sections=[s._replace(strips=[shown(x) for x in s.strips]) for s in sections],
         map=figures.descriptor_map(clouds) if clouds else '',
         kinds={c.kind for c in clouds},
@@ -133,6 +126,16 @@ def write_report(
         cost=_cost_table(summaries),
     )
     pathlib.Path(path).write_text(page, encoding='utf-8')
+
+
+def _curves(summaries, lines, colors, metric, label) -> str:
+    """What the runs' lines tell of training; '' where they tell nothing."""
+    told = any(figures.scored_in(x, metric) or any(y.get('loss') for y in x)
+               for x in lines.values())
+    row_of = {name: _trained_row(name, s) for name, s in summaries.items()}
+    shades = {row_of[name]: colors[_own_row(name, s)] for name, s in summaries.items()}
+    trained = {row_of[name]: x for name, x in lines.items()}
+    return figures.curves(trained, shades, metric, label) if told else ''
 
 
 def methods_of(summaries: Mapping[str, Summary]) -> dict[str, Groups]:
