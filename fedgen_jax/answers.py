@@ -15,6 +15,7 @@ from fedgen_jax.data.folder.labels import BETWEEN
 from fedgen_jax.data.folder.words import listed
 from fedgen_jax.data.forms import folder_of
 from fedgen_jax.data.inputs import in_own_pixels
+from fedgen_jax.data.public.labels import NOTHING
 from fedgen_jax.data.targets import Frame
 from fedgen_jax.evaluate import (
     Predicted,
@@ -133,7 +134,7 @@ def _said(
         more['truth'] = classes[int(target['label'])] if target['label'] >= 0 else ''
     if 'labels' in target and np.all(target['labels'] >= 0):
         there = [name for name, on in zip(classes, target['labels']) if on]
-        more['truth'] = BETWEEN.join(there) or 'No Finding'
+        more['truth'] = BETWEEN.join(there) or NOTHING
     elif 'labels' in target:
         more['truth'] = ''
     return Said(path, frame[:2], in_own_pixels(found, frame), None, more, source)

@@ -13,7 +13,8 @@ ABBREVIATIONS = {
 }
 OF_POSITIVE = ('sensitivity', 'specificity')  # of two classes, of the second
 CHOSEN = {  # of `run.CHOICES`
-    'refined': 'kept the refined model', 'finetuned': 'took it fine-tuned with their labels',
+    'refined': 'kept the refined model',
+    'finetuned': 'took the refined model after steps on their labels',
     'local_only': 'took one that they learned alone',
 }
 NONE = '–'

@@ -115,8 +115,8 @@ def test_what_centers_chose_by_their_labels_is_told_apart_from_what_was_made_for
     assert list(rows) == ['Ours, own choice', 'Ours, refined']
     assert rows['Ours, refined'] == {'seen': refined, 'unseen': both['unseen']}
     assert own_choice(both) == (
-        'Own choice: of the seen centers 1 took it fine-tuned with their labels, 1 kept the refined'
-        ' model, by their validation images.'
+        'Own choice: of the seen centers 1 took the refined model after steps on their labels, '
+        '1 kept the refined model, by their validation images.'
     )
     lines = [line.split() for line in show(both).splitlines()]
     assert [line[:3] for line in lines[:2]] == [['seen,', 'own', 'choice'], ['seen,', 'refined',

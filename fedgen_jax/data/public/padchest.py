@@ -10,12 +10,13 @@ import ast
 import pathlib
 
 from fedgen_jax.data.public import layout
+from fedgen_jax.data.public.labels import NOTHING
 from fedgen_jax.data.public.layout import PublicSet
 
 TABLE = 'PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv'
 CENTER = 'san-juan'
 FRONTAL = ('PA', 'AP', 'AP_horizontal')
-NORMAL, NOTHING = 'normal', 'No Finding'
+NORMAL = 'normal'
 UNCLEAR = ('exclude', 'suboptimal study', 'unchanged')  # say nothing of what is there
 DAMAGED = (  # which public loaders of the set leave out
     '216840111366964012819207061112010307142602253_04-014-084.png',
